@@ -1,0 +1,8 @@
+# ResNet-50, ImageNet weights, batch norm frozen.
+backbone = dict(
+    type="mmseg.ResNet",
+    depth=50,
+    norm_cfg=dict(type="BN", requires_grad=False),
+    norm_eval=True,
+    init_cfg=dict(type="Pretrained", checkpoint="torchvision://resnet50"),
+)

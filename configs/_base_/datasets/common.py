@@ -1,0 +1,36 @@
+# What all datasets share. Each dataset config adds: num_classes, crop_size, data_root, geometry, folders.
+
+# Reading goes through a check that names the file at fault: missing, truncated, or with unknown labels.
+load_image = dict(
+    type="mmseg_m2f.CheckedLoading",
+    transforms=[dict(type="mmengine.LoadImageFromFile", imdecode_backend="pillow")],
+)
+load_labels = dict(type="mmseg_m2f.CheckedLoading", transforms=[dict(type="mmseg.LoadAnnotations")])
+flip_views = [dict(type="mmengine.RandomFlip", prob=0.0), dict(type="mmengine.RandomFlip", prob=1.0)]
+
+# Batch sizes are per process; the published runs use 8 processes with 2 images each.
+train_dataloader = dict(
+    batch_size=2,
+    num_workers=4,
+    persistent_workers=True,
+    sampler=dict(type="mmengine.InfiniteSampler", shuffle=True),
+)
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=4,
+    persistent_workers=True,
+    sampler=dict(type="mmengine.DefaultSampler", shuffle=False),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(type="mmseg_m2f.SemanticIoU")
+test_evaluator = val_evaluator
+
+data_preprocessor = dict(
+    type="mmseg.SegDataPreProcessor",
+    mean=[123.675, 116.28, 103.53],
+    std=[58.395, 57.12, 57.375],
+    bgr_to_rgb=True,
+    pad_val=0,
+    seg_pad_val=255,
+    test_cfg=dict(size_divisor=32),
+)

@@ -1,0 +1,9 @@
+# A small Mask2Former that a CPU trains in minutes: 64 channels, 3 decoder layers, 20 queries, 1024 points.
+_base_ = "./mask2former.py"
+model = dict(
+    decode_head=dict(
+        pixel_decoder=dict(channels=64, num_layers=2, num_heads=4, feedforward_channels=128, norm_groups=8),
+        query_decoder=dict(num_queries=20, channels=64, num_layers=3, num_heads=4, feedforward_channels=128),
+        criterion=dict(points=dict(num_points=1024)),
+    )
+)

@@ -1,0 +1,32 @@
+# Everything around model, data and schedule: hooks, logging, seed, environment.
+custom_imports = dict(imports=["mmseg_m2f"])  # for mmseg's own tools; ours import it anyway
+
+default_hooks = dict(
+    timer=dict(type="mmengine.IterTimerHook"),
+    logger=dict(type="mmengine.LoggerHook", interval=50, log_metric_by_epoch=False),
+    param_scheduler=dict(type="mmengine.ParamSchedulerHook"),
+    checkpoint=dict(
+        type="mmengine.CheckpointHook",
+        by_epoch=False,
+        interval=5000,
+        max_keep_ckpts=2,
+        save_best="mIoU",
+        rule="greater",
+        backend_args=dict(backend="mmseg_m2f.atomic"),  # an interrupted run leaves no half-written file
+    ),
+    sampler_seed=dict(type="mmengine.DistSamplerSeedHook"),
+)
+custom_hooks = [dict(type="mmseg_m2f.Preflight"), dict(type="mmseg_m2f.Report")]
+log_processor = dict(by_epoch=False)
+log_level = "INFO"
+visualizer = dict(type="mmengine.Visualizer", vis_backends=[dict(type="mmengine.LocalVisBackend")])
+tta_model = dict(type="mmseg_m2f.SemanticTTA")
+
+load_from = None
+resume = False
+randomness = dict(seed=0)  # a fixed one also fixes the order of the data, which resuming relies on
+env_cfg = dict(
+    cudnn_benchmark=False,
+    mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
+    dist_cfg=dict(backend="nccl"),
+)

@@ -1,0 +1,1 @@
+"""Reading checkpoints that others wrote: one key map per origin."""

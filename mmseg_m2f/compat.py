@@ -1,0 +1,224 @@
+"""The one place that asks which torch and OpenMMLab packages are installed, and mends what differs.
+
+Importing this module needs the standard library alone. `install()` mends imports:
+
+- `mmcv._ext`, the compiled operators of mmcv, is missing from pure-Python installs, and then `mmdet.models`
+  and `mmseg.models` cannot be imported. A stand-in is served where the compiled module is absent; its
+  operators raise when called. Mask classification needs none of them.
+- A torchvision whose compiled half does not load (a CUDA wheel beside a CPU torch) fails at import, and takes
+  timm with it. The step that fails is left out: transforms and models then work, and the operators raise
+  torchvision's own message when called.
+- Python 3.14 dropped `pkgutil.find_loader`, which mmengine 0.10.7 calls.
+
+`allow_safe_checkpoint_globals()` mends loading: torch 2.6 refuses the checkpoints mmengine 0.10.7 writes.
+"""
+
+import importlib
+import importlib.machinery
+import importlib.metadata
+import importlib.util
+import pkgutil
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from types import ModuleType
+from typing import Any, Literal, NoReturn
+
+OptionalPackage = Literal["mmengine", "mmcv", "mmdet", "mmseg", "timm"]
+
+# Import name -> distribution, in the maintained line (`onedl`) and in the original packages.
+_ONEDL_DISTRIBUTIONS = {
+    "mmengine": ("onedl-mmengine",),
+    "mmcv": ("onedl-mmcv",),
+    "mmdet": ("onedl-mmdetection",),
+    "mmseg": ("onedl-mmsegmentation",),
+}
+_ORIGINAL_DISTRIBUTIONS = {
+    "mmengine": ("mmengine", "mmengine-lite"),
+    "mmcv": ("mmcv", "mmcv-lite", "mmcv-full"),
+    "mmdet": ("mmdet",),
+    "mmseg": ("mmsegmentation",),
+}
+
+_CONSTRAINTS = {"onedl": "constraints.txt", "original": "constraints-original.txt"}
+
+
+def install() -> None:
+    """Make `mmdet.models`, `mmseg.models` and timm importable in an environment without compiled parts.
+
+    Nothing is imported now and nothing changes where the compiled parts work. Calling it again does nothing.
+    """
+    if not any(isinstance(finder, _MissingExtensionFinder) for finder in sys.meta_path):
+        sys.meta_path.append(_MissingExtensionFinder())  # last: a compiled mmcv._ext is found first
+        sys.meta_path.insert(0, _TorchvisionFinder())
+    if not hasattr(pkgutil, "find_loader"):
+        setattr(pkgutil, "find_loader", _find_loader)  # noqa: B010  (mypy knows no such name on 3.14)
+
+
+def require(package: OptionalPackage) -> ModuleType:
+    """The imported top-level package, or an error that says which extra installs it.
+
+    Raises:
+        ImportError: The package is missing. One that is installed but broken raises its own error instead.
+    """
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        raise ImportError(_missing_package_message(package), name=package) from None
+
+
+def allow_safe_checkpoint_globals() -> None:
+    """Let `torch.load` read mmengine's checkpoints without unpickling arbitrary code.
+
+    Call it before the first checkpoint is loaded; twice is harmless. Since torch 2.6 `torch.load` accepts
+    listed types only: mmengine's checkpoints hold its `HistoryBuffer` and numpy numbers, and mmengine 0.10.7
+    does not list them. Older torch reads them anyway, and nothing is done.
+
+    Raises:
+        ImportError: mmengine is missing.
+    """
+    import numpy
+    import torch
+
+    if _major_minor(torch.__version__) < (2, 6):
+        return
+    require("mmengine")
+    from mmengine.logging import HistoryBuffer
+
+    numpy_core = numpy._core if hasattr(numpy, "_core") else numpy.core
+    safe: list[Any] = [HistoryBuffer, (_statistic_of_history_buffer, "builtins.getattr")]
+    safe += [numpy.ndarray, numpy.dtype, *{type(numpy.dtype(code)) for code in "?bBhHiIlLqQefd"}]
+    for function in ("_reconstruct", "scalar"):
+        for module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # as numpy 1 and numpy 2 write it
+            safe.append((getattr(numpy_core.multiarray, function), f"{module}.{function}"))
+    torch.serialization.add_safe_globals(safe)
+
+
+class _MissingExtensionFinder(MetaPathFinder):
+    """Finds the stand-in for `mmcv._ext`. Asked last, hence only where no compiled one exists."""
+
+    def find_spec(
+        self, fullname: str, path: Iterable[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != "mmcv._ext":
+            return None
+        return importlib.util.spec_from_loader(fullname, _StandInLoader(), origin="mmseg_m2f.compat")
+
+
+class _StandInLoader(Loader):
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return _StandInExtension(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Nothing to run: the operators are made on request."""
+
+
+class _StandInExtension(ModuleType):
+    """Has every operator; each raises when called."""
+
+    def __getattr__(self, name: str) -> Callable[..., NoReturn]:
+        if name.startswith("__"):
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+
+        def missing_operator(*args: object, **kwargs: object) -> NoReturn:
+            raise RuntimeError(_missing_operator_message(name))
+
+        return missing_operator
+
+
+class _TorchvisionFinder(MetaPathFinder):
+    """Puts a check before the module of torchvision that fails without its compiled half.
+
+    That module only tells torch how the compiled operators behave on tensors without data. Without the
+    operators it has no purpose, but raises `operator torchvision::nms does not exist`.
+    """
+
+    def find_spec(
+        self, fullname: str, path: Iterable[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != "torchvision._meta_registrations" or path is None:
+            return None
+        spec = PathFinder.find_spec(fullname, list(path))
+        if spec is not None and isinstance(spec.loader, SourceFileLoader):
+            spec.loader = _OperatorRegistrationLoader(spec.loader.name, spec.loader.path)
+        return spec
+
+
+class _OperatorRegistrationLoader(SourceFileLoader):
+    def exec_module(self, module: ModuleType) -> None:
+        if importlib.import_module("torchvision.extension")._has_ops():
+            super().exec_module(module)
+
+
+def _statistic_of_history_buffer(owner: object, name: str) -> object:
+    """Stands for `getattr`, by which a pickled `HistoryBuffer` names its statistics; gives nothing else."""
+    from mmengine.logging import HistoryBuffer
+
+    if owner is not HistoryBuffer or name.startswith("_"):
+        raise ValueError(
+            f"checkpoint: expected a look-up of a statistic of HistoryBuffer, got {name!r} of {owner!r}. "
+            "mmengine writes no such thing: do not load this file unless you trust its author."
+        )
+    return getattr(HistoryBuffer, name)
+
+
+def _find_loader(fullname: str) -> object | None:
+    """What `pkgutil.find_loader` was: the loader of a module, None if there is none."""
+    spec = importlib.util.find_spec(fullname)
+    return None if spec is None else spec.loader
+
+
+def _missing_operator_message(name: str) -> str:
+    version = _installed_version("onedl-mmcv")
+    if version is not None:
+        found = f"onedl-mmcv {version}"
+        remedy = (
+            "`pip install onedl-mim && mim install onedl-mmcv` (wheels for some pairs of torch and CUDA, see "
+            "https://mmwheels.onedl.ai), or with a compiler: `pip install --force-reinstall --no-deps "
+            f"--no-build-isolation --no-binary onedl-mmcv onedl-mmcv=={version}`"
+        )
+    else:
+        found = _describe(_ORIGINAL_DISTRIBUTIONS["mmcv"]) or "mmcv"
+        remedy = (
+            "`pip uninstall mmcv-lite`, then a wheel of mmcv 2.1.0 from "
+            "https://download.openmmlab.com/mmcv/dist, or with a compiler: "
+            "`pip install --no-build-isolation mmcv==2.1.0`"
+        )
+    return (
+        f"mmcv._ext.{name}: expected mmcv with its compiled operators, got {found} without them. "
+        f"Get them by {remedy}; or configure a part that does not need this operator."
+    )
+
+
+def _missing_package_message(package: str) -> str:
+    original = [name for names in _ORIGINAL_DISTRIBUTIONS.values() for name in names]
+    onedl = [name for names in _ONEDL_DISTRIBUTIONS.values() for name in names]
+    found = _describe([*onedl, *original, "timm", "torch", "torchvision"]) or "none of its relatives"
+    # Both lines of OpenMMLab install the same modules: keep to the one that is there.
+    line = "original" if _describe(original) and not _describe(onedl) else "onedl"
+    extra = "timm" if package == "timm" else line
+    return (
+        f"mmseg_m2f: expected the package {package}, got an environment without it ({found}). "
+        f'In the checkout of mmseg_m2f, run `pip install -e ".[{extra}]" -c {_CONSTRAINTS[line]}`.'
+    )
+
+
+def _describe(distributions: Sequence[str]) -> str:
+    """The installed ones as "name version, name version"; empty if there is none."""
+    versions = {name: _installed_version(name) for name in distributions}
+    return ", ".join(f"{name} {version}" for name, version in versions.items() if version is not None)
+
+
+def _installed_version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _major_minor(version: str) -> tuple[int, int]:
+    major, minor = version.split(".")[:2]
+    return int(major), int(minor)

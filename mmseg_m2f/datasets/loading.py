@@ -1,0 +1,129 @@
+"""Loading an image and its label, with errors that name the file."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import cv2
+from mmcv.transforms import BaseTransform
+from PIL import Image
+
+from mmseg_m2f.registry import TRANSFORMS
+
+# What Pillow and OpenCV raise on a broken file. OpenCV may also give None: mmcv asserts on that, and mmseg takes
+# an attribute of it.
+_DECODE_ERRORS = (OSError, SyntaxError, cv2.error)
+_NONE_ERRORS = (AssertionError, AttributeError)
+_NONE_SIGNS = ("failed to load image", "'NoneType' object")
+_TAIL_BYTES = 4096
+_END_MARKS = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND"}
+
+
+@TRANSFORMS.register_module()
+class CheckedLoading(BaseTransform):
+    """Runs the loading transforms and says which file is missing, truncated or of the wrong kind.
+
+    OpenCV decodes a truncated JPEG to an image that is grey from some row on; such a file is refused as well,
+    at the price of reading its last 4 KB twice. Files on remote storage are checked for what their decoders say.
+
+    Args:
+        transforms: The loading transforms, as configs or callables; the image before its label.
+
+    Raises:
+        FileNotFoundError: The image or the label is missing.
+        ValueError: A file cannot be decoded, the label has colours instead of class indices, or its size is not
+            the image's.
+    """
+
+    def __init__(self, transforms: Sequence[Mapping[str, object] | Callable[[dict], dict | None]]) -> None:
+        self.transforms = [t if callable(t) else TRANSFORMS.build(t) for t in transforms]
+
+    def transform(self, results: dict) -> dict:
+        """`results` with what the loading transforms add: `img` (H W 3), `gt_seg_map` (H W)."""
+        loads_image, loads_label = "img" not in results, "gt_seg_map" not in results
+        for loader in self.transforms:
+            results = _load(loader, results)
+        if loads_image:
+            _check_complete("image", results.get("img_path"))
+        if loads_label and "gt_seg_map" in results:
+            _check_complete("label", results.get("seg_map_path"))
+            _check_label(results)
+        return results
+
+    def __repr__(self) -> str:
+        return f"CheckedLoading(transforms={self.transforms})"
+
+
+def _load(loader: Callable[[dict], dict | None], results: dict) -> dict:
+    kind, key = ("label", "seg_map_path") if "img" in results else ("image", "img_path")
+    path = results.get(key)
+    try:
+        loaded = loader(results)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(_missing_message(kind, path, results)) from error
+    except _DECODE_ERRORS as error:
+        raise ValueError(_undecodable_message(kind, path, str(error))) from error
+    except _NONE_ERRORS as error:
+        if not any(sign in str(error) for sign in _NONE_SIGNS):
+            raise
+        raise ValueError(_undecodable_message(kind, path, "the decoder gave no image")) from error
+    if loaded is None:
+        raise ValueError(_undecodable_message(kind, path, f"{type(loader).__name__} gave nothing"))
+    return loaded
+
+
+def _check_complete(kind: str, path: object) -> None:
+    """Raise where a local JPEG or PNG lacks its end, although a decoder took it."""
+    if not isinstance(path, (str, Path)) or not os.path.isfile(path):
+        return
+    end_mark = _END_MARKS.get(Path(path).suffix.lower())
+    if end_mark is None:
+        return
+    with open(path, "rb") as file:
+        file.seek(max(os.path.getsize(path) - _TAIL_BYTES, 0))
+        if end_mark in file.read():
+            return
+    # Without its end in the last bytes, the file is truncated or has a long appendix: Pillow decides.
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+    except (OSError, SyntaxError) as error:
+        raise ValueError(_undecodable_message(kind, path, str(error))) from error
+
+
+def _check_label(results: Mapping) -> None:
+    label, path = results["gt_seg_map"], results.get("seg_map_path")
+    if label.ndim != 2:
+        raise ValueError(
+            f"Label {path}: expected one channel of class indices (H W), got shape {tuple(label.shape)}. It is "
+            "probably drawn in colours: convert it to indices 0...K-1 (single-channel or palette PNG)."
+        )
+    size = results.get("ori_shape")  # as loaded: the image may have been resized since
+    if size is not None and label.shape != tuple(size[:2]):
+        raise ValueError(
+            f"Label {path} is {_size(label.shape)}, but image {results.get('img_path')} is {_size(size)}; "
+            "expected the same height and width. Check that the two belong together, or resize the label with "
+            "nearest neighbour."
+        )
+
+
+def _size(shape: Sequence[int]) -> str:
+    return f"{shape[0]} x {shape[1]} (height x width)"
+
+
+def _missing_message(kind: str, path: object, results: Mapping) -> str:
+    partner = f" for image {results.get('img_path')}" if kind == "label" else ""
+    return (
+        f"{kind.capitalize()} {path}{partner} does not exist (working directory {os.getcwd()}); expected a file. "
+        "Check data_root, data_prefix and the suffixes in the dataset config."
+    )
+
+
+def _undecodable_message(kind: str, path: object, reason: str) -> str:
+    exists = isinstance(path, (str, Path)) and os.path.isfile(path)
+    size = f"{os.path.getsize(path):,} bytes" if exists else "size unknown"  # type: ignore[arg-type]
+    reason = reason.partition("\n")[0].rstrip(". ")
+    return (
+        f"{kind.capitalize()} {path} ({size}) cannot be decoded: {reason}. Expected a complete image file; it is "
+        "truncated or of another format. Copy it again, or remove it and its partner from the dataset."
+    )

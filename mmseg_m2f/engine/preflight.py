@@ -1,0 +1,295 @@
+"""Checks before anything is built: the config's types and arguments, the data's folders, the checkpoint file.
+
+Each raises an error that says where, what was expected, what was found, and what to do.
+"""
+
+import difflib
+import os
+import re
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Literal
+
+import torch
+from mmengine.config import Config
+from mmengine.model import BaseModule
+from mmengine.registry import HOOKS
+
+from mmseg_m2f import compat
+from mmseg_m2f.engine.type_lookup import (
+    accepted_arguments,
+    default_argument,
+    find_types,
+    missing_package,
+    nearest_types,
+)
+
+Loop = Literal["train", "val", "test"]
+
+# What mmengine's Runner reads from a config. Other top-level names are helper variables.
+_RUNNER_KEYS = (
+    *("model", "data_preprocessor", "train_dataloader", "val_dataloader", "test_dataloader"),
+    *("train_cfg", "val_cfg", "test_cfg", "optim_wrapper", "param_scheduler", "auto_scale_lr"),
+    *("val_evaluator", "test_evaluator", "default_hooks", "custom_hooks", "visualizer", "log_processor"),
+    *("model_wrapper_cfg", "env_cfg"),
+)
+_TOOL_KEYS = ("tta_model", "tta_pipeline", "test_pipeline")  # read by our tools and by mmseg's
+_RUNNER_VALUES = (
+    *("work_dir", "load_from", "resume", "launcher", "log_level", "default_scope", "randomness"),
+    *("experiment_name", "custom_imports", "sync_bn", "find_unused_parameters", "runner_type"),
+    *("activation_checkpointing", "efficient_conv_bn_eval", "compile"),
+)
+# Taken out of a dict by mmengine, mmcv or a model before the class is built, by what is built.
+_HOOK_EXTRAS = {"priority"}
+_MODULE_EXTRAS = {"requires_grad", "fallback_on_stride", "bg_cls_weight", "scale_factor"}
+_INITIALIZER_EXTRAS = {"override", "layer", "name"}
+_EXTRAS = {"_scope_", "type"}
+_BUILDER_EXTRAS = {
+    "param_scheduler": {"convert_to_iter_based", "by_epoch", "begin", "end"},
+    "optim_wrapper": {"constructor", "paramwise_cfg", "accumulative_counts"},
+}
+# Keys whose `type` names something outside the registries.
+_FOREIGN_KEYS = {"roi_layer", "metainfo"}
+_FOREIGN_TYPES = {"Albu"}  # lists transforms of albumentations
+
+
+def check_config(cfg: Config) -> None:
+    """Check that every `type` below the Runner's keys is known and takes the arguments given to it.
+
+    Arguments of classes that swallow `**kwargs` are not checked, nor is anything in helper variables.
+
+    Raises:
+        KeyError: An unknown `type`, or a top-level key that is nearly one of the Runner's.
+        TypeError: An argument that the class does not take.
+    """
+    _check_top_level(cfg)
+    scope = cfg.get("default_scope") or "mmengine"
+    for key in (*_RUNNER_KEYS, "tta_model", "tta_pipeline"):
+        if key in cfg:
+            _check_node(cfg[key], key, scope=scope)
+
+
+def check_data_paths(cfg: Config, *, loops: Sequence[Loop] = ("train", "val", "test")) -> None:
+    """Check that the folders and lists of every dataset of the loops exist, and that some image lies in them.
+
+    Datasets without `data_root`, and remote ones, are passed over.
+
+    Raises:
+        FileNotFoundError: One is missing; the message says which key sets it.
+    """
+    for loop in loops:
+        dataset = (cfg.get(f"{loop}_dataloader") or {}).get("dataset")
+        for path, leaf in _leaf_datasets(dataset, f"{loop}_dataloader.dataset"):
+            _check_dataset_paths(leaf, path, shared_root=cfg.get("data_root"))
+            _check_some_image(leaf, path, scope=cfg.get("default_scope") or "mmengine")
+
+
+def check_checkpoint(path: str | os.PathLike[str]) -> Mapping[str, object]:
+    """Check that a checkpoint file is complete and holds weights only, and give what it holds.
+
+    Nothing in the file is executed. Tensors stay on disk until they are used, where the format allows.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: Truncated, no checkpoint, or with objects that only unsafe loading could restore.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(_missing_file_message(path))
+    compat.allow_safe_checkpoint_globals()
+    size = f"{path.stat().st_size:,} bytes"
+    with path.open("rb") as file:
+        is_archive = file.read(2) == b"PK"
+    if is_archive and not zipfile.is_zipfile(path):
+        raise ValueError(_truncated_message(path, size, "its end is missing"))
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
+    except UnpicklingError as error:
+        if "weights_only" in str(error) and (blocked := re.search(r"GLOBAL ([\w.]+)", str(error))):
+            raise ValueError(
+                f"Checkpoint {path} holds an object of type {blocked[1]}; expected tensors and plain values. "
+                "Loading it could run code from the file and is refused. If you trust its origin, re-save it with "
+                "only its 'state_dict' where that type is installed."
+            ) from error
+        raise ValueError(_truncated_message(path, size, str(error).splitlines()[0])) from error
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError, IndexError, AttributeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else "the file ends early"
+        raise ValueError(_truncated_message(path, size, reason)) from error
+    if not isinstance(content, Mapping):
+        raise ValueError(
+            f"Checkpoint {path} holds a {type(content).__name__}; expected a mapping with a 'state_dict', or from "
+            "parameter names to tensors. Save the model with torch.save(dict(state_dict=model.state_dict()), path)."
+        )
+    return content
+
+
+def is_remote(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is a URL or names another storage (`s3://`, `torchvision://`), which is not checked here."""
+    return "://" in str(path) or str(path).startswith("s3:")
+
+
+def _check_top_level(cfg: Config) -> None:
+    known = (*_RUNNER_KEYS, *_RUNNER_VALUES)
+    for key in cfg:
+        near = [] if key in known or key in _TOOL_KEYS else difflib.get_close_matches(key, known, n=1, cutoff=0.85)
+        if near and not key.startswith(f"{near[0]}_"):  # `val_evaluator_coco` is a name of its own
+            raise KeyError(
+                f"Config {cfg.filename}: the top-level key '{key}' is not read by the Runner; expected '{near[0]}'. "
+                f"Rename it, or if it is a helper variable give it a name less like '{near[0]}'."
+            )
+    if "model" not in cfg:
+        raise KeyError(
+            f"Config {cfg.filename}: expected a top-level key 'model', got {sorted(cfg)}. "
+            "Pass a complete config (a leaf), not an ingredient from _base_."
+        )
+
+
+def _check_node(node: object, path: str, *, scope: str) -> None:
+    if isinstance(node, (list, tuple)):
+        for index, item in enumerate(node):
+            _check_node(item, f"{path}[{index}]", scope=scope)
+    if not isinstance(node, Mapping):
+        return
+    scope = node.get("_scope_") or scope
+    target = node.get("type")
+    if isinstance(target, str):
+        _check_arguments(node, path, find=_find_or_raise(target, path, scope=scope))
+        if target.rpartition(".")[2] in _FOREIGN_TYPES:
+            return
+    elif callable(target):  # a config in pure Python names the class itself
+        _check_arguments(node, path, find=[target])
+    for key, value in node.items():
+        if key not in _FOREIGN_KEYS:
+            _check_node(value, f"{path}.{key}", scope=scope)
+
+
+def _find_or_raise(name: str, path: str, *, scope: str) -> list[Callable[..., object]]:
+    found = find_types(name, scope=scope)
+    # `type='nms'` or `'conv'`: a switch of the class above that mmdet keeps outside the registries.
+    if found or (name.isidentifier() and name.islower()):
+        return found
+    if install := missing_package(name):
+        package = name.partition(".")[0]
+        raise KeyError(
+            f"{path}.type is '{name}', but the package '{package}' is not installed. Install it with `{install}`, "
+            "or correct the scope before the dot."
+        )
+    near = nearest_types(name, scopes=("mmseg_m2f", scope, name.partition(".")[0], "mmseg", "mmdet"))
+    nearest = f"Nearest names: {', '.join(near)}." if near else "No registered name is near."
+    raise KeyError(
+        f"{path}.type: expected a registered name, got '{name}'"
+        f"{'' if '.' in name else f' (looked up in scope {scope!r})'}. {nearest} Correct the spelling or the scope; "
+        "for a module of your own, import it with custom_imports = dict(imports=['your.module'])."
+    )
+
+
+def _check_arguments(node: Mapping[str, object], path: str, *, find: Sequence[Callable[..., object]]) -> None:
+    """Raise unless one of the types that the name may stand for takes all the keys of `node`."""
+    faults: list[tuple[Callable[..., object], set[str], str]] = []
+    for target in find:
+        accepted = accepted_arguments(target)
+        unknown = [] if accepted is None else [k for k in node if k not in accepted | _consumed(target, path)]
+        if accepted is None or not unknown:
+            return
+        faults.append((target, accepted, unknown[0]))
+    if not faults:
+        return
+    target, accepted, unknown_key = faults[0]
+    near = difflib.get_close_matches(unknown_key, accepted, n=3, cutoff=0.6)
+    hint = f"Nearest: {', '.join(near)}." if near else f"It takes: {', '.join(sorted(accepted)) or 'nothing'}."
+    name = getattr(target, "__name__", str(target))
+    raise TypeError(
+        f"{path}.{unknown_key}: {name} takes no argument '{unknown_key}'. {hint} "
+        f"Correct the name or remove it (--cfg-options and _base_ files merge into the same dict)."
+    )
+
+
+def _consumed(target: Callable[..., object], path: str) -> set[str]:
+    """Keys that are gone from a config dict by the time `target` is called."""
+    extras = set(_EXTRAS) | _BUILDER_EXTRAS.get(re.split(r"[.\[]", path, maxsplit=1)[0], set())
+    if isinstance(target, type) and issubclass(target, torch.nn.Module) and not issubclass(target, BaseModule):
+        extras |= _MODULE_EXTRAS
+    if target in HOOKS.module_dict.values() or "hooks" in path:
+        extras |= _HOOK_EXTRAS
+    if "init_cfg" in path:
+        extras |= _INITIALIZER_EXTRAS
+    return extras
+
+
+def _leaf_datasets(dataset: object, path: str) -> Iterator[tuple[str, Mapping]]:
+    """The datasets that read data, below wrappers (`dataset` and `datasets` keys), each with its config path."""
+    if isinstance(dataset, (list, tuple)):
+        for index, item in enumerate(dataset):
+            yield from _leaf_datasets(item, f"{path}[{index}]")
+    elif isinstance(dataset, Mapping):
+        inner = [key for key in ("dataset", "datasets") if key in dataset]
+        for key in inner:
+            yield from _leaf_datasets(dataset[key], f"{path}.{key}")
+        if not inner:
+            yield path, dataset
+
+
+def _check_dataset_paths(dataset: Mapping, path: str, *, shared_root: str | None) -> None:
+    root = dataset.get("data_root")
+    if not isinstance(root, str) or not root or is_remote(root):
+        return
+    shared = root == shared_root
+    _check_exists(root, f"{path}.data_root", option="data_root" if shared else f"{path}.data_root")
+    prefixes = dataset.get("data_prefix") or {}
+    parts = {f"data_prefix.{key}": value for key, value in prefixes.items()}
+    parts["ann_file"] = dataset.get("ann_file")
+    for key, value in parts.items():
+        if isinstance(value, str) and value and not is_remote(value):
+            _check_exists(os.path.join(root, value), f"{path}.{key}", option=f"{path}.{key}")
+
+
+def _check_some_image(dataset: Mapping, path: str, *, scope: str) -> None:
+    """Raise where the image folder has no file of the dataset's suffix: mmengine fails on that with an array error."""
+    folder = (dataset.get("data_prefix") or {}).get("img_path")
+    root = dataset.get("data_root") or ""
+    if not isinstance(folder, str) or dataset.get("ann_file") or is_remote(root) or is_remote(folder):
+        return
+    target = dataset["type"]
+    classes = find_types(target, scope=scope) if isinstance(target, str) else [target]
+    suffix = dataset.get("img_suffix") or next(filter(None, (default_argument(c, "img_suffix") for c in classes)), None)
+    place = Path(root, folder)
+    if not isinstance(suffix, str) or not place.is_dir() or any(place.rglob(f"*{suffix}")):
+        return
+    others = sorted({file.suffix for file in place.rglob("*") if file.is_file()})
+    raise FileNotFoundError(
+        f"{path}.data_prefix.img_path: expected files '*{suffix}' below '{place}', got "
+        f"{f'only {", ".join(others)}' if others else 'an empty folder'}. Set {path}.img_suffix or the folder."
+    )
+
+
+def _check_exists(place: str, key: str, *, option: str) -> None:
+    if os.path.exists(place):
+        return
+    parent = Path(place).parent
+    beside = f" ({parent} holds: {', '.join(sorted(os.listdir(parent))[:8]) or 'nothing'})" if parent.is_dir() else ""
+    raise FileNotFoundError(
+        f"{key}: expected an existing path, got '{place}', which does not exist from the working directory "
+        f"{os.getcwd()}{beside}. Set it with --cfg-options {option}=PATH, or put the data there."
+    )
+
+
+def _missing_file_message(path: Path) -> str:
+    if path.is_dir():
+        return f"Checkpoint {path} is a folder; expected a .pth file. It holds: {_listing(path)}."
+    if path.parent.is_dir():
+        return f"Checkpoint {path} does not exist; expected a .pth file. {path.parent} holds: {_listing(path.parent)}."
+    return f"Checkpoint {path} does not exist, nor does its folder (working directory {os.getcwd()}). Correct the path."
+
+
+def _listing(folder: Path) -> str:
+    names = sorted(item.name for item in folder.glob("*.pth"))
+    return ", ".join(names[-8:]) or "no .pth file"
+
+
+def _truncated_message(path: Path, size: str, reason: str) -> str:
+    return (
+        f"Checkpoint {path} ({size}) cannot be read: {reason}. Expected a complete file written by torch.save; this "
+        "one is truncated or no checkpoint. Copy or download it again, or take an earlier one from the same folder."
+    )

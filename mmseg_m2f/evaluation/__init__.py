@@ -1,0 +1,5 @@
+"""Metrics, registered for mmengine's evaluator."""
+
+from mmseg_m2f.evaluation.semantic_iou import SemanticIoU
+
+__all__ = ["SemanticIoU"]

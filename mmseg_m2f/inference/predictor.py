@@ -1,0 +1,191 @@
+"""A config and a checkpoint as one call: image in, label map out."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import DefaultScope
+from numpy.typing import NDArray
+from torch import nn
+
+from mmseg_m2f.datasets.loading import CheckedLoading
+from mmseg_m2f.engine.launch import load_config
+from mmseg_m2f.engine.preflight import check_checkpoint, check_config
+from mmseg_m2f.registry import DATASETS, MODELS, TRANSFORMS
+from mmseg_m2f.visualization import Palette, distinct_palette
+
+_DEFAULT_IMAGE_LOADER = dict(type="mmengine.LoadImageFromFile")
+
+
+class Predictor:
+    """Semantic segmentation of single images with a trained model.
+
+    The images go through the test pipeline of the config, without its annotations, one at a time; a prediction
+    depends on the pixels alone.
+
+    Args:
+        config: The file of a config, or a loaded config.
+        checkpoint: Weights to load; without them the model keeps its random initial ones.
+        device: Where the model runs.
+
+    Attributes:
+        classes: Names of the K classes.
+        palette: K RGB triples.
+
+    Raises:
+        FileNotFoundError: The config or the checkpoint is missing.
+        ValueError: The checkpoint is truncated, unsafe or of another model, or the head predicts another number of
+            classes than the dataset names.
+    """
+
+    def __init__(
+        self,
+        config: str | os.PathLike[str] | Config,
+        checkpoint: str | os.PathLike[str] | None = None,
+        *,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        cfg = config.copy() if isinstance(config, Config) else load_config(config)
+        check_config(cfg)
+        dataset = _test_dataset(cfg)
+        with DefaultScope.overwrite_default_scope(cfg.get("default_scope")):
+            self.model: nn.Module = MODELS.build(_model_config(cfg))
+            metainfo = _metainfo(dataset)
+            image_loader, transforms = _split_pipeline(dataset.get("pipeline") or ())
+            self._load_image = CheckedLoading([image_loader])
+            self._transforms = Compose([TRANSFORMS.build(transform) for transform in transforms])
+        self.classes: list[str] = list(cast(Sequence[str], metainfo.get("classes", ())))
+        palette = cast(Palette, metainfo.get("palette") or ())
+        self.palette = palette if len(palette) == len(self.classes) else distinct_palette(len(self.classes))
+        self._check_class_count(type_name=str(dataset.get("type")))
+        if checkpoint is not None:
+            load_weights(self.model, checkpoint)
+        self.model.to(device).eval()
+
+    @torch.no_grad()
+    def __call__(self, image: str | os.PathLike[str] | NDArray[np.uint8]) -> NDArray[np.integer]:
+        """The label map H W of an image, in its own size: uint8 for up to 256 classes, int64 beyond.
+
+        Args:
+            image: A file, or a BGR array H W 3 (uint8).
+
+        Raises:
+            FileNotFoundError: The file is missing.
+            ValueError: The file cannot be decoded, or the array is no such image.
+        """
+        pixels = image if isinstance(image, np.ndarray) else self.read(image)
+        if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape:
+            raise ValueError(
+                f"Predictor: expected a BGR image H W 3 of uint8, got shape {pixels.shape} of {pixels.dtype}. "
+                "Read files with cv2.imread, or flip the last axis of an RGB array."
+            )
+        size = pixels.shape[:2]
+        inputs = self._transforms(dict(img=pixels, img_shape=size, ori_shape=size, seg_fields=[]))
+        batch = pseudo_collate([inputs])
+        sample = self.model.test_step(batch)[0]  # type: ignore[operator]
+        labels = sample.pred_sem_seg.data[0].cpu().numpy()
+        return labels.astype(np.uint8 if len(self.classes) <= 256 else np.int64)
+
+    def read(self, path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+        """The image of a file as the config reads it: BGR H W 3, uint8.
+
+        Raises:
+            FileNotFoundError: The file is missing.
+            ValueError: It cannot be decoded.
+        """
+        return self._load_image(dict(img_path=os.fspath(path), seg_fields=[]))["img"]
+
+    def _check_class_count(self, *, type_name: str) -> None:
+        predicted = getattr(getattr(self.model, "decode_head", None), "num_classes", len(self.classes))
+        if predicted != len(self.classes):
+            raise ValueError(
+                f"model.decode_head.num_classes is {predicted}, but test_dataloader.dataset ({type_name}) has "
+                f"{len(self.classes)} classes. Set num_classes={len(self.classes)}, or the dataset's "
+                "metainfo=dict(classes=[...])."
+            )
+
+
+def load_weights(model: nn.Module, checkpoint: str | os.PathLike[str]) -> None:
+    """Copy the weights of a checkpoint file into the model; nothing in the file is executed.
+
+    Raises:
+        FileNotFoundError: The file is missing.
+        ValueError: It is truncated or unsafe, lacks weights of the model, or has some in other shapes. The model
+            is then of no use.
+    """
+    content = check_checkpoint(checkpoint)
+    state = cast(Mapping[str, torch.Tensor], content.get("state_dict", content))
+    state = {name.removeprefix("module."): value for name, value in state.items()}
+    try:
+        missing = [name for name in model.load_state_dict(state, strict=False).missing_keys if _is_weight(name)]
+    except RuntimeError as error:
+        raise ValueError(
+            f"Checkpoint {checkpoint} was made by another model: {_size_mismatch(error)}. Expected the shapes of "
+            "the config's model; take the checkpoint's own config, or set num_classes to its class count."
+        ) from error
+    if missing:
+        raise ValueError(
+            f"Checkpoint {checkpoint} lacks {len(missing)} of the model's {len(model.state_dict())} weights "
+            f"({', '.join(missing[:3])} ...); expected all of them. Take the checkpoint's own config."
+        )
+
+
+def _is_weight(name: str) -> bool:
+    return not name.endswith("num_batches_tracked")
+
+
+def _size_mismatch(error: RuntimeError) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]
+    return "; ".join(lines[:2]).rstrip(".") or str(error)
+
+
+def _model_config(cfg: Config) -> dict:
+    model = dict(cfg.model)
+    if "data_preprocessor" in cfg:
+        model.setdefault("data_preprocessor", cfg.data_preprocessor)
+    return model
+
+
+def _test_dataset(cfg: Config) -> Mapping:
+    """The config of the dataset below wrappers that testing reads."""
+    loader = cfg.get("test_dataloader") or cfg.get("val_dataloader")
+    if loader is None:
+        raise ValueError(
+            f"Predictor: config {cfg.filename} has no test_dataloader; expected one, for its pipeline and classes. "
+            "Add a dataset ingredient."
+        )
+    dataset = loader["dataset"]
+    while "dataset" in dataset or "datasets" in dataset:
+        dataset = dataset["dataset"] if "dataset" in dataset else dataset["datasets"][0]
+    return dataset
+
+
+def _metainfo(dataset: Mapping) -> dict[str, object]:
+    """Classes and palette that the dataset's config sets, else those of its class; no data is touched."""
+    found = DATASETS.get(dataset["type"]) if isinstance(dataset["type"], str) else dataset["type"]
+    own = dict(dataset.get("metainfo") or {})
+    if "classes" in own:  # a palette of the class has other entries
+        return own
+    return dict(getattr(found, "METAINFO", {})) | own
+
+
+def _split_pipeline(pipeline: Sequence[Mapping]) -> tuple[Mapping, list[Mapping]]:
+    """The transform that reads the image, and those that follow, without the ones that read annotations."""
+    image_loader: Mapping = _DEFAULT_IMAGE_LOADER
+    transforms = []
+    for transform in pipeline:
+        parts = transform["transforms"] if _name(transform) == "CheckedLoading" else [transform]
+        if not any(_name(part).startswith("Load") for part in parts):
+            transforms.append(transform)
+            continue
+        image_loader = next((part for part in parts if _name(part).startswith("LoadImage")), image_loader)
+    return image_loader, transforms
+
+
+def _name(transform: Mapping) -> str:
+    kind = transform["type"]
+    return kind.rpartition(".")[2] if isinstance(kind, str) else kind.__name__

@@ -1,0 +1,1 @@
+"""Attention, position encodings and transformer layers. torch only."""

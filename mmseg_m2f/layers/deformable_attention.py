@@ -1,0 +1,96 @@
+"""Multi-scale deformable attention (Deformable DETR, arXiv 2010.04159, section 4.1)."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def deformable_attention(
+    value: Float[Tensor, "B N M D"],
+    sizes: Sequence[tuple[int, int]],
+    locations: Float[Tensor, "B Nq M L P 2"],
+    weights: Float[Tensor, "B Nq M L P"],
+) -> Float[Tensor, "B Nq M*D"]:
+    """Weighted sum of values read bilinearly at each query's own places in every level.
+
+    Args:
+        value: the maps of all levels, flattened and concatenated.
+        sizes: height and width of each level, in the order of `value`.
+        locations: where to read, xy in [0, 1]; outside a map the value is zero.
+        weights: how much each reading counts.
+    """
+    heads = value.shape[2]
+    maps = value.flatten(2).transpose(1, 2)
+    grids = (2 * locations - 1).permute(0, 2, 1, 3, 4, 5).flatten(0, 1)  # B*M Nq L P 2
+    readings = []
+    for level, flat in enumerate(maps.split([height * width for height, width in sizes], -1)):
+        per_head = flat.unflatten(1, (heads, -1)).flatten(0, 1).unflatten(-1, sizes[level])
+        readings.append(
+            F.grid_sample(
+                per_head, grids[:, :, level], mode="bilinear", padding_mode="zeros", align_corners=False
+            )
+        )
+    stacked = torch.stack(readings, -2).flatten(-2)  # B*M D Nq L*P
+    per_reading = weights.transpose(1, 2).flatten(0, 1).flatten(-2).unsqueeze(1)
+    return (stacked * per_reading).sum(-1).unflatten(0, (-1, heads)).permute(0, 3, 1, 2).flatten(2)
+
+
+class DeformableAttention(nn.Module):
+    """Self-attention in which each token reads a few learnt places of every level.
+
+    The learnt offsets start as a ring: head m looks in direction 2πm/M, point p at p+1 cells.
+    """
+
+    def __init__(self, channels: int, *, num_levels: int, num_heads: int = 8, num_points: int = 4) -> None:
+        super().__init__()
+        if channels % num_heads:
+            raise ValueError(
+                f"DeformableAttention: channels {channels} must be a multiple of num_heads {num_heads}."
+            )
+        self.num_levels, self.num_heads, self.num_points = num_levels, num_heads, num_points
+        readings = num_heads * num_levels * num_points
+        self.sampling_offsets = nn.Linear(channels, readings * 2)
+        self.attention_weights = nn.Linear(channels, readings)
+        self.value_proj = nn.Linear(channels, channels)
+        self.output_proj = nn.Linear(channels, channels)
+        self._init_weights()
+
+    def _init_weights(self) -> None:
+        for layer in (self.sampling_offsets, self.attention_weights):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        angle = torch.arange(self.num_heads, dtype=torch.float32) * (2 * math.pi / self.num_heads)
+        direction = torch.stack([angle.cos(), angle.sin()], -1)
+        direction = direction / direction.abs().amax(-1, keepdim=True)
+        steps = torch.arange(1, self.num_points + 1, dtype=torch.float32)
+        ring = direction[:, None, None] * steps[:, None]  # M 1 P 2
+        with torch.no_grad():
+            self.sampling_offsets.bias.copy_(ring.expand(-1, self.num_levels, -1, -1).flatten())
+        for layer in (self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(
+        self,
+        query: Float[Tensor, "B N C"],
+        value: Float[Tensor, "B N C"],
+        reference_points: Float[Tensor, "N 2"],
+        sizes: Sequence[tuple[int, int]],
+    ) -> Float[Tensor, "B N C"]:
+        """Attend from `query` (content plus position) to `value`; offsets are in cells of each level."""
+        heads, levels, points = self.num_heads, self.num_levels, self.num_points
+        offsets = self.sampling_offsets(query).unflatten(-1, (heads, levels, points, 2))
+        weights = self.attention_weights(query).unflatten(-1, (heads, levels * points)).softmax(-1)
+        cells = offsets.new_tensor([[width, height] for height, width in sizes])
+        locations = reference_points[:, None, None, None] + offsets / cells[:, None]
+        attended = deformable_attention(
+            self.value_proj(value).unflatten(-1, (heads, -1)),
+            sizes,
+            locations,
+            weights.unflatten(-1, (levels, points)),
+        )
+        return self.output_proj(attended)

@@ -1,0 +1,152 @@
+"""Post-norm transformer layers. Parameter names follow mmdet's, so that its checkpoints load."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from mmseg_m2f.layers.deformable_attention import DeformableAttention
+
+
+class Attention(nn.Module):
+    """Multi-head attention (arXiv 1706.03762, section 3.2) without the residual connection.
+
+    `attn` only holds the parameters; the computation is `scaled_dot_product_attention`, which needs no mask
+    copy per head and never stores the attention probabilities.
+    """
+
+    def __init__(self, channels: int, *, num_heads: int = 8, dropout: float = 0.0) -> None:
+        super().__init__()
+        if channels % num_heads:
+            raise ValueError(f"Attention: channels {channels} must be a multiple of num_heads {num_heads}.")
+        self.num_heads, self.dropout = num_heads, dropout
+        self.attn = nn.MultiheadAttention(channels, num_heads)
+
+    def forward(
+        self,
+        query: Float[Tensor, "B Q C"],
+        key: Float[Tensor, "B N C"],
+        value: Float[Tensor, "B N C"],
+        may_attend: Bool[Tensor, "B Q N"] | None = None,
+    ) -> Float[Tensor, "B Q C"]:
+        """Attend from each query to the keys it may see; every query must see at least one."""
+        weights = self.attn.in_proj_weight.chunk(3)
+        biases = self.attn.in_proj_bias.chunk(3)
+        projected = (
+            F.linear(x, weight, bias).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for x, weight, bias in zip((query, key, value), weights, biases, strict=True)
+        )
+        attended = F.scaled_dot_product_attention(
+            *projected,
+            attn_mask=None if may_attend is None else may_attend.unsqueeze(1),
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+        return self.attn.out_proj(attended.transpose(1, 2).flatten(2))
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with a ReLU between, without the residual connection."""
+
+    def __init__(self, channels: int, hidden_channels: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        first = nn.Sequential(
+            nn.Linear(channels, hidden_channels), nn.ReLU(inplace=True), nn.Dropout(dropout)
+        )
+        self.layers = nn.Sequential(first, nn.Linear(hidden_channels, channels), nn.Dropout(dropout))
+
+    def forward(self, x: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:
+        return self.layers(x)
+
+
+class DeformableEncoderLayer(nn.Module):
+    """Deformable self-attention over the tokens of all levels, then a feed-forward network."""
+
+    def __init__(
+        self, channels: int, *, num_levels: int, num_heads: int, num_points: int, feedforward_channels: int
+    ) -> None:
+        super().__init__()
+        self.self_attn = DeformableAttention(
+            channels, num_levels=num_levels, num_heads=num_heads, num_points=num_points
+        )
+        self.ffn = FeedForward(channels, feedforward_channels)
+        self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(2))
+        init_matrices(self.ffn)
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "B N C"],
+        position: Float[Tensor, "N C"],
+        reference_points: Float[Tensor, "N 2"],
+        sizes: Sequence[tuple[int, int]],
+    ) -> Float[Tensor, "B N C"]:
+        attended = self.self_attn(tokens + position, tokens, reference_points, sizes)
+        tokens = self.norms[0](tokens + attended)
+        return self.norms[1](tokens + self.ffn(tokens))
+
+
+class EncoderLayer(nn.Module):
+    """DETR's encoder layer: self-attention with positions on query and key, then a feed-forward network."""
+
+    def __init__(self, channels: int, *, num_heads: int, feedforward_channels: int, dropout: float) -> None:
+        super().__init__()
+        self.self_attn = Attention(channels, num_heads=num_heads, dropout=dropout)
+        self.ffn = FeedForward(channels, feedforward_channels, dropout=dropout)
+        self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(2))
+        self.dropout = nn.Dropout(dropout)
+        init_matrices(self)
+
+    def forward(
+        self, tokens: Float[Tensor, "B N C"], position: Float[Tensor, "N C"]
+    ) -> Float[Tensor, "B N C"]:
+        placed = tokens + position
+        tokens = self.norms[0](tokens + self.dropout(self.self_attn(placed, placed, tokens)))
+        return self.norms[1](tokens + self.ffn(tokens))
+
+
+class MaskedDecoderLayer(nn.Module):
+    """Mask2Former's decoder layer: masked cross-attention, self-attention, feed-forward network.
+
+    `norms[0]` belongs to the cross-attention, unlike in DETR's layers.
+    """
+
+    def __init__(self, channels: int, *, num_heads: int, feedforward_channels: int) -> None:
+        super().__init__()
+        self.cross_attn = Attention(channels, num_heads=num_heads)
+        self.self_attn = Attention(channels, num_heads=num_heads)
+        self.ffn = FeedForward(channels, feedforward_channels)
+        self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(3))
+        init_matrices(self)
+
+    def forward(
+        self,
+        queries: Float[Tensor, "B Q C"],
+        query_position: Float[Tensor, "Q C"],
+        key: Float[Tensor, "B N C"],
+        value: Float[Tensor, "B N C"],
+        may_attend: Bool[Tensor, "B Q N"],
+    ) -> Float[Tensor, "B Q C"]:
+        attended = self.cross_attn(queries + query_position, key, value, may_attend)
+        queries = self.norms[0](queries + attended)
+        placed = queries + query_position
+        queries = self.norms[1](queries + self.self_attn(placed, placed, queries))
+        return self.norms[2](queries + self.ffn(queries))
+
+
+def init_matrices(module: nn.Module) -> None:
+    """Xavier-uniform for every parameter with more than one axis, as the official releases do."""
+    for parameter in module.parameters():
+        if parameter.dim() > 1:
+            nn.init.xavier_uniform_(parameter)
+
+
+def attend_inside(mask_logits: Float[Tensor, "B Q N"]) -> Bool[Tensor, "B Q N"]:
+    """Where each query may attend: where its mask logit is not negative, and everywhere if that is nowhere."""
+    inside = mask_logits >= 0
+    return inside | ~inside.any(-1, keepdim=True)
+
+
+def flatten_maps(maps: Sequence[Float[Tensor, "B C _ _"]]) -> Float[Tensor, "B N C"]:
+    """The cells of all maps as one row of tokens per image."""
+    return torch.cat([x.flatten(2) for x in maps], -1).transpose(1, 2)

@@ -1,0 +1,75 @@
+"""The one head of all mask classifiers: pixel decoder, query decoder, criterion (arXiv 2107.06278, section 3)."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from mmengine.config import ConfigDict
+from torch import Tensor, nn
+
+from mmseg_m2f.checkpoints.openmmlab import adopt_head_keys
+from mmseg_m2f.registry import MODELS
+from mmseg_m2f.structures import FeatureSpec, MaskPrediction, MaskTarget
+
+
+@MODELS.register_module()
+class MaskHead(nn.Module):
+    """Turns backbone maps into mask predictions and, with targets, into losses.
+
+    Checkpoints of mmseg's and mmdet's Mask2Former heads load as they are.
+
+    Args:
+        num_classes: K.
+        pixel_decoder: config of the part that gives mask features and levels.
+        query_decoder: config of the part that gives mask predictions.
+        criterion: config of the losses; a head without one only predicts.
+        feature_spec: what the backbone returns; the segmentor asks the backbone and passes it.
+        replace_classifier: accept checkpoints with another number of classes; the class layer then keeps its
+            fresh weights, to be trained on the new classes.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        pixel_decoder: ConfigDict | dict,
+        query_decoder: ConfigDict | dict,
+        criterion: ConfigDict | dict | None = None,
+        feature_spec: FeatureSpec,
+        replace_classifier: bool = False,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.replace_classifier = replace_classifier
+        self.pixel_decoder = MODELS.build(pixel_decoder, default_args=dict(feature_spec=feature_spec))
+        self.query_decoder = MODELS.build(
+            query_decoder,
+            default_args=dict(
+                num_classes=num_classes,
+                level_channels=self.pixel_decoder.level_channels,
+                mask_channels=self.pixel_decoder.mask_channels,
+            ),
+        )
+        self.criterion = None if criterion is None else MODELS.build(criterion)
+        self.register_load_state_dict_pre_hook(adopt_head_keys)
+
+    def forward(self, features: Sequence[Tensor], *, last_only: bool = False) -> list[MaskPrediction]:
+        """One prediction per supervised layer, the answer last; with `last_only`, the answer alone.
+
+        Args:
+            features: the backbone's maps, fine to coarse.
+        """
+        return self.query_decoder(self.pixel_decoder(features), last_only=last_only)
+
+    def loss(self, features: Sequence[Tensor], targets: Sequence[MaskTarget]) -> dict[str, Float[Tensor, ""]]:
+        """Losses of all supervised layers; `targets` lie on the canvas of the images, one per image."""
+        if self.criterion is None:
+            raise ValueError(
+                "decode_head.criterion is None: this head cannot be trained. Give it a criterion."
+            )
+        return self.criterion(self(features), targets)
+
+    @torch.no_grad()
+    def predict(self, features: Sequence[Tensor]) -> MaskPrediction:
+        """The last layer's prediction."""
+        return self(features, last_only=True)[-1]

@@ -1,0 +1,48 @@
+"""Asking a backbone what it returns, so that no config repeats channels and strides."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from mmseg_m2f.structures import FeatureSpec
+
+_PROBE_SIZE = 64
+
+
+@torch.no_grad()
+def probe_feature_spec(backbone: nn.Module, extract: Callable[[Tensor], object]) -> FeatureSpec:
+    """Channels and strides of the maps that `extract` makes of an image, found by running it once.
+
+    Nothing remains of the run: no gradient, no statistics, no random number drawn.
+
+    Args:
+        backbone: tells the number of input channels, device and dtype by its first convolution.
+        extract: runs backbone and neck.
+
+    Raises:
+        TypeError: what comes out is not a list of maps `B C H W`, fine to coarse.
+    """
+    first = next((module for module in backbone.modules() if isinstance(module, nn.Conv2d)), None)
+    in_channels = 3 if first is None else first.in_channels
+    like = next(backbone.parameters(), torch.empty(0))
+    images = like.new_zeros(1, in_channels, _PROBE_SIZE, _PROBE_SIZE)
+    was_training = [module for module in backbone.modules() if module.training]
+    backbone.eval()
+    try:
+        maps = extract(images)
+    finally:
+        for module in was_training:
+            module.training = True
+    if not isinstance(maps, (list, tuple)) or not all(isinstance(x, Tensor) and x.dim() == 4 for x in maps):
+        raise TypeError(
+            f"model.backbone ({type(backbone).__name__}): expected a list of maps B C H W, fine to coarse, got "
+            f"{type(maps).__name__}. Set out_indices so that it returns maps, or put a neck behind it."
+        )
+    strides = tuple(round(_PROBE_SIZE / x.shape[-1]) for x in maps)
+    if list(strides) != sorted(strides):
+        raise TypeError(
+            f"model.backbone ({type(backbone).__name__}): expected maps fine to coarse, got strides {strides}. "
+            "Order out_indices from the finest map to the coarsest."
+        )
+    return FeatureSpec(tuple(x.shape[1] for x in maps), strides)

@@ -1,0 +1,85 @@
+"""Losses that a config names; each is thin over a function in `core.losses`."""
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mmseg_m2f.core import losses
+from mmseg_m2f.registry import MODELS
+
+
+@MODELS.register_module()
+class ClassLoss(nn.Module):
+    """Cross-entropy over K classes and "no object".
+
+    Args:
+        loss_weight: factor of the value.
+        no_object_weight: weight of queries whose target is "no object".
+        class_weight: weights of the K classes; 1 each unless given.
+    """
+
+    def __init__(
+        self,
+        loss_weight: float = 2.0,
+        no_object_weight: float = 0.1,
+        class_weight: list[float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+        self.no_object_weight = no_object_weight
+        self.class_weight = class_weight
+
+    def forward(
+        self, class_logits: Float[Tensor, "L N K1"], classes: Int[Tensor, "L N"]
+    ) -> Float[Tensor, "L"]:
+        """One value per layer.
+
+        Raises:
+            ValueError: the number of class weights is not the number of classes.
+        """
+        num_classes = class_logits.shape[-1] - 1
+        if self.class_weight is not None and len(self.class_weight) != num_classes:
+            raise ValueError(
+                f"ClassLoss: class_weight has {len(self.class_weight)} entries, but the head has {num_classes} "
+                "classes. Give one weight per class; the weight of 'no object' is no_object_weight."
+            )
+        weights = losses.weighted_classes(num_classes, self.no_object_weight, self.class_weight)
+        return self.loss_weight * losses.class_loss(class_logits, classes, weights.to(class_logits.device))
+
+
+@MODELS.register_module()
+class MaskBCELoss(nn.Module):
+    """Binary cross-entropy of mask logits at points, summed over masks and divided by the normaliser."""
+
+    def __init__(self, loss_weight: float = 5.0) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+
+    def forward(
+        self,
+        point_logits: Float[Tensor, "N P"],
+        point_masks: Float[Tensor, "N P"],
+        point_known: Float[Tensor, "N P"],
+        num_masks: float | Tensor,
+    ) -> Float[Tensor, ""]:
+        return (
+            self.loss_weight * losses.mask_bce_loss(point_logits, point_masks, point_known).sum() / num_masks
+        )
+
+
+@MODELS.register_module()
+class MaskDiceLoss(nn.Module):
+    """Dice loss of mask logits at points, summed over masks and divided by the normaliser."""
+
+    def __init__(self, loss_weight: float = 5.0, smooth: float = 1.0) -> None:
+        super().__init__()
+        self.loss_weight, self.smooth = loss_weight, smooth
+
+    def forward(
+        self,
+        point_logits: Float[Tensor, "N P"],
+        point_masks: Float[Tensor, "N P"],
+        point_known: Float[Tensor, "N P"],
+        num_masks: float | Tensor,
+    ) -> Float[Tensor, ""]:
+        dice = losses.mask_dice_loss(point_logits, point_masks, point_known, smooth=self.smooth)
+        return self.loss_weight * dice.sum() / num_masks

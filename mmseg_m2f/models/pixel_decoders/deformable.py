@@ -1,0 +1,163 @@
+"""Mask2Former's pixel decoder: multi-scale deformable attention and one FPN step (arXiv 2112.01527, 3.2.2).
+
+Parameter names are mmdet's `MSDeformAttnPixelDecoder`'s; no code is adapted from it.
+Deviations: encoder matrices start xavier-uniform as in the official release (mmdet: xavier-normal).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from mmcv.cnn import ConvModule
+from mmengine.model import caffe2_xavier_init, xavier_init
+from torch import Tensor, nn
+
+from mmseg_m2f.core.postprocess import resize_maps
+from mmseg_m2f.layers.position_encoding import sine_position_encoding
+from mmseg_m2f.layers.transformer import DeformableEncoderLayer, flatten_maps
+from mmseg_m2f.registry import MODELS
+from mmseg_m2f.structures import FeatureSpec, PixelFeatures
+
+
+class LevelVectors(nn.Module):
+    """One learnt vector per level.
+
+    Not an `nn.Embedding`: the published recipes decay these vectors, and the optimizer's parameter rule
+    exempts embeddings.
+    """
+
+    def __init__(self, num_levels: int, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(num_levels, channels))
+
+
+class DeformableEncoder(nn.Module):
+    """A stack of deformable encoder layers over the tokens of all levels."""
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        num_layers: int,
+        num_levels: int,
+        num_heads: int,
+        num_points: int,
+        feedforward_channels: int,
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            DeformableEncoderLayer(
+                channels,
+                num_levels=num_levels,
+                num_heads=num_heads,
+                num_points=num_points,
+                feedforward_channels=feedforward_channels,
+            )
+            for _ in range(num_layers)
+        )
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "B N C"],
+        position: Float[Tensor, "N C"],
+        sizes: Sequence[tuple[int, int]],
+    ) -> Float[Tensor, "B N C"]:
+        points = torch.cat([_cell_centres(size, tokens) for size in sizes])
+        for layer in self.layers:
+            tokens = layer(tokens, position, points, sizes)
+        return tokens
+
+
+@MODELS.register_module()
+class DeformablePixelDecoder(nn.Module):
+    """Refines the coarsest maps together, then adds the finer ones by FPN steps.
+
+    Args:
+        feature_spec: channels and strides of the backbone's maps; the head passes it.
+        channels: width of everything inside and of the mask features.
+        num_levels: how many of the coarsest maps the encoder sees, and how many it returns.
+        num_layers: encoder layers.
+        num_points: places each token reads per head and level.
+        norm_groups: groups of the convolutions' GroupNorm.
+    """
+
+    def __init__(
+        self,
+        feature_spec: FeatureSpec,
+        *,
+        channels: int = 256,
+        num_levels: int = 3,
+        num_layers: int = 6,
+        num_heads: int = 8,
+        num_points: int = 4,
+        feedforward_channels: int = 1024,
+        norm_groups: int = 32,
+    ) -> None:
+        super().__init__()
+        if len(feature_spec.channels) < num_levels:
+            raise ValueError(
+                f"DeformablePixelDecoder: num_levels is {num_levels}, but the backbone returns only "
+                f"{len(feature_spec.channels)} maps (channels {feature_spec.channels}). "
+                "Return more maps (the backbone's out_indices) or lower num_levels."
+            )
+        self.num_levels = num_levels
+        self.mask_channels = channels
+        self.level_channels = (channels,) * num_levels
+        norm = dict(type="GN", num_groups=norm_groups)
+        coarse_to_fine = feature_spec.channels[::-1]
+        self.input_convs = nn.ModuleList(
+            ConvModule(c, channels, 1, norm_cfg=norm, act_cfg=None, bias=True)
+            for c in coarse_to_fine[:num_levels]
+        )
+        self.level_encoding = LevelVectors(num_levels, channels)
+        self.encoder = DeformableEncoder(
+            channels,
+            num_layers=num_layers,
+            num_levels=num_levels,
+            num_heads=num_heads,
+            num_points=num_points,
+            feedforward_channels=feedforward_channels,
+        )
+        finer = coarse_to_fine[num_levels:]
+        self.lateral_convs = nn.ModuleList(
+            ConvModule(c, channels, 1, norm_cfg=norm, act_cfg=None, bias=False) for c in finer
+        )
+        self.output_convs = nn.ModuleList(
+            ConvModule(channels, channels, 3, padding=1, norm_cfg=norm, bias=False) for _ in finer
+        )
+        self.mask_feature = nn.Conv2d(channels, channels, 1)
+        for module in self.input_convs:
+            xavier_init(module.conv, distribution="uniform")
+        for module in [*self.lateral_convs, *self.output_convs]:
+            caffe2_xavier_init(module.conv)
+        caffe2_xavier_init(self.mask_feature)
+
+    def forward(self, features: Sequence[Float[Tensor, "B _ _ _"]]) -> PixelFeatures:
+        """Decode maps given fine to coarse."""
+        coarse_to_fine = list(features)[::-1]
+        maps = [conv(x) for conv, x in zip(self.input_convs, coarse_to_fine, strict=False)]
+        sizes = [(x.shape[-2], x.shape[-1]) for x in maps]
+        position = torch.cat(
+            [
+                (sine_position_encoding(size, x.shape[1], x).flatten(1).T + vector)
+                for size, x, vector in zip(sizes, maps, self.level_encoding.weight, strict=True)
+            ]
+        )
+        tokens = self.encoder(flatten_maps(maps), position, sizes)
+        pieces = tokens.transpose(1, 2).split([height * width for height, width in sizes], -1)
+        levels = [piece.unflatten(-1, size) for piece, size in zip(pieces, sizes, strict=True)]
+
+        finest = levels[-1]
+        finer = coarse_to_fine[self.num_levels :]
+        for lateral, output, x in zip(self.lateral_convs, self.output_convs, finer, strict=True):
+            detail = lateral(x)
+            finest = output(detail + resize_maps(finest, detail.shape[-2:]))
+        return PixelFeatures(self.mask_feature(finest), tuple(levels))
+
+
+def _cell_centres(size: tuple[int, int], like: Tensor) -> Float[Tensor, "N 2"]:
+    """xy of every cell's centre, row by row."""
+    height, width = size
+    y = (torch.arange(height, dtype=like.dtype, device=like.device) + 0.5) / height
+    x = (torch.arange(width, dtype=like.dtype, device=like.device) + 0.5) / width
+    return torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1).flatten(0, 1)

@@ -1,0 +1,134 @@
+"""Mask2Former's transformer decoder with masked attention (arXiv 2112.01527, section 3.2).
+
+Deviations, both exact up to float rounding: the attention mask is the product of the mask embeddings with mask
+features resized once per level (resizing commutes with the product) instead of resized mask logits, and it is
+one mask for all heads.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from mmengine.model import caffe2_xavier_init
+from torch import Tensor, nn
+
+from mmseg_m2f.core.postprocess import resize_maps
+from mmseg_m2f.layers.position_encoding import sine_position_encoding
+from mmseg_m2f.layers.transformer import MaskedDecoderLayer, attend_inside, flatten_maps
+from mmseg_m2f.registry import MODELS
+from mmseg_m2f.structures import MaskPrediction, PixelFeatures
+
+
+class MaskMLP(nn.Sequential):
+    """Mask embeddings of queries: three linear layers with ReLU between."""
+
+    def __init__(self, channels: int, mask_channels: int) -> None:
+        super().__init__(
+            nn.Linear(channels, channels),
+            nn.ReLU(inplace=True),
+            nn.Linear(channels, channels),
+            nn.ReLU(inplace=True),
+            nn.Linear(channels, mask_channels),
+        )
+
+
+class DecoderLayers(nn.Module):
+    """The decoder layers and the norm that all prediction heads share."""
+
+    def __init__(self, channels: int, *, num_layers: int, num_heads: int, feedforward_channels: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            MaskedDecoderLayer(channels, num_heads=num_heads, feedforward_channels=feedforward_channels)
+            for _ in range(num_layers)
+        )
+        self.post_norm = nn.LayerNorm(channels)
+
+
+@MODELS.register_module()
+class MaskedAttentionDecoder(nn.Module):
+    """Learnt queries that look, layer by layer, only where they predicted their mask before.
+
+    Gives `num_layers + 1` predictions; the first comes from the learnt queries alone.
+
+    Args:
+        num_classes: K; one more class output stands for "no object".
+        level_channels: channels of the levels, coarse to fine; the head passes it.
+        mask_channels: channels of the mask features; the head passes it.
+        num_queries: Q, the most segments an image can have.
+        channels: width of the queries.
+        num_layers: decoder layers; layer i looks at level i modulo the number of levels.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        level_channels: Sequence[int],
+        mask_channels: int,
+        *,
+        num_queries: int = 100,
+        channels: int = 256,
+        num_layers: int = 9,
+        num_heads: int = 8,
+        feedforward_channels: int = 2048,
+    ) -> None:
+        super().__init__()
+        self.query_feat = nn.Embedding(num_queries, channels)
+        self.query_embed = nn.Embedding(num_queries, channels)
+        self.level_embed = nn.Embedding(len(level_channels), channels)
+        self.decoder_input_projs = nn.ModuleList(
+            nn.Identity() if c == channels else nn.Conv2d(c, channels, 1) for c in level_channels
+        )
+        for projection in self.decoder_input_projs:
+            if isinstance(projection, nn.Conv2d):
+                caffe2_xavier_init(projection)
+        self.transformer_decoder = DecoderLayers(
+            channels, num_layers=num_layers, num_heads=num_heads, feedforward_channels=feedforward_channels
+        )
+        self.cls_embed = nn.Linear(channels, num_classes + 1)
+        self.mask_embed = MaskMLP(channels, mask_channels)
+
+    def forward(self, features: PixelFeatures, *, last_only: bool = False) -> list[MaskPrediction]:
+        """Predictions before the first layer and after every layer, or the last one only."""
+        sizes = [(x.shape[-2], x.shape[-1]) for x in features.levels]
+        values, keys = self._values_and_keys(features.levels, sizes)
+        small_features = self._mask_features_per_level(features.mask_features, sizes)
+        queries = self.query_feat.weight.expand(len(features.mask_features), -1, -1)
+        position = self.query_embed.weight
+
+        predictions = []
+        layers = self.transformer_decoder.layers
+        for index in range(len(layers) + 1):
+            normed = self.transformer_decoder.post_norm(queries)
+            embeddings = self.mask_embed(normed)
+            if index == len(layers) or not last_only:
+                predictions.append(MaskPrediction(self.cls_embed(normed), embeddings, features.mask_features))
+            if index < len(layers):
+                level = index % len(sizes)
+                may_attend = self._may_attend(embeddings, small_features[level])
+                queries = layers[index](queries, position, keys[level], values[level], may_attend)
+        return predictions
+
+    def _values_and_keys(
+        self, levels: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        values, keys = [], []
+        for level, size in enumerate(sizes):
+            projected = self.decoder_input_projs[level](levels[level])
+            value = flatten_maps([projected]) + self.level_embed.weight[level]
+            values.append(value)
+            keys.append(value + sine_position_encoding(size, value.shape[-1], value).flatten(1).T)
+        return values, keys
+
+    @staticmethod
+    @torch.no_grad()
+    def _mask_features_per_level(
+        mask_features: Float[Tensor, "B C H W"], sizes: Sequence[tuple[int, int]]
+    ) -> list[Float[Tensor, "B C _"]]:
+        return [resize_maps(mask_features, size).flatten(2) for size in sizes]
+
+    @staticmethod
+    @torch.no_grad()
+    def _may_attend(
+        embeddings: Float[Tensor, "B Q C"], features: Float[Tensor, "B C N"]
+    ) -> Bool[Tensor, "B Q N"]:
+        return attend_inside(torch.bmm(embeddings, features))

@@ -1,0 +1,136 @@
+"""`MaskHead` as a segmentor of mmsegmentation."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from mmengine.config import ConfigDict
+from mmengine.structures import BaseDataElement
+from mmseg.models.segmentors.base import BaseSegmentor
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+from mmseg_m2f.checkpoints.openmmlab import adopt_detector_keys
+from mmseg_m2f.core.postprocess import resize_maps, semantic_scores
+from mmseg_m2f.core.windows import average_windows
+from mmseg_m2f.models.feature_spec import probe_feature_spec
+from mmseg_m2f.registry import MODELS
+from mmseg_m2f.samples import read_target, write_semantic
+
+_TEST_CFG_KEYS = {"mode", "crop_size", "stride", "return_scores"}
+
+
+@MODELS.register_module()
+class MaskSegmentor(BaseSegmentor):
+    """Backbone, optional neck and `MaskHead`, answering with a label map per image.
+
+    Args:
+        backbone: any backbone whose output is a list of maps, fine to coarse. The head learns channels and
+            strides from it.
+        decode_head: config of the `MaskHead`.
+        neck: between backbone and head.
+        test_cfg: `mode` "whole" (default) or "slide" with `crop_size` and `stride` (both height, width);
+            `return_scores=True` keeps the class scores K H W of each image as `seg_logits`. They lie in
+            [0, Q] and are neither logits nor probabilities.
+        ignore_index: label of pixels that are not known.
+    """
+
+    def __init__(
+        self,
+        backbone: ConfigDict | dict,
+        decode_head: ConfigDict | dict,
+        *,
+        neck: ConfigDict | dict | None = None,
+        data_preprocessor: ConfigDict | dict | None = None,
+        train_cfg: ConfigDict | dict | None = None,
+        test_cfg: ConfigDict | dict | None = None,
+        ignore_index: int = 255,
+        init_cfg: ConfigDict | dict | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        self.backbone = MODELS.build(backbone)
+        if neck is not None:
+            self.neck = MODELS.build(neck)
+        feature_spec = probe_feature_spec(self.backbone, self.extract_feat)
+        self.decode_head = MODELS.build(decode_head, default_args=dict(feature_spec=feature_spec))
+        self.train_cfg = train_cfg
+        self.test_cfg = _checked_test_cfg(test_cfg)
+        self.ignore_index = ignore_index
+        self.register_load_state_dict_pre_hook(adopt_detector_keys)
+
+    def extract_feat(self, inputs: Float[Tensor, "B C H W"]) -> Sequence[Tensor]:
+        """Maps of backbone and neck, fine to coarse."""
+        features = self.backbone(inputs)
+        return self.neck(features) if self.with_neck else features
+
+    def loss(
+        self, inputs: Float[Tensor, "B C H W"], data_samples: Sequence[BaseDataElement]
+    ) -> dict[str, Tensor]:
+        """Losses of a batch; names are mmdet's (`loss_cls`, `d0.loss_cls` …)."""
+        targets = [
+            read_target(sample, self.decode_head.num_classes, ignore_index=self.ignore_index)
+            for sample in data_samples
+        ]
+        return self.decode_head.loss(self.extract_feat(inputs), targets)
+
+    @torch.no_grad()
+    def encode_decode(
+        self, inputs: Float[Tensor, "B C H W"], batch_img_metas: Sequence[dict] | None = None
+    ) -> Float[Tensor, "B K H W"]:
+        """Class scores at the size of the inputs; nothing depends on `batch_img_metas`."""
+        prediction = self.decode_head.predict(self.extract_feat(inputs))
+        size = (inputs.shape[-2], inputs.shape[-1])
+        return semantic_scores(prediction.class_logits, resize_maps(prediction.mask_logits(), size))
+
+    def predict(
+        self, inputs: Float[Tensor, "B C H W"], data_samples: Sequence[BaseDataElement] | None = None
+    ) -> Sequence[BaseDataElement]:
+        """Fill `pred_sem_seg` of each sample, at its `ori_shape`, with padding and test-time flips undone."""
+        if data_samples is None:
+            data_samples = [SegDataSample() for _ in inputs]
+        for sample, image_scores in zip(data_samples, self._scores(inputs), strict=True):
+            scores = _undo_geometry(image_scores, sample.metainfo)
+            kept = scores if self.test_cfg.return_scores else None
+            write_semantic(sample, scores.argmax(0), kept)
+        return data_samples
+
+    def _scores(self, inputs: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H W"]:
+        if self.test_cfg.mode == "whole":
+            return self.encode_decode(inputs)
+        return average_windows(
+            inputs, self.encode_decode, crop_size=self.test_cfg.crop_size, stride=self.test_cfg.stride
+        )
+
+    def _forward(
+        self, inputs: Float[Tensor, "B C H W"], data_samples: Sequence[BaseDataElement] | None = None
+    ) -> tuple[Float[Tensor, "B Q K1"], Float[Tensor, "B Q _ _"]]:
+        """Class and mask logits of the last layer, before any post-processing."""
+        prediction = self.decode_head(self.extract_feat(inputs), last_only=True)[-1]
+        return prediction.class_logits, prediction.mask_logits()
+
+
+def _undo_geometry(scores: Float[Tensor, "K H W"], metainfo: dict) -> Float[Tensor, "K H1 W1"]:
+    """Crop the padding, undo the flip of test-time augmentation, and resize to the original image."""
+    padding = metainfo.get("img_padding_size") or metainfo.get("padding_size") or (0, 0, 0, 0)
+    left, right, top, bottom = padding
+    scores = scores[:, top : scores.shape[1] - bottom, left : scores.shape[2] - right]
+    if metainfo.get("flip"):
+        axes = dict(horizontal=[2], vertical=[1], diagonal=[1, 2])[metainfo["flip_direction"]]
+        scores = scores.flip(axes)
+    if "ori_shape" not in metainfo:
+        return scores
+    return resize_maps(scores.unsqueeze(0), tuple(metainfo["ori_shape"][:2])).squeeze(0)
+
+
+def _checked_test_cfg(test_cfg: ConfigDict | dict | None) -> ConfigDict:
+    checked = ConfigDict(mode="whole", return_scores=False) | ConfigDict(test_cfg or {})
+    unknown = set(checked) - _TEST_CFG_KEYS
+    if unknown:
+        raise ValueError(
+            f"model.test_cfg: expected keys {sorted(_TEST_CFG_KEYS)}, got {sorted(unknown)} as well."
+        )
+    if checked.mode not in ("whole", "slide"):
+        raise ValueError(f"model.test_cfg.mode: expected 'whole' or 'slide', got {checked.mode!r}.")
+    if checked.mode == "slide" and not {"crop_size", "stride"} <= set(checked):
+        raise ValueError("model.test_cfg: mode 'slide' needs crop_size and stride, both (height, width).")
+    return checked

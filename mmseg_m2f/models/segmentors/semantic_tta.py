@@ -1,0 +1,69 @@
+"""Test-time augmentation for semantic segmentation: the average of the class scores over the views."""
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.config import ConfigDict
+from mmengine.model import BaseTTAModel
+from mmengine.structures import BaseDataElement, PixelData
+from torch import Tensor, nn
+
+from mmseg_m2f.registry import MODELS
+
+
+@MODELS.register_module()
+class SemanticTTA(BaseTTAModel):
+    """Averages `seg_logits` over the views of an image and takes the best class of each pixel.
+
+    The scores are averaged as the segmentor returns them. A mask classifier returns scores in [0, Q], and a
+    softmax over them would flatten the difference between sure and unsure views. The segmentor undoes flips and
+    resizing itself. Views that differ by a flip stand side by side in `mmcv.TestTimeAug` when the flip is the last
+    list of alternatives; then the answer to a flipped image is the flipped answer, to the last bit.
+
+    Args:
+        module: The segmentor, or its config. Its `test_cfg.return_scores` is switched on.
+        data_preprocessor: Given to the segmentor's config when that has none.
+    """
+
+    def __init__(
+        self, module: ConfigDict | dict | nn.Module, data_preprocessor: ConfigDict | dict | None = None
+    ) -> None:
+        super().__init__(module, data_preprocessor=data_preprocessor)
+        self.module.test_cfg = ConfigDict(self.module.test_cfg or {}, return_scores=True)
+
+    def merge_preds(self, data_samples_list: Sequence[Sequence[BaseDataElement]]) -> list[BaseDataElement]:
+        """One sample for each image: that of its first view, with the merged scores and labels.
+
+        Args:
+            data_samples_list: For each image the samples of its views, with `seg_logits` (K H W, one size).
+
+        Raises:
+            ValueError: A view has no scores.
+        """
+        merged = []
+        for views in data_samples_list:
+            scores = _mean([_scores(view) for view in views])
+            sample = views[0]
+            sample.set_data(
+                dict(seg_logits=PixelData(data=scores), pred_sem_seg=PixelData(data=scores.argmax(0, keepdim=True)))
+            )
+            merged.append(sample)
+        return merged
+
+
+def _scores(view: BaseDataElement) -> Tensor:
+    if "seg_logits" not in view:
+        raise ValueError(
+            f"SemanticTTA, {view.metainfo.get('img_path')}: expected seg_logits from the segmentor, got "
+            f"{view.keys()}. Wrap a segmentor that keeps its scores under test_cfg.return_scores=True."
+        )
+    return view.seg_logits.data
+
+
+def _mean(scores: Sequence[Tensor]) -> Tensor:
+    """Mean over the views, added pairwise: swapping the two of a pair changes no bit."""
+    sums = list(scores)
+    while len(sums) > 1:
+        pairs = [torch.add(a, b) for a, b in zip(sums[::2], sums[1::2], strict=False)]
+        sums = pairs + sums[len(pairs) * 2 :]
+    return sums[0] / len(scores)

@@ -1,0 +1,22 @@
+"""Every test: shapes checked at run time, the same random numbers, one thread."""
+
+import random
+
+from jaxtyping import install_import_hook
+
+# Before anything imports the package: from here on, each call checks the shapes its signature promises.
+install_import_hook("mmseg_m2f", "beartype.beartype")
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed() -> None:
+    """The same random numbers for each test, whichever ran before."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002  (OpenMMLab's transforms draw from the global generator)
+    torch.manual_seed(0)

@@ -1,0 +1,54 @@
+import numpy as np
+import torch
+from mmseg_m2f.core.losses import mask_bce_loss, mask_dice_loss
+from mmseg_m2f.core.matching import class_cost, mask_bce_cost, mask_dice_cost, solve_assignment
+
+
+def test_class_cost__minus_probability_of_the_segments_class():
+    logits = torch.log(torch.tensor([[[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]]]))
+    cost = class_cost(logits, torch.tensor([[1, 0]]))
+    torch.testing.assert_close(cost, torch.tensor([[[-0.2, -0.7], [-0.1, -0.1]]]))
+
+
+def random_points(num_queries: int, num_segments: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits, masks and knowledge at 40 points, a third of them partly or fully void."""
+    known = torch.rand(1, 40).clamp(min=0.6).sub(0.6).div(0.4).where(torch.rand(1, 40) < 0.3, torch.ones(1, 40))
+    masks = torch.rand(1, num_segments, 40) * known
+    return torch.randn(1, num_queries, 40) * 3, masks, known
+
+
+def test_mask_costs__equal_the_losses_of_each_pair():
+    logits, masks, known = random_points(3, 2)
+    for cost, loss in ((mask_bce_cost, mask_bce_loss), (mask_dice_cost, mask_dice_loss)):
+        table = cost(logits, masks, known)
+        for query in range(3):
+            expected = loss(logits[0, query].expand(2, -1), masks[0], known.expand(2, -1))
+            torch.testing.assert_close(table[0, query], expected)
+
+
+def test_mask_costs__void_points_change_nothing():
+    logits, masks, _ = random_points(3, 2)
+    known = (torch.arange(40) < 30).float().unsqueeze(0)
+    masks = masks * known
+    for cost in (mask_bce_cost, mask_dice_cost):
+        expected = cost(logits[..., :30], masks[..., :30], known[..., :30])
+        torch.testing.assert_close(cost(logits, masks, known), expected)
+        moved = logits.clone()
+        moved[..., 30:] = 50.0
+        torch.testing.assert_close(cost(moved, masks, known), expected)
+
+
+def test_mask_bce_cost__large_logits_stay_finite():
+    logits = torch.full((1, 2, 12544), 1e4)
+    cost = mask_bce_cost(logits, torch.zeros(1, 1, 12544), torch.ones(1, 12544))
+    torch.testing.assert_close(cost, torch.full((1, 2, 1), 1e4), rtol=1e-5, atol=0)
+
+
+def test_solve_assignment__cheapest_pairs():
+    queries, segments = solve_assignment(np.array([[4.0, 1.0], [2.0, 3.0], [0.0, 9.0]]))
+    assert (queries.tolist(), segments.tolist()) == ([0, 2], [1, 0])
+
+
+def test_solve_assignment__more_segments_than_queries():
+    queries, segments = solve_assignment(np.array([[4.0, 1.0, 3.0]]))
+    assert (queries.tolist(), segments.tolist()) == ([0], [1])

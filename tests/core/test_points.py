@@ -1,0 +1,31 @@
+import torch
+from mmseg_m2f.core.points import PointSampling, pick_uncertain, sample_points
+
+
+def test_sample_points__pixel_centres_give_pixels():
+    maps = torch.arange(6.0).view(1, 1, 2, 3)
+    centres = torch.tensor([[[(x + 0.5) / 3, (y + 0.5) / 2] for y in range(2) for x in range(3)]])
+    torch.testing.assert_close(sample_points(maps, centres), torch.arange(6.0).view(1, 1, 6))
+
+
+def test_sample_points__zero_outside():
+    corner = torch.zeros(1, 1, 2)  # a quarter of the corner pixel's weight lies inside
+    assert sample_points(torch.ones(1, 1, 4, 4), corner).item() == 0.25
+
+
+def test_pick_uncertain__takes_logits_nearest_to_zero():
+    logits = torch.tensor([[5.0, -0.1, 0.2, -4.0]])
+    candidates = torch.arange(8.0).view(1, 4, 2)
+    kept = pick_uncertain(logits, candidates, 2)
+    assert sorted(kept[0, :, 0].tolist()) == [2.0, 4.0]
+
+
+def test_pick_uncertain__avoids_unusable_points_while_others_are_left():
+    logits = torch.tensor([[5.0, -0.1, 0.2, -4.0]])
+    usable = torch.tensor([[True, False, False, True]])
+    kept = pick_uncertain(logits, torch.arange(8.0).view(1, 4, 2), 3, usable=usable)
+    assert {0.0, 6.0} < set(kept[0, :, 0].tolist())
+
+
+def test_point_sampling__published_numbers():
+    assert (PointSampling().num_candidates, PointSampling().num_uncertain) == (37632, 9408)

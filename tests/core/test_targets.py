@@ -1,0 +1,63 @@
+import torch
+from mmseg_m2f.core.points import sample_points
+from mmseg_m2f.core.targets import is_known, read_paired_segments, read_segments, segments_of_label_map
+from mmseg_m2f.structures import BACKGROUND, VOID
+
+
+def test_segments_of_label_map__classes_and_void():
+    labels, segment_map = segments_of_label_map(torch.tensor([[7, 2, 255], [2, 2, 7]]), 255)
+    assert labels.tolist() == [2, 7]
+    assert segment_map.tolist() == [[1, 0, VOID], [0, 0, 1]]
+
+
+def test_segments_of_label_map__all_void():
+    labels, segment_map = segments_of_label_map(torch.full((2, 2), 255), 255)
+    assert labels.shape == (0,)
+    assert (segment_map == VOID).all()
+
+
+def test_segments_of_label_map__ignore_index_inside_the_classes():
+    labels, segment_map = segments_of_label_map(torch.tensor([[0, 3, 1]]), 1)
+    assert labels.tolist() == [0, 3]
+    assert segment_map.tolist() == [[0, 1, VOID]]
+
+
+def random_maps(num_segments: int) -> torch.Tensor:
+    return torch.randint(VOID, num_segments, (2, 9, 13))
+
+
+def test_read_segments__equals_sampling_the_dense_masks():
+    maps, points = random_maps(4), torch.rand(2, 200, 2, dtype=torch.float64)
+    masks, known = read_segments(maps, points, 4)
+    dense = torch.stack([maps == g for g in range(4)], 1).double()
+    torch.testing.assert_close(masks, sample_points(dense, points), rtol=0, atol=1e-12)
+    inner = ((points > 0.1) & (points < 0.9)).all(-1)  # at the border, void goes on outside the map
+    void = sample_points((maps == VOID).unsqueeze(1).double(), points).squeeze(1)
+    torch.testing.assert_close(known[inner], (1 - void)[inner], rtol=0, atol=1e-12)
+
+
+def test_read_segments__void_goes_on_outside_the_map():
+    _, known = read_segments(torch.full((1, 4, 4), VOID), torch.zeros(1, 1, 2), 1)
+    assert known.item() == 0.0
+
+
+def test_read_segments__no_segment():
+    masks, known = read_segments(torch.full((1, 4, 4), BACKGROUND), torch.rand(1, 5, 2), 0)
+    assert masks.shape == (1, 0, 5)
+    assert (known == 1).all()
+
+
+def test_read_paired_segments__agrees_with_read_segments():
+    maps, points = random_maps(3), torch.rand(2, 50, 2)
+    images, segments = torch.tensor([0, 0, 1]), torch.tensor([2, 0, 1])
+    masks, known = read_paired_segments(maps, points[images], images, segments)
+    all_masks, all_known = read_segments(maps, points, 3)
+    torch.testing.assert_close(masks, all_masks[images, segments])
+    torch.testing.assert_close(known, all_known[images])
+
+
+def test_is_known__reads_the_pixel_of_the_point():
+    maps = torch.tensor([[[VOID, 0], [BACKGROUND, VOID]], [[0, VOID], [0, 0]]])
+    points = torch.tensor([[[0.1, 0.1], [0.9, 0.1], [0.1, 0.9], [1.0, 1.0]]]).expand(2, -1, -1)
+    known = is_known(maps, points, torch.tensor([0, 1]))
+    assert known.tolist() == [[False, True, True, False], [True, False, True, True]]

@@ -1,0 +1,116 @@
+"""Loading with errors that name the file."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmseg_m2f.datasets.loading import CheckedLoading
+
+LABEL = dict(type="mmseg.LoadAnnotations")
+
+
+def load_image(backend: str) -> dict:
+    return dict(type="mmengine.LoadImageFromFile", imdecode_backend=backend)
+
+
+@pytest.fixture(params=["cv2", "pillow"])
+def backend(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def sample(tmp_path: Path) -> dict:
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "street.jpg", quality=95)
+    Image.fromarray(pixels).save(tmp_path / "street.png")
+    Image.fromarray(pixels[..., 0] % 4).save(tmp_path / "label.png")
+    return dict(
+        img_path=str(tmp_path / "street.jpg"),
+        seg_map_path=str(tmp_path / "label.png"),
+        seg_fields=[],
+        reduce_zero_label=False,
+    )
+
+
+def truncate(path: str, share: float) -> None:
+    data = Path(path).read_bytes()
+    Path(path).write_bytes(data[: int(len(data) * share)])
+
+
+def test_checked_loading__gives_what_the_loaders_give(sample: dict, backend: str) -> None:
+    results = CheckedLoading([load_image(backend), LABEL])(sample)
+    assert results["img"].shape == (60, 80, 3)
+    assert np.array_equal(results["gt_seg_map"], np.asarray(Image.open(sample["seg_map_path"])))
+
+
+def test_checked_loading__takes_the_label_after_a_resize(sample: dict) -> None:
+    results = CheckedLoading([load_image("cv2")])(sample)
+    results["img"] = results["img"][:30, :40]
+    assert CheckedLoading([LABEL])(results)["gt_seg_map"].shape == (60, 80)
+
+
+@pytest.mark.parametrize(("key", "kind"), [("img_path", "Image"), ("seg_map_path", "Label")], ids=["image", "label"])
+def test_checked_loading__names_a_missing_file(sample: dict, backend: str, key: str, kind: str) -> None:
+    Path(sample[key]).unlink()
+    with pytest.raises(FileNotFoundError, match=rf"^{kind} {sample[key]}.*expected a file.*data_prefix") as raised:
+        CheckedLoading([load_image(backend), LABEL])(sample)
+    assert isinstance(raised.value.__cause__, FileNotFoundError)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.7, 0.98])
+@pytest.mark.parametrize("name", ["street.jpg", "street.png"])
+def test_checked_loading__names_a_truncated_image(sample: dict, backend: str, name: str, share: float) -> None:
+    sample["img_path"] = str(Path(sample["img_path"]).with_name(name))
+    truncate(sample["img_path"], share)
+    with pytest.raises(ValueError, match=rf"^Image {sample['img_path']} \([\d,]+ bytes\) cannot be decoded.*Copy it"):
+        CheckedLoading([load_image(backend)])(sample)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+@pytest.mark.parametrize("decoder", ["cv2", "pillow"])
+def test_checked_loading__names_a_truncated_label(sample: dict, decoder: str, share: float) -> None:
+    truncate(sample["seg_map_path"], share)
+    with pytest.raises(ValueError, match=rf"^Label {sample['seg_map_path']} .*cannot be decoded"):
+        CheckedLoading([load_image("cv2"), dict(LABEL, imdecode_backend=decoder)])(sample)
+
+
+def test_checked_loading__names_a_file_that_is_no_image(sample: dict, backend: str) -> None:
+    Path(sample["img_path"]).write_text("<html>404</html>")
+    with pytest.raises(ValueError, match="cannot be decoded"):
+        CheckedLoading([load_image(backend)])(sample)
+
+
+def test_checked_loading__accepts_a_jpeg_with_an_appendix(sample: dict, backend: str) -> None:
+    with open(sample["img_path"], "ab") as file:
+        file.write(bytes(10000))
+    assert CheckedLoading([load_image(backend)])(sample)["img"].shape == (60, 80, 3)
+
+
+def test_checked_loading__names_both_files_of_different_size(sample: dict) -> None:
+    Image.new("L", (80, 59)).save(sample["seg_map_path"])
+    with pytest.raises(ValueError, match=r"label.png is 59 x 80.*street.jpg is 60 x 80.*nearest neighbour"):
+        CheckedLoading([load_image("cv2"), LABEL])(sample)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_checked_loading__refuses_a_label_drawn_in_colours(sample: dict, mode: str) -> None:
+    Image.new(mode, (80, 60)).save(sample["seg_map_path"])
+    with pytest.raises(ValueError, match=r"label.png: expected one channel.*\(60, 80, [34]\).*palette PNG"):
+        CheckedLoading([load_image("cv2"), LABEL])(sample)
+
+
+def test_checked_loading__reads_the_indices_of_a_palette_label(sample: dict) -> None:
+    label = Image.new("P", (80, 60), 3)
+    label.putpalette(bytes(range(256)) * 3)
+    label.save(sample["seg_map_path"])
+    assert (CheckedLoading([load_image("cv2"), LABEL])(sample)["gt_seg_map"] == 3).all()
+
+
+def test_checked_loading__leaves_other_faults_alone(sample: dict) -> None:
+    def broken(results: dict) -> dict:
+        raise AttributeError("a fault of its own")
+
+    with pytest.raises(AttributeError, match="a fault of its own"):
+        CheckedLoading([broken])(sample)

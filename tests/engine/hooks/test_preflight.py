@@ -1,0 +1,120 @@
+"""Checks when the first batch is near."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.dataset import ConcatDataset, RepeatDataset
+from mmengine.model import BaseTTAModel
+from mmengine.registry import DATASETS
+from torch import nn
+
+from mmseg_m2f.engine.hooks.preflight import (
+    check_classes,
+    different_shapes,
+    find_missing_labels,
+    shape_message,
+    unwrap_model,
+)
+from mmseg_m2f.engine.launch import evaluate, train
+from tests.tiny_segmentation import tiny_config, write_config, write_dataset
+
+
+class Segmentor(nn.Module):
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.decode_head = nn.Conv2d(1, num_classes, 1)
+        self.decode_head.num_classes = num_classes
+
+    def test_step(self, data: object) -> object: ...
+
+
+class TTA(BaseTTAModel):
+    def merge_preds(self, data_samples_list: object) -> object: ...
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> object:
+    write_dataset(tmp_path / "data", count=5)
+    return DATASETS.build(tiny_config(tmp_path / "data").train_dataloader.dataset)
+
+
+def test_check_classes__names_both_counts_and_keys(dataset: object) -> None:
+    check_classes(Segmentor(2), dataset, loop="train")
+    with pytest.raises(ValueError, match="num_classes") as raised:
+        check_classes(Segmentor(3), dataset, loop="train")
+    message = str(raised.value)
+    assert message.startswith("model.decode_head.num_classes is 3, but train_dataloader.dataset (BaseSegDataset) has 2")
+    assert "Set model.decode_head.num_classes=2" in message
+
+
+def test_check_classes__refuses_an_empty_dataset(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    empty = DATASETS.build(dict(tiny_config(tmp_path).train_dataloader.dataset, serialize_data=False))
+    with pytest.raises(ValueError, match=r"train_dataloader.dataset \(BaseSegDataset\) has no samples.*data_prefix"):
+        check_classes(Segmentor(2), empty, loop="train")
+
+
+def test_find_missing_labels__shows_three_and_counts_through_wrappers(dataset: object, tmp_path: Path) -> None:
+    wrapped = ConcatDataset([RepeatDataset(dataset, times=1)])
+    assert find_missing_labels(wrapped, loop="val") is None
+    for index in (0, 1, 2, 4):
+        (tmp_path / f"data/labels/{index:03}.png").unlink()
+    message = find_missing_labels(wrapped, loop="val")
+    assert message is not None
+    assert message.startswith("val_dataloader.dataset: 4 images have no label file.")
+    assert [f"{index:03}.png (for image" in message for index in range(5)] == [True, True, True, False, False]
+    assert "seg_map_suffix" in message
+
+
+def test_find_missing_labels__leaves_generated_data_alone() -> None:
+    shapes = DATASETS.build(dict(type="mmseg_m2f.GeneratedShapes", length=2))
+    assert find_missing_labels(shapes, loop="train") is None
+
+
+def test_unwrap_model__goes_below_test_time_augmentation() -> None:
+    model = Segmentor(2)
+    assert unwrap_model(TTA(model)) is model
+
+
+def test_different_shapes__compares_by_name() -> None:
+    state = {f"module.{name}": value for name, value in Segmentor(3).state_dict().items()}
+    assert different_shapes(Segmentor(3), state) == []
+    found = different_shapes(Segmentor(2), state | {"unknown": torch.zeros(7)})
+    assert found == [("decode_head.weight", (3, 1, 1, 1), (2, 1, 1, 1)), ("decode_head.bias", (3,), (2,))]
+    assert "2 parameters differ in shape (decode_head.weight: (3, 1, 1, 1) in the checkpoint" in shape_message(found)
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Path:
+    write_dataset(tmp_path / "data")
+    cfg = tiny_config(tmp_path / "data", max_iters=2)
+    cfg.model.decode_head.num_classes = 3
+    for loop in ("train", "val", "test"):
+        cfg[f"{loop}_dataloader"].dataset.metainfo = dict(classes=("a", "b", "c"), palette=[[0, 0, 0]] * 3)
+    train(write_config(cfg, tmp_path / "three.py"), work_dir=str(tmp_path / "run"))
+    return tmp_path / "run/iter_2.pth"
+
+
+def test_preflight__refuses_a_checkpoint_of_other_classes_but_trains_on_from_it(trained: Path) -> None:
+    two = write_config(tiny_config(trained.parents[1] / "data", max_iters=1), trained.parents[1] / "two.py")
+    options = dict(work_dir=str(trained.parents[1] / "two"))
+    with pytest.raises(ValueError, match="made by another model.*class count"):
+        evaluate(two, str(trained), **options)
+    with pytest.raises(ValueError, match="made by another model.*class count"):
+        train(two, resume=str(trained), **options)
+    runner = train(two, {"load_from": str(trained)}, **options)
+    assert runner.iter == 1
+
+
+def test_preflight__stops_before_the_first_iteration(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "data")
+    wrong = write_config(tiny_config(tmp_path / "data", num_classes=5), tmp_path / "wrong.py")
+    with pytest.raises(ValueError, match="model.decode_head.num_classes is 5"):
+        train(wrong, work_dir=str(tmp_path / "run"))
+    (tmp_path / "data/labels/002.png").unlink()
+    config = write_config(tiny_config(tmp_path / "data"), tmp_path / "missing.py")
+    with pytest.raises(FileNotFoundError, match=r"1 images have no label file.*\n.*labels/002.png"):
+        train(config, work_dir=str(tmp_path / "run"))
+    assert list((tmp_path / "run").glob("*.pth")) == []

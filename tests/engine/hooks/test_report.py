@@ -1,0 +1,150 @@
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from mmengine.structures import PixelData
+from PIL import Image
+from torch import Tensor, nn
+
+PACK = [dict(type="mmseg.PackSegInputs")]
+
+
+def open_picture(path: Path) -> Image.Image:
+    with Image.open(path) as picture:
+        picture.load()
+        return picture
+
+
+class Threshold(BaseModel):
+    """Predicts class 0 or 1 from one learnt number; its losses have our names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.level = nn.Parameter(torch.tensor(0.5))
+
+    def forward(
+        self, inputs: Sequence[Tensor], data_samples: Sequence | None = None, mode: str = "tensor"
+    ) -> Mapping[str, Tensor] | Sequence:
+        if mode == "loss":
+            loss = (self.level - 1) ** 2
+            return {"loss_cls": loss, "loss_mask": 2 * loss, "loss_dice": 3 * loss, "d0.loss_cls": loss}
+        for image, sample in zip(inputs, data_samples or (), strict=True):
+            sample.pred_sem_seg = PixelData(data=(image.float().mean(0, keepdim=True) > 110).long())
+        return data_samples or []
+
+
+class StopAt(Hook):
+    """Stands for the user's interrupt."""
+
+    def __init__(self, iteration: int) -> None:
+        self.iteration = iteration
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None
+    ) -> None:
+        if runner.iter + 1 == self.iteration:
+            raise KeyboardInterrupt
+
+
+def run(work_dir: Path, name: str, *, iterations: int = 6, resume: bool = False, stop_at: int | None = None) -> None:
+    def loader(seed: int) -> dict:
+        return dict(
+            batch_size=2,
+            num_workers=0,
+            sampler=dict(type="mmengine.InfiniteSampler" if seed == 0 else "mmengine.DefaultSampler", shuffle=False),
+            dataset=dict(type="mmseg_m2f.GeneratedShapes", length=8, seed=seed, image_size=(32, 48), pipeline=PACK),
+        )
+
+    runner = Runner(
+        model=Threshold(),
+        work_dir=str(work_dir),
+        train_dataloader=loader(0),
+        val_dataloader=loader(1),
+        val_evaluator=dict(type="mmseg_m2f.SemanticIoU"),
+        optim_wrapper=dict(optimizer=dict(type="mmengine.SGD", lr=0.01)),
+        train_cfg=dict(type="mmengine.IterBasedTrainLoop", max_iters=iterations, val_interval=2),
+        val_cfg=dict(type="mmengine.ValLoop"),
+        default_hooks=dict(
+            checkpoint=dict(type="mmengine.CheckpointHook", by_epoch=False, interval=2, save_best="mIoU"),
+            logger=dict(type="mmengine.LoggerHook", interval=2, log_metric_by_epoch=False),
+        ),
+        custom_hooks=[dict(type="mmseg_m2f.Report", num_images=3), *([StopAt(stop_at)] if stop_at else [])],
+        log_processor=dict(by_epoch=False),
+        resume=resume,
+        experiment_name=name,
+        default_scope="mmengine",
+        randomness=dict(seed=0),
+    )
+    runner.train()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    run(folder, "report-finished")
+    return folder
+
+
+def read_metrics(folder: Path) -> dict:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def test_report__metrics_hold_last_best_and_history(finished: Path) -> None:
+    metrics = read_metrics(finished)
+    assert metrics["iteration"] == 6
+    assert [entry["iteration"] for entry in metrics["history"]] == [2, 4, 6]
+    assert metrics["mIoU"] == metrics["history"][-1]["mIoU"]
+    assert metrics["best"]["mIoU"] == max(entry["mIoU"] for entry in metrics["history"])
+    assert {"aAcc", "mAcc", "IoU.stripes"} <= metrics.keys()
+
+
+def test_report__pictures_are_complete(finished: Path) -> None:
+    assert open_picture(finished / "curves.png").size == (1320, 495)
+    assert open_picture(finished / "contact_sheet.png").width == 84 + 3 * (256 + 6)
+    assert not list(finished.glob(".*.tmp"))
+
+
+def test_report__last_lines_say_what_and_where(finished: Path) -> None:
+    log = next(finished.glob("*/*.log")).read_text()
+    assert f"Learnt: mIoU {read_metrics(finished)['mIoU']:.4f} after 6 iterations" in log
+    assert "Worst classes: " in log
+    for name in ("best_mIoU_iter_2.pth", "iter_6.pth", "metrics.json", "curves.png", "contact_sheet.png"):
+        assert str(finished / name) in log.split("Learnt:")[1]
+
+
+def test_report__resumed_run_shows_its_whole_past(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[dict] = []
+
+    def keep(losses: Mapping, *, scores: Mapping, learning_rate: object) -> Image.Image:
+        drawn.append(dict(losses=losses, scores=scores, learning_rate=learning_rate))
+        return Image.new("RGB", (4, 4))
+
+    monkeypatch.setattr("mmseg_m2f.engine.hooks.report.plot_curves", keep)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, "report-interrupted", iterations=8, stop_at=5)
+    run(tmp_path, "report-resumed", iterations=8, resume=True)
+    assert [entry["iteration"] for entry in read_metrics(tmp_path)["history"]] == [2, 4, 6, 8]
+    last = drawn[-1]
+    assert sorted(last["losses"]) == ["loss", "loss_cls", "loss_dice", "loss_mask"]
+    assert last["losses"]["loss"].iterations.tolist() == list(range(1, 9))
+    np.testing.assert_allclose(last["losses"]["loss_dice"].values, last["losses"]["loss_cls"].values * 3, rtol=1e-6)
+    assert last["scores"]["mIoU"].iterations.tolist() == [2, 4, 6, 8]
+    assert last["learning_rate"].values.tolist() == [0.01] * 8
+
+
+def test_report__fresh_run_forgets_what_an_older_one_left(tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text('{"history": [{"iteration": 90, "mIoU": 1.0}]}')
+    run(tmp_path, "report-fresh", iterations=2)
+    assert [entry["iteration"] for entry in read_metrics(tmp_path)["history"]] == [2]
+
+
+def test_report__foreign_metrics_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text("[1, 2]")
+    with pytest.raises(ValueError, match=r"metrics\.json: expected the metrics of an earlier run.*Move the file"):
+        run(tmp_path, "report-foreign", iterations=2)

@@ -1,0 +1,188 @@
+"""Checks of config, data folders and checkpoint before anything is built."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.logging import HistoryBuffer
+
+from mmseg_m2f.engine.preflight import check_checkpoint, check_config, check_data_paths
+from tests.tiny_segmentation import tiny_config, write_dataset
+
+
+@pytest.fixture
+def cfg(tmp_path: Path) -> Config:
+    return tiny_config(tmp_path / "data")
+
+
+def test_check_config__passes_a_good_one(cfg: Config) -> None:
+    check_config(cfg)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "parts"),
+    [
+        (
+            {"model.backbone.type": "mmseg.ResNte"},
+            KeyError,
+            ["model.backbone.type", "'mmseg.ResNte'", "mmseg.ResNet", "Correct the spelling"],
+        ),
+        (
+            {"model.backbone.type": "ResNet"},
+            KeyError,
+            ["model.backbone.type", "scope 'mmengine'", "mmseg.ResNet"],
+        ),
+        (
+            {"model.backbone.type": "mmpose.HRNet"},
+            KeyError,
+            ["model.backbone.type", "'mmpose' is not installed", "pip install mmpose"],
+        ),
+        (
+            {"model.decode_head.num_clases": 3},
+            TypeError,
+            ["model.decode_head.num_clases", "FCNHead takes no argument", "Nearest: num_classes"],
+        ),
+        (
+            {"train_dataloader.dataset.pipeline.0.transforms.0.imdecode": "cv2"},
+            TypeError,
+            ["train_dataloader.dataset.pipeline[0].transforms[0].imdecode", "imdecode_backend"],
+        ),
+        (
+            {"custom_hooks.0.type": "mmseg_m2f.Prefligth"},
+            KeyError,
+            ["custom_hooks[0].type", "mmseg_m2f.Preflight"],
+        ),
+        ({"optim_wraper": dict(a=1)}, KeyError, ["'optim_wraper'", "expected 'optim_wrapper'", "Rename it"]),
+        ({"trian_cfg": dict(a=1)}, KeyError, ["'trian_cfg'", "expected 'train_cfg'"]),
+    ],
+)
+def test_check_config__names_path_and_nearest(
+    cfg: Config, options: dict, error: type[Exception], parts: list[str]
+) -> None:
+    cfg.merge_from_dict(options)
+    with pytest.raises(error) as raised:
+        check_config(cfg)
+    assert [part for part in parts if part not in raised.value.args[0]] == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"val_evaluator_coco": dict(type="anything")},
+        {"my_pipeline": [dict(type="mmseg.Nothing")]},
+        {"custom_hooks.0.priority": "LOW"},
+        {"optim_wrapper.constructor": "mmengine.DefaultOptimWrapperConstructor"},
+        {"optim_wrapper.paramwise_cfg": dict(bias_lr_mult=2.0)},
+        {"param_scheduler.0.convert_to_iter_based": True},
+        {"model.backbone.init_cfg": dict(type="Normal", layer="Conv2d", std=0.1, override=dict(name="conv1"))},
+        {"model.decode_head.loss_decode.class_weight": [1.0, 2.0]},
+    ],
+)
+def test_check_config__knows_what_the_framework_takes_out(cfg: Config, options: dict) -> None:
+    cfg.merge_from_dict(options)
+    check_config(cfg)
+
+
+def test_check_config__asks_for_a_leaf(cfg: Config) -> None:
+    with pytest.raises(KeyError, match="expected a top-level key 'model'.*leaf"):
+        check_config(Config(dict(train_cfg=cfg.train_cfg)))
+
+
+def test_check_data_paths__passes_existing_folders(cfg: Config, tmp_path: Path) -> None:
+    write_dataset(tmp_path / "data", count=1)
+    check_data_paths(cfg)
+
+
+def test_check_data_paths__names_key_place_and_option(cfg: Config, tmp_path: Path) -> None:
+    cfg.train_dataloader.dataset = dict(type="mmengine.RepeatDataset", times=2, dataset=cfg.train_dataloader.dataset)
+    cfg.data_root = str(tmp_path / "data")
+    with pytest.raises(FileNotFoundError) as raised:
+        check_data_paths(cfg)
+    message = str(raised.value)
+    assert message.startswith("train_dataloader.dataset.dataset.data_root: expected an existing path")
+    assert str(tmp_path / "data") in message
+    assert str(Path.cwd()) in message
+    assert "--cfg-options data_root=PATH" in message
+
+
+def test_check_data_paths__names_the_missing_prefix_and_what_lies_beside(cfg: Config, tmp_path: Path) -> None:
+    write_dataset(tmp_path / "data", count=1)
+    cfg.val_dataloader.dataset.data_prefix.seg_map_path = "lables"
+    with pytest.raises(FileNotFoundError, match=r"val_dataloader.dataset.data_prefix.seg_map_path.*images, labels"):
+        check_data_paths(cfg)
+
+
+def test_check_data_paths__names_the_wrong_suffix(cfg: Config, tmp_path: Path) -> None:
+    write_dataset(tmp_path / "data", count=1)
+    cfg.train_dataloader.dataset.pop("img_suffix")  # the class then looks for .jpg
+    with pytest.raises(FileNotFoundError, match=r"expected files '\*.jpg' below .*/images', got only .png. Set train_"):
+        check_data_paths(cfg)
+
+
+def test_check_data_paths__looks_at_the_needed_loops_only(cfg: Config, tmp_path: Path) -> None:
+    write_dataset(tmp_path / "data", count=1)
+    cfg.train_dataloader.dataset.data_root = str(tmp_path / "elsewhere")
+    check_data_paths(cfg, loops=["test"])
+
+
+@pytest.mark.parametrize("root", ["s3://bucket/data", None, ""])
+def test_check_data_paths__passes_over_remote_and_rootless(cfg: Config, root: str | None) -> None:
+    for loop in ("train", "val", "test"):
+        cfg[f"{loop}_dataloader"].dataset.data_root = root
+    check_data_paths(cfg)
+
+
+@pytest.fixture(params=[True, False], ids=["zip", "legacy"])
+def checkpoint(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    path = tmp_path / "iter_3.pth"
+    content = dict(state_dict=dict(weight=torch.arange(4000.0)), message_hub=dict(loss=HistoryBuffer([1.0], [1])))
+    torch.save(content, path, _use_new_zipfile_serialization=request.param)
+    return path
+
+
+def test_check_checkpoint__gives_the_content(checkpoint: Path) -> None:
+    content = check_checkpoint(checkpoint)
+    assert torch.equal(content["state_dict"]["weight"], torch.arange(4000.0))
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2, 100, 1000, 0.5, 0.9, 0.999])
+def test_check_checkpoint__names_a_truncated_file(checkpoint: Path, kept: float) -> None:
+    data = checkpoint.read_bytes()
+    kept = int(kept if kept > 1 or kept == 0 else kept * len(data)) if kept != 1 else 1
+    checkpoint.write_bytes(data[:kept])
+    with pytest.raises(ValueError, match=rf"{checkpoint} \({kept:,} bytes\).*truncated.*earlier one"):
+        check_checkpoint(checkpoint)
+
+
+class Bomb:
+    def __reduce__(self) -> tuple:
+        return Path.touch, (Path("exploded"),)
+
+
+@pytest.mark.parametrize("plain_pickle", [True, False])
+def test_check_checkpoint__never_executes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plain_pickle: bool) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "bomb.pth"
+    if plain_pickle:
+        path.write_bytes(pickle.dumps(dict(state_dict=Bomb())))
+    else:
+        torch.save(dict(state_dict=Bomb()), path)
+    with pytest.raises(ValueError, match=r"bomb.pth holds an object of type pathlib.*refused"):
+        check_checkpoint(path)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_check_checkpoint__lists_what_is_there_instead(tmp_path: Path) -> None:
+    (tmp_path / "iter_8.pth").touch()
+    with pytest.raises(FileNotFoundError, match=r"iter_9.pth does not exist.*iter_8.pth"):
+        check_checkpoint(tmp_path / "iter_9.pth")
+    with pytest.raises(FileNotFoundError, match=r"is a folder.*iter_8.pth"):
+        check_checkpoint(tmp_path)
+
+
+def test_check_checkpoint__wants_a_mapping(tmp_path: Path) -> None:
+    torch.save([torch.zeros(1)], tmp_path / "list.pth")
+    with pytest.raises(ValueError, match="holds a list; expected a mapping"):
+        check_checkpoint(tmp_path / "list.pth")

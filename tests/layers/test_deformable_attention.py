@@ -1,0 +1,63 @@
+import math
+
+import pytest
+import torch
+from mmseg_m2f.layers.deformable_attention import DeformableAttention, deformable_attention
+
+
+def test_deformable_attention__reads_a_cell_at_its_centre():
+    sizes = [(1, 2), (2, 2)]
+    value = torch.arange(6.0).view(1, 6, 1, 1)
+    # The right cell of the first level and the lower left one of the second.
+    locations = torch.tensor([[0.75, 0.5], [0.25, 0.75]]).view(1, 1, 1, 2, 1, 2)
+    weights = torch.tensor([0.25, 0.75]).view(1, 1, 1, 2, 1)
+    assert deformable_attention(value, sizes, locations, weights).item() == 0.25 * 1 + 0.75 * 4
+
+
+def test_deformable_attention__equals_a_loop_over_everything():
+    torch.manual_seed(1)
+    sizes, heads, points, channels = [(2, 3), (5, 4)], 2, 3, 4
+    tokens = sum(h * w for h, w in sizes)
+    value = torch.randn(2, tokens, heads, channels, dtype=torch.float64)
+    locations = torch.rand(2, 7, heads, 2, points, 2, dtype=torch.float64) * 1.4 - 0.2
+    weights = torch.rand(2, 7, heads, 2, points, dtype=torch.float64)
+    expected = torch.zeros(2, 7, heads, channels, dtype=torch.float64)
+    for b in range(2):
+        for q in range(7):
+            for m in range(heads):
+                start = 0
+                for level, (height, width) in enumerate(sizes):
+                    grid = value[b, start : start + height * width, m].view(height, width, channels)
+                    start += height * width
+                    for p in range(points):
+                        x, y = locations[b, q, m, level, p].tolist()
+                        expected[b, q, m] += weights[b, q, m, level, p] * _bilinear(grid, x, y)
+    actual = deformable_attention(value, sizes, locations, weights)
+    torch.testing.assert_close(actual, expected.flatten(2), rtol=0, atol=1e-12)
+
+
+def _bilinear(grid: torch.Tensor, x: float, y: float) -> torch.Tensor:
+    height, width, _ = grid.shape
+    px, py = x * width - 0.5, y * height - 0.5
+    total = torch.zeros_like(grid[0, 0])
+    for row in (math.floor(py), math.floor(py) + 1):
+        for column in (math.floor(px), math.floor(px) + 1):
+            if 0 <= row < height and 0 <= column < width:
+                total += (1 - abs(py - row)) * (1 - abs(px - column)) * grid[row, column]
+    return total
+
+
+def test_deformable_attention_module__starts_as_a_ring():
+    offsets = DeformableAttention(16, num_levels=2, num_heads=8).sampling_offsets
+    ring = offsets.bias.view(8, 2, 4, 2)
+    directions = [(1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1)]
+    for head, direction in enumerate(directions):
+        for point in range(4):
+            expected = torch.tensor(direction, dtype=torch.float32) * (point + 1)
+            torch.testing.assert_close(ring[head, 1, point], expected, rtol=0, atol=1e-5)
+    assert not offsets.weight.any()
+
+
+def test_deformable_attention_module__channels_must_fit_the_heads():
+    with pytest.raises(ValueError, match="channels 10 must be a multiple of num_heads 8"):
+        DeformableAttention(10, num_levels=1)

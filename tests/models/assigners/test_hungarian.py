@@ -1,0 +1,102 @@
+import pytest
+import torch
+from mmengine.registry import TASK_UTILS
+from mmseg_m2f.models.assigners import hungarian
+from mmseg_m2f.structures import BACKGROUND, VOID, MaskPrediction, MaskTarget
+
+COSTS = [
+    dict(type="mmseg_m2f.ClassCost"),
+    dict(type="mmseg_m2f.MaskBCECost"),
+    dict(type="mmseg_m2f.MaskDiceCost"),
+]
+
+
+def build_assigner(**options: object):
+    return TASK_UTILS.build(
+        dict(type="mmseg_m2f.HungarianAssigner", match_costs=COSTS, num_points=256) | options
+    )
+
+
+def quadrants() -> MaskTarget:
+    """Four segments of classes 0…3, one per quadrant."""
+    segment_map = torch.tensor([[0, 1], [2, 3]]).repeat_interleave(8, 0).repeat_interleave(8, 1)
+    return MaskTarget(torch.arange(4), segment_map, "quadrants.png")
+
+
+def perfect_prediction(order: list[int], target: MaskTarget) -> MaskPrediction:
+    """Query q predicts segment `order[q]` exactly."""
+    masks = torch.stack([(target.segment_map == g).float() * 20 - 10 for g in order])
+    features = masks.unsqueeze(0)
+    embeddings = torch.eye(len(order)).unsqueeze(0)
+    class_logits = torch.nn.functional.one_hot(torch.tensor(order), 5).float().unsqueeze(0) * 10
+    return MaskPrediction(class_logits, embeddings, features)
+
+
+def test_hungarian__finds_the_right_pairs_in_every_layer_and_image():
+    target = quadrants()
+    layers = []
+    for orders in ([[2, 0, 3, 1], [0, 1, 2, 3]], [[3, 2, 1, 0], [1, 0, 3, 2]]):
+        images = [perfect_prediction(order, target) for order in orders]
+        layers.append(MaskPrediction(*(torch.cat(parts) for parts in zip(*images, strict=True))))
+    pairs = build_assigner()(layers, [target, target])
+    assert pairs.counts == [[4, 4], [4, 4]]
+    assert pairs.layers.tolist() == [0] * 8 + [1] * 8
+    assert pairs.images.tolist() == ([0] * 4 + [1] * 4) * 2
+    assert pairs.queries.tolist() == [0, 1, 2, 3] * 4
+    assert pairs.segments.tolist() == [2, 0, 3, 1, 0, 1, 2, 3, 3, 2, 1, 0, 1, 0, 3, 2]
+
+
+def test_hungarian__images_of_different_counts_do_not_mix():
+    target = quadrants()
+    one = MaskTarget(torch.tensor([3]), torch.where(target.segment_map == 3, 0, BACKGROUND), "one.png")
+    nothing = MaskTarget(torch.tensor([], dtype=torch.long), torch.full((16, 16), VOID), "nothing.png")
+    single = perfect_prediction([2, 0, 3, 1], target)
+    batch = MaskPrediction(*(x.expand(3, *x.shape[1:]) for x in single))
+    pairs = build_assigner()([batch], [one, nothing, target])
+    assert pairs.counts == [[1, 0, 4]]
+    assert pairs.queries.tolist() == [2, 0, 1, 2, 3]
+    assert pairs.segments.tolist() == [0, 2, 0, 3, 1]
+
+
+def test_hungarian__void_does_not_decide():
+    # On known pixels query 1 is right; on the void half query 0 agrees with the background of segment 0.
+    segment_map = torch.full((16, 16), VOID)
+    segment_map[:8] = 0
+    target = MaskTarget(torch.tensor([0]), segment_map)
+    top = torch.zeros(16, 16)
+    top[:8] = 1
+    masks = torch.stack([(top - 0.5) * 4 - 1, torch.full((16, 16), 5.0)])
+    prediction = MaskPrediction(torch.zeros(1, 2, 5), torch.eye(2).unsqueeze(0), masks.unsqueeze(0))
+    assert build_assigner()([prediction], [target]).queries.tolist() == [1]
+    assert build_assigner(exclude_void=False)([prediction], [target]).queries.tolist() == [0]
+
+
+def test_hungarian__surplus_segments_are_said_once(monkeypatch):
+    target = quadrants()
+    prediction = perfect_prediction([1, 3], target)
+    assigner = build_assigner()
+    messages = []
+    monkeypatch.setattr(hungarian, "print_log", lambda message, **_: messages.append(message))
+    pairs = assigner([prediction], [target])
+    assigner([prediction], [target])
+    assert pairs.segments.tolist() == [1, 3]
+    assert len(messages) == 1
+    assert "quadrants.png has 4 segments, but the decoder has only 2 queries" in messages[0]
+    assert "num_queries to at least 4" in messages[0]
+
+
+def test_hungarian__non_finite_cost_names_image_and_layer():
+    target = quadrants()
+    good = perfect_prediction([2, 0, 3, 1], target)
+    bad = good._replace(class_logits=good.class_logits.clone())
+    bad.class_logits[0, 1, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"Matching cost of quadrants.png, supervised layer 1 .*lower the learning"):
+        build_assigner()([good, bad], [target])
+
+
+def test_hungarian__float32_under_autocast():
+    target = quadrants()
+    prediction = perfect_prediction([2, 0, 3, 1], target)
+    with torch.autocast("cpu", torch.bfloat16):
+        pairs = build_assigner()([MaskPrediction(*(x.bfloat16() for x in prediction))], [target])
+    assert pairs.segments.tolist() == [2, 0, 3, 1]

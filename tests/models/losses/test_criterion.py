@@ -1,0 +1,134 @@
+import pytest
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import MODELS
+from mmseg_m2f.structures import BACKGROUND, VOID, MaskPrediction, MaskTarget
+from tests.models.conftest import CONFIGS
+
+
+def build_criterion(**options: object) -> torch.nn.Module:
+    cfg = Config.fromfile(CONFIGS / "_base_/models/mask2former.py").model.decode_head.criterion
+    cfg.points = dict(num_points=128)
+    cfg.update(options)
+    return MODELS.build(cfg)
+
+
+def random_predictions(layers: int = 3, batch: int = 2, queries: int = 6, classes: int = 4) -> list[MaskPrediction]:
+    features = torch.randn(batch, 8, 16, 16, requires_grad=True)
+    return [
+        MaskPrediction(
+            torch.randn(batch, queries, classes + 1, requires_grad=True),
+            torch.randn(batch, queries, 8, requires_grad=True),
+            features,
+        )
+        for _ in range(layers)
+    ]
+
+
+def blocks(labels: list[int], *, void_rows: int = 0) -> MaskTarget:
+    """Segments in vertical stripes of a 64×64 canvas, the upper rows void."""
+    columns = torch.arange(64) * len(labels) // 64 if labels else torch.full((64,), BACKGROUND)
+    segment_map = columns.expand(64, -1).clone()
+    segment_map[:void_rows] = VOID
+    return MaskTarget(torch.tensor(labels, dtype=torch.long), segment_map, "blocks")
+
+
+def test_criterion__log_names_are_mmdets():
+    losses = build_criterion()(random_predictions(), [blocks([0, 2]), blocks([3])])
+    parts = ("loss_cls", "loss_mask", "loss_dice")
+    expected = [*(f"d{i}.{part}" for i in range(2) for part in parts), *parts, "surplus_segments"]
+    assert sorted(losses) == sorted(expected)
+
+
+def test_criterion__perfect_prediction_costs_nothing():
+    target = blocks([1, 3])
+    masks = torch.stack([(target.segment_map == g).float() * 60 - 30 for g in range(2)])
+    class_logits = torch.full((1, 2, 5), -30.0)
+    class_logits[0, 0, 1] = class_logits[0, 1, 3] = 30.0
+    prediction = MaskPrediction(class_logits, torch.eye(2).unsqueeze(0), masks.unsqueeze(0))
+    losses = build_criterion()([prediction], [target])
+    assert losses["loss_cls"].item() == pytest.approx(0, abs=1e-6)
+    # What remains is the half pixel around the border, where masks are read as zero, and between segments.
+    assert losses["loss_dice"].item() < 0.6
+
+
+def test_criterion__pixels_under_void_get_no_gradient():
+    prediction = random_predictions(layers=1)
+    target = blocks([0, 2], void_rows=32)
+    losses = build_criterion()(prediction, [target, target])
+    (losses["loss_mask"] + losses["loss_dice"]).backward()
+    gradient = prediction[0].mask_features.grad
+    assert not gradient[:, :, :7].any()  # rows 0…6 of 16 touch only points above canvas row 32
+    assert gradient[:, :, 9:].any()
+
+
+def test_criterion__reference_trains_void_as_background():
+    prediction = random_predictions(layers=1)
+    target = blocks([0, 2], void_rows=32)
+    losses = build_criterion(reference="mmdet")(prediction, [target, target])
+    (losses["loss_mask"] + losses["loss_dice"]).backward()
+    assert prediction[0].mask_features.grad[:, :, :7].any()
+
+
+@pytest.mark.parametrize("reference", [None, "mmdet"])
+def test_criterion__images_without_segments(reference):
+    predictions = random_predictions()
+    nothing = [blocks([]), blocks([], void_rows=64)]
+    losses = build_criterion(reference=reference)(predictions, nothing)
+    sum(value for name, value in losses.items() if "loss" in name).backward()
+    assert losses["loss_mask"].item() == losses["d0.loss_dice"].item() == 0.0
+    assert losses["loss_cls"].isfinite()
+    for prediction in predictions:  # all parameters stay in the graph, as DistributedDataParallel wants
+        assert prediction.mask_embeddings.grad is not None
+        assert prediction.mask_features.grad is not None
+
+
+def test_criterion__surplus_segments_are_counted():
+    losses = build_criterion()(random_predictions(queries=2), [blocks([0, 1, 2]), blocks([3])])
+    assert losses["surplus_segments"].item() == 1.0
+    assert losses["loss_mask"].isfinite()
+
+
+@pytest.mark.parametrize(
+    ("counts", "reference", "expected"),
+    [((3, 0), None, 3.0), ((3, 0), "mmdet", 4.0), ((1, 9), None, 10.0), ((1, 9), "mmdet", 7.0), ((0, 0), None, 1.0)],
+)
+def test_criterion__number_of_masks(counts, reference, expected):
+    targets = [blocks([0] * count) for count in counts]
+    assert build_criterion(reference=reference)._num_masks(random_predictions()[0], targets).item() == expected
+
+
+def test_criterion__no_object_weight():
+    prediction = random_predictions(layers=1, batch=1)
+    heavy = build_criterion(loss_cls=dict(type="mmseg_m2f.ClassLoss", loss_weight=1.0, no_object_weight=1.0))
+    loss = heavy(prediction, [blocks([])])["loss_cls"]
+    expected = torch.nn.functional.cross_entropy(prediction[0].class_logits[0], torch.full((6,), 4))
+    torch.testing.assert_close(loss, expected)
+
+
+def test_criterion__wrong_number_of_class_weights():
+    criterion = build_criterion(loss_cls=dict(type="mmseg_m2f.ClassLoss", class_weight=[1.0, 2.0]))
+    with pytest.raises(ValueError, match="class_weight has 2 entries, but the head has 4 classes"):
+        criterion(random_predictions(), [blocks([0]), blocks([1])])
+
+
+def test_criterion__unknown_reference():
+    with pytest.raises(ValueError, match="reference must be None or 'mmdet', got 'detectron2'"):
+        build_criterion(reference="detectron2")
+
+
+def test_criterion__autocast_changes_little():
+    predictions, targets = random_predictions(layers=1), [blocks([0, 1]), blocks([2])]
+    criterion = build_criterion()
+    torch.manual_seed(3)
+    exact = criterion(predictions, targets)
+    torch.manual_seed(3)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = criterion(predictions, targets)
+    for name, value in exact.items():
+        torch.testing.assert_close(half[name], value, rtol=1e-5, atol=1e-5)
+
+
+def test_criterion__points_config_is_checked():
+    with pytest.raises(TypeError, match="oversampel"):
+        build_criterion(points=ConfigDict(oversampel=2))

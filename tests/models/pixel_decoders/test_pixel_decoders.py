@@ -1,0 +1,109 @@
+import mmdet.models
+import pytest
+import torch
+from mmdet.registry import MODELS as MMDET_MODELS
+from mmengine.config import ConfigDict
+from mmseg_m2f.models.pixel_decoders import (
+    DeformablePixelDecoder,
+    FPNPixelDecoder,
+    TransformerFPNPixelDecoder,
+)
+from mmseg_m2f.structures import FeatureSpec
+
+R50 = FeatureSpec((256, 512, 1024, 2048), (4, 8, 16, 32))
+SMALL = FeatureSpec((8, 16, 24, 32), (4, 8, 16, 32))
+
+
+def count(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def feature_maps(spec: FeatureSpec, size: tuple[int, int] = (64, 96)) -> list[torch.Tensor]:
+    return [torch.randn(2, c, -(-size[0] // s), -(-size[1] // s)) for c, s in zip(spec.channels, spec.strides)]
+
+
+@pytest.mark.parametrize(
+    ("decoder", "parameters"),
+    [
+        (DeformablePixelDecoder, 6_035_904),
+        (FPNPixelDecoder, 7_540_480),
+        (TransformerFPNPixelDecoder, 11_826_688),
+    ],
+)
+def test_pixel_decoder__published_size(decoder, parameters):
+    assert count(decoder(R50)) == parameters
+
+
+@pytest.mark.parametrize("decoder", [DeformablePixelDecoder, FPNPixelDecoder, TransformerFPNPixelDecoder])
+def test_pixel_decoder__odd_sizes_keep_the_maps_sizes(decoder):
+    features = feature_maps(SMALL, (52, 76))
+    mask_features, levels = decoder(SMALL, channels=16, norm_groups=4)(features)
+    assert mask_features.shape == (2, 16, 13, 19)
+    assert [tuple(x.shape[-2:]) for x in levels] == [(2, 3), (4, 5), (7, 10)]
+
+
+@pytest.mark.parametrize("decoder", [DeformablePixelDecoder, FPNPixelDecoder, TransformerFPNPixelDecoder])
+def test_pixel_decoder__batch_mates_change_nothing(decoder):
+    module = decoder(SMALL, channels=32).eval()
+    features = feature_maps(SMALL)
+    together = module(features)
+    alone = module([x[:1] for x in features])
+    torch.testing.assert_close(together.mask_features[:1], alone.mask_features, rtol=0, atol=1e-5)
+    for both, single in zip(together.levels, alone.levels, strict=True):
+        torch.testing.assert_close(both[:1], single, rtol=0, atol=1e-5)
+
+
+def test_deformable__too_few_maps():
+    with pytest.raises(ValueError, match="num_levels is 3, but the backbone returns only 2 maps"):
+        DeformablePixelDecoder(FeatureSpec((8, 16), (8, 16)))
+
+
+def test_deformable__two_finer_maps_take_two_fpn_steps():
+    spec = FeatureSpec((4, 8, 16, 24, 32), (2, 4, 8, 16, 32))
+    mask_features, levels = DeformablePixelDecoder(spec, channels=32)(feature_maps(spec))
+    assert mask_features.shape[-2:] == (32, 48)
+    assert len(levels) == 3
+
+
+MMDET_FPN = dict(
+    type="PixelDecoder",
+    in_channels=SMALL.channels,
+    feat_channels=32,
+    out_channels=32,
+    norm_cfg=dict(type="GN", num_groups=32),
+    act_cfg=dict(type="ReLU"),
+)
+MMDET_TRANSFORMER_FPN = MMDET_FPN | dict(
+    type="TransformerEncoderPixelDecoder",
+    encoder=dict(
+        num_layers=2,
+        layer_cfg=dict(
+            self_attn_cfg=dict(embed_dims=32, num_heads=8, dropout=0.1, batch_first=True),
+            ffn_cfg=dict(embed_dims=32, feedforward_channels=64, num_fcs=2, ffn_drop=0.1, act_cfg=dict(type="ReLU")),
+        ),
+    ),
+    positional_encoding=dict(num_feats=16, normalize=True),
+)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(
+    ("config", "ours"),
+    [
+        (MMDET_FPN, FPNPixelDecoder(SMALL, channels=32)),
+        (
+            MMDET_TRANSFORMER_FPN,
+            TransformerFPNPixelDecoder(SMALL, channels=32, num_layers=2, feedforward_channels=64),
+        ),
+    ],
+)
+def test_pixel_decoder__equals_mmdet(config, ours):
+    assert mmdet.models
+    theirs = MMDET_MODELS.build(ConfigDict(config)).eval()
+    ours.load_state_dict(theirs.state_dict())
+    features = feature_maps(SMALL)
+    metas = [dict(batch_input_shape=(64, 96), img_shape=(64, 96))] * 2
+    with torch.no_grad():
+        expected, _ = theirs(features, metas)
+        actual = ours.eval()(features).mask_features
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)

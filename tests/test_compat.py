@@ -1,0 +1,246 @@
+import importlib.util
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mmseg_m2f import compat
+
+ROOT = Path(__file__).parents[1]
+
+
+def run_python(code: str, *, fakes: Path | None = None) -> str:
+    """Output of a fresh interpreter. With `fakes`, it sees only that folder and this package, nothing installed."""
+    path = [str(ROOT)] if fakes is None else [str(fakes), str(ROOT)]
+    command = [sys.executable, *(["-S"] if fakes else []), "-c", code]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def write_files(folder: Path, **sources: str) -> Path:
+    """Makes Python files; `__` in a name stands for a folder: `mmcv___ext` is `mmcv/_ext.py`."""
+    for name, source in sources.items():
+        file = folder / (name.replace("__", "/", 1) + ".py")
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(source)
+    return folder
+
+
+def write_distribution(folder: Path, name: str, version: str) -> None:
+    metadata = folder / f"{name.replace('-', '_')}-{version}.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+
+
+# --- the package itself
+
+
+def test_import__is_fast_and_loads_no_framework() -> None:
+    code = (
+        "import sys, time; start = time.perf_counter(); import mmseg_m2f; "
+        "print(time.perf_counter() - start, *{'torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg'} & set(sys.modules))"
+    )
+    seconds, *frameworks = run_python(code).split()
+    assert frameworks == []
+    assert float(seconds) < 0.5
+
+
+@pytest.mark.smoke
+def test_import__opens_mmdet_and_mmseg_and_timm() -> None:
+    code = "import mmseg_m2f, mmdet.models, mmseg.models; print(mmdet.models.DETR.__name__)"
+    if importlib.util.find_spec("timm"):
+        code += "; import timm, torchvision.transforms"
+    assert run_python(code).endswith("DETR")
+
+
+def test_install__twice_changes_nothing() -> None:
+    before = list(sys.meta_path)
+    compat.install()
+    assert sys.meta_path == before
+
+
+# --- mmcv._ext
+
+
+def test_missing_extension__has_every_operator_but_no_special_name(tmp_path: Path) -> None:
+    fakes = write_files(tmp_path, mmcv____init__="")
+    code = (
+        "import mmseg_m2f, importlib.util, mmcv._ext as ext; "
+        "print(callable(ext.roi_align_forward), hasattr(ext, '__path__'), "
+        "importlib.util.find_spec('mmcv._ext').name, ext.__spec__.name)"
+    )
+    assert run_python(code, fakes=fakes) == "True False mmcv._ext mmcv._ext"
+
+
+@pytest.mark.parametrize(
+    ("distribution", "version", "remedy"),
+    [
+        ("onedl-mmcv", "2.3.6", "--no-binary onedl-mmcv onedl-mmcv==2.3.6"),
+        ("mmcv-lite", "2.1.0", "pip uninstall mmcv-lite"),
+    ],
+)
+def test_missing_operator__says_what_lacks_and_how_to_get_it(
+    tmp_path: Path, distribution: str, version: str, remedy: str
+) -> None:
+    fakes = write_files(tmp_path, mmcv____init__="")
+    write_distribution(fakes, distribution, version)
+    code = (
+        "import mmseg_m2f, mmcv._ext\n"
+        "try:\n    mmcv._ext.nms(1, offset=0)\n"
+        "except RuntimeError as error:\n    print(error)"
+    )
+    message = run_python(code, fakes=fakes)
+    assert message.startswith("mmcv._ext.nms: expected mmcv with its compiled operators")
+    assert f"got {distribution} {version} without them" in message
+    assert remedy in message
+
+
+def test_compiled_extension__is_used_where_there_is_one(tmp_path: Path) -> None:
+    fakes = write_files(tmp_path, mmcv____init__="", mmcv___ext="nms = 'compiled'")
+    assert run_python("import mmseg_m2f, mmcv._ext; print(mmcv._ext.nms)", fakes=fakes) == "compiled"
+
+
+def test_compiled_extension__that_does_not_load_is_not_hidden(tmp_path: Path) -> None:
+    fakes = write_files(tmp_path, mmcv____init__="", mmcv___ext="raise ImportError('undefined symbol')")
+    code = "import mmseg_m2f\ntry:\n    import mmcv._ext\nexcept ImportError as error:\n    print(error)"
+    assert run_python(code, fakes=fakes) == "undefined symbol"
+
+
+# --- torchvision
+
+
+@pytest.mark.parametrize("loads", [True, False])
+def test_torchvision__registers_its_operators_only_if_they_load(tmp_path: Path, loads: bool) -> None:
+    fakes = write_files(
+        tmp_path,
+        torchvision____init__="from torchvision import extension, _meta_registrations",
+        torchvision__extension=f"def _has_ops(): return {loads}",
+        torchvision___meta_registrations="registered = True",
+    )
+    code = (
+        "import mmseg_m2f, torchvision; print(hasattr(torchvision._meta_registrations, 'registered'), "
+        "torchvision._meta_registrations.__spec__.loader.get_source('torchvision._meta_registrations'))"
+    )
+    assert run_python(code, fakes=fakes) == f"{loads} registered = True"
+
+
+def test_torchvision__looking_for_it_does_not_import_it(tmp_path: Path) -> None:
+    fakes = write_files(tmp_path, torchvision____init__="raise RuntimeError")
+    code = (
+        "import sys, importlib.util, mmseg_m2f; importlib.util.find_spec('torchvision'); "
+        "print('torchvision' in sys.modules, 'torch' in sys.modules)"
+    )
+    assert run_python(code, fakes=fakes) == "False False"
+
+
+# --- Python 3.14
+
+
+def test_find_loader__is_there_on_pythons_without_it(tmp_path: Path) -> None:
+    code = (
+        "import pkgutil; vars(pkgutil).pop('find_loader', None); import mmseg_m2f; "
+        "print(pkgutil.find_loader('json').name, pkgutil.find_loader('no_such_module'))"
+    )
+    assert run_python(code, fakes=tmp_path) == "json None"
+
+
+# --- require
+
+
+def test_require__gives_the_module() -> None:
+    assert compat.require("mmengine").__name__ == "mmengine"
+
+
+@pytest.mark.parametrize(
+    ("package", "installed", "command"),
+    [
+        ("mmdet", ("onedl-mmengine", "0.10.12"), 'pip install -e ".[onedl]" -c constraints.txt'),
+        ("mmseg", ("mmengine", "0.10.7"), 'pip install -e ".[original]" -c constraints-original.txt'),
+        ("timm", ("torch", "2.13.0"), 'pip install -e ".[timm]" -c constraints.txt'),
+    ],
+)
+def test_require__names_the_extra_and_what_is_there(
+    tmp_path: Path, package: str, installed: tuple[str, str], command: str
+) -> None:
+    write_distribution(tmp_path, *installed)
+    code = (
+        "from mmseg_m2f import compat\n"
+        f"try:\n    compat.require({package!r})\n"
+        "except ImportError as error:\n    print(error)"
+    )
+    message = run_python(code, fakes=tmp_path)
+    assert f"expected the package {package}" in message
+    assert f"({' '.join(installed)})" in message
+    assert command in message
+
+
+def test_require__does_not_hide_why_an_installed_package_fails(tmp_path: Path) -> None:
+    fakes = write_files(tmp_path, mmdet="import no_such_module")
+    code = (
+        "from mmseg_m2f import compat\n"
+        "try:\n    compat.require('mmdet')\n"
+        "except ModuleNotFoundError as error:\n    print(error.name)"
+    )
+    assert run_python(code, fakes=fakes) == "no_such_module"
+
+
+# --- checkpoints
+
+
+@pytest.fixture
+def safe_globals() -> Iterator[None]:
+    """Starts with none of ours, and leaves none behind."""
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    yield
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals(before)
+
+
+@pytest.mark.smoke
+@pytest.mark.usefixtures("safe_globals")
+def test_safe_globals__open_what_mmengine_saves(tmp_path: Path) -> None:
+    from mmengine.logging import HistoryBuffer
+
+    history = HistoryBuffer([0.5, 0.25], [1, 1])
+    saved = {"history": history, "metrics": {"mIoU": np.float64(0.75), "best": np.float32(0.5), "n": np.int64(3)}}
+    torch.save(saved, tmp_path / "checkpoint.pth")
+    with pytest.raises(pickle.UnpicklingError, match="HistoryBuffer"):
+        torch.load(tmp_path / "checkpoint.pth", weights_only=True)
+
+    compat.allow_safe_checkpoint_globals()
+    loaded = torch.load(tmp_path / "checkpoint.pth", weights_only=True)
+    assert loaded["history"].data[0].tolist() == [0.5, 0.25]
+    assert loaded["history"].mean() == 0.375
+    assert loaded["metrics"] == saved["metrics"]
+
+
+class LooksUpTheConstructor:
+    def __reduce__(self) -> tuple[object, ...]:
+        from mmengine.logging import HistoryBuffer
+
+        return getattr, (HistoryBuffer, "__init__")
+
+
+@pytest.mark.usefixtures("safe_globals")
+def test_safe_globals__open_nothing_else(tmp_path: Path) -> None:
+    compat.allow_safe_checkpoint_globals()
+    torch.save(LooksUpTheConstructor(), tmp_path / "checkpoint.pth")
+    with pytest.raises(ValueError, match="expected a look-up of a statistic of HistoryBuffer, got '__init__'"):
+        torch.load(tmp_path / "checkpoint.pth", weights_only=True)
+
+
+@pytest.mark.usefixtures("safe_globals")
+def test_safe_globals__twice_is_once() -> None:
+    compat.allow_safe_checkpoint_globals()
+    once = set(torch.serialization.get_safe_globals())
+    compat.allow_safe_checkpoint_globals()
+    assert set(torch.serialization.get_safe_globals()) == once

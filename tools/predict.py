@@ -1,0 +1,42 @@
+"""Segment images: for each an overlay with a legend, and a PNG of class indices."""
+
+import argparse
+import sys
+
+from mmengine.config import DictAction
+
+from mmseg_m2f.engine.launch import concise_errors, load_config
+from mmseg_m2f.inference.folder import predict_folder
+from mmseg_m2f.inference.predictor import Predictor
+
+EXAMPLES = """examples:
+  python tools/predict.py CONFIG work_dirs/RUN/iter_80000.pth street.jpg
+  python tools/predict.py CONFIG CHECKPOINT photos/ --out-dir predictions --device cuda --opacity 0.5
+"""
+
+
+def main() -> None:
+    """Parse the command line and predict; exit status 1 where an image was skipped."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="the config the checkpoint was trained with")
+    parser.add_argument("checkpoint", help="a .pth file")
+    parser.add_argument("images", metavar="IMAGE|FOLDER", help="an image, or a folder searched with its subfolders")
+    parser.add_argument(
+        "--out-dir", default="predictions", help="overlays go there, labels to labels/ below; default %(default)s"
+    )
+    parser.add_argument("--device", default="cpu", help="as torch names it: cpu, cuda, cuda:1; default %(default)s")
+    parser.add_argument("--opacity", type=float, default=0.6, help="of the class colours, 0...1; default %(default)s")
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE")
+    args = parser.parse_args()
+    with concise_errors():
+        predictor = Predictor(load_config(args.config, args.cfg_options), args.checkpoint, device=args.device)
+        skipped = predict_folder(predictor, args.images, args.out_dir, opacity=args.opacity)
+    for message in skipped:
+        print(f"skipped: {message}", file=sys.stderr)
+    raise SystemExit(1 if skipped else 0)
+
+
+if __name__ == "__main__":
+    main()
