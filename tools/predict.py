@@ -33,6 +33,7 @@ def main() -> None:
     with concise_errors():
         predictor = Predictor(load_config(args.config, args.cfg_options), args.checkpoint, device=args.device)
         skipped = predict_folder(predictor, args.images, args.out_dir, opacity=args.opacity)
+    print(f"Wrote predictions to {args.out_dir}.")
     for message in skipped:
         print(f"skipped: {message}", file=sys.stderr)
     raise SystemExit(1 if skipped else 0)

@@ -113,7 +113,10 @@ def check_checkpoint(path: str | os.PathLike[str]) -> Mapping[str, object]:
                 "Loading it could run code from the file and is refused. If you trust its origin, re-save it with "
                 "only its 'state_dict' where that type is installed."
             ) from error
-        raise ValueError(_truncated_message(path, size, str(error).splitlines()[0])) from error
+        # Not torch's own text, which proposes to load unsafely.
+        detail = re.search(r"WeightsUnpickler error: ([^\n]+)", str(error))
+        reason = detail[1] if detail else "its content does not follow torch's format"
+        raise ValueError(_truncated_message(path, size, reason)) from error
     except (RuntimeError, EOFError, OSError, KeyError, ValueError, IndexError, AttributeError) as error:
         reason = str(error).splitlines()[0] if str(error) else "the file ends early"
         raise ValueError(_truncated_message(path, size, reason)) from error
@@ -258,9 +261,10 @@ def _check_some_image(dataset: Mapping, path: str, *, scope: str) -> None:
     if not isinstance(suffix, str) or not place.is_dir() or any(place.rglob(f"*{suffix}")):
         return
     others = sorted({file.suffix for file in place.rglob("*") if file.is_file()})
+    found = f"only {', '.join(others)}" if others else "an empty folder"
     raise FileNotFoundError(
-        f"{path}.data_prefix.img_path: expected files '*{suffix}' below '{place}', got "
-        f"{f'only {", ".join(others)}' if others else 'an empty folder'}. Set {path}.img_suffix or the folder."
+        f"{path}.data_prefix.img_path: expected files '*{suffix}' below '{place}', got {found}. "
+        f"Set {path}.img_suffix, or the folder."
     )
 
 

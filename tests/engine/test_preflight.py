@@ -161,16 +161,19 @@ class Bomb:
         return Path.touch, (Path("exploded"),)
 
 
-@pytest.mark.parametrize("plain_pickle", [True, False])
-def test_check_checkpoint__never_executes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plain_pickle: bool) -> None:
+@pytest.mark.parametrize("kind", ["zip", "legacy", "pickle"])
+def test_check_checkpoint__never_executes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "bomb.pth"
-    if plain_pickle:
-        path.write_bytes(pickle.dumps(dict(state_dict=Bomb())))
+    content = dict(state_dict=Bomb())
+    if kind == "pickle":
+        path.write_bytes(pickle.dumps(content))
     else:
-        torch.save(dict(state_dict=Bomb()), path)
-    with pytest.raises(ValueError, match=r"bomb.pth holds an object of type pathlib.*refused"):
+        torch.save(content, path, _use_new_zipfile_serialization=kind == "zip")
+    expected = "cannot be read: " if kind == "pickle" else "holds an object of type pathlib.*refused"
+    with pytest.raises(ValueError, match=f"bomb.pth .*{expected}") as raised:
         check_checkpoint(path)
+    assert "weights_only" not in str(raised.value)
     assert not (tmp_path / "exploded").exists()
 
 

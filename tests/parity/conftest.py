@@ -9,6 +9,9 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
+from mmseg_m2f import compat
+
+compat.install()  # mmseg's models import mmdet's, which want compiled ops
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 NUM_CLASSES = 150
@@ -17,7 +20,7 @@ NUM_CLASSES = 150
 def upstream_config(name: str) -> Config:
     """A config shipped inside the installed mmseg package."""
     path = Path(mmseg.__file__).parent / ".mim" / "configs" / "mask2former" / name
-    return Config.fromfile(path)
+    return Config.fromfile(path, import_custom_modules=False)
 
 
 def build_mmseg(depth: int = 50) -> torch.nn.Module:

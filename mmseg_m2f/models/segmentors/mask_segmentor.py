@@ -123,7 +123,7 @@ def _undo_geometry(scores: Float[Tensor, "K H W"], metainfo: dict) -> Float[Tens
 
 
 def _checked_test_cfg(test_cfg: ConfigDict | dict | None) -> ConfigDict:
-    checked = ConfigDict(mode="whole", return_scores=False) | ConfigDict(test_cfg or {})
+    checked = ConfigDict(dict(mode="whole", return_scores=False) | dict(test_cfg or {}))
     unknown = set(checked) - _TEST_CFG_KEYS
     if unknown:
         raise ValueError(

@@ -1,0 +1,3 @@
+from tests.models.conftest import model_config, segmentor
+
+__all__ = ["model_config", "segmentor"]

@@ -1,0 +1,70 @@
+"""Every leaf loads, builds, steps once and predicts; a backbone is swapped by one line."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+from mmseg_m2f.engine.launch import load_config
+from mmseg_m2f.engine.preflight import check_config
+
+ROOT = Path(__file__).parents[2]
+LEAVES = sorted((ROOT / "configs").glob("[!_]*/*.py"))
+BACKBONES = ["r18_from_scratch", "swin_t", "mscan_t", "mit_b2", "mmdet_r50", "convnext_t", "timm_efficientnetv2_s"]
+
+
+def without_downloads(cfg: Config) -> Config:
+    """The same config with random initial weights."""
+    cfg.model.backbone.pop("init_cfg", None)
+    if "pretrained" in cfg.model.backbone:
+        cfg.model.backbone.pretrained = False
+    return cfg
+
+
+def step_and_predict(cfg: Config) -> torch.nn.Module:
+    """One optimizer step on one image, then a prediction."""
+    model = MODELS.build(cfg.model)
+    num_classes = model.decode_head.num_classes
+    label_map = torch.arange(64).mul(4).div(64, rounding_mode="floor").clamp(max=num_classes - 1).expand(1, 64, -1)
+    samples = [SegDataSample(gt_sem_seg=PixelData(data=label_map.clone()), metainfo=dict(ori_shape=(64, 64)))]
+    optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    images = [torch.randint(256, (3, 64, 64), dtype=torch.uint8)]
+    model.data_preprocessor.size = None  # crops of 64 pixels keep their size
+    model.data_preprocessor.size_divisor = 32
+    before = model.decode_head.query_decoder.query_feat.weight.clone()
+    model.train().train_step(dict(inputs=images, data_samples=samples), optim_wrapper)
+    assert (model.decode_head.query_decoder.query_feat.weight != before).any()
+    (predicted,) = model.eval().test_step(dict(inputs=images, data_samples=samples))
+    assert predicted.pred_sem_seg.data.shape == (1, 64, 64)
+    return model
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=lambda path: path.stem)
+def test_leaf__checks_builds_steps_and_predicts(path):
+    assert len(path.read_text().splitlines()) <= 20
+    cfg = load_config(path)
+    check_config(cfg)
+    model = step_and_predict(without_downloads(cfg))
+    assert cfg.num_classes == model.decode_head.num_classes
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_backbone__swapped_by_one_line(backbone):
+    leaf = ROOT / "configs/mask2former/mask2former_r18_shapes_debug.py"
+    cfg = load_config(leaf, dict(backbone=backbone))
+    check_config(cfg)
+    step_and_predict(without_downloads(cfg))
+
+
+def parameters(name: str) -> int:
+    cfg = without_downloads(Config.fromfile(ROOT / f"configs/mask2former/{name}.py"))
+    return sum(p.numel() for p in MODELS.build(cfg.model).parameters())
+
+
+def test_leaf__published_size():
+    # 44.04 M with the 133 classes of COCO; ADE20K's 150 add 17 rows of 257 numbers to the class layer.
+    assert parameters("mask2former_r50_ade20k-512_160k") == pytest.approx(44.04e6 + 17 * 257, rel=2e-4)

@@ -1,0 +1,227 @@
+"""Config, options and checks as the command line does them; interrupted and resumed runs."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.fileio import get_file_backend
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from PIL import Image
+
+from mmseg_m2f.engine.launch import concise_errors, evaluate, find_checkpoint, load_config, train
+from mmseg_m2f.engine.preflight import check_checkpoint
+from tests.tiny_segmentation import tiny_config, write_config, write_dataset
+
+
+@HOOKS.register_module()
+class StopAfter(Hook):
+    """Stands for Ctrl-C after so many iterations."""
+
+    priority = "LOWEST"
+
+    def __init__(self, iterations: int) -> None:
+        self.iterations = iterations
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None
+    ) -> None:
+        if runner.iter + 1 == self.iterations:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """`configs/tiny.py` with a shared data_root, beside two backbone ingredients."""
+    folder = tmp_path / "configs/method"
+    ingredients = tmp_path / "configs/_base_/backbones"
+    folder.mkdir(parents=True)
+    ingredients.mkdir(parents=True)
+    (ingredients / "wide.py").write_text('backbone = dict(type="mmseg.ResNet", depth=34)\n')
+    (ingredients / "narrow.py").write_text('backbone = dict(type="mmseg.MobileNetV2")\n')
+    (ingredients / "empty.py").write_text("depth = 3\n")
+    cfg = tiny_config(tmp_path / "data")
+    cfg.data_root = str(tmp_path / "data")
+    cfg.test_dataloader.dataset.data_root = "elsewhere"
+    cfg.dump(folder / "tiny.py")
+    return folder / "tiny.py"
+
+
+def test_load_config__names_the_nearest_file(config: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"tyni.py: expected an existing file.*Nearest: .*tiny.py"):
+        load_config(config.with_name("tyni.py"))
+    with pytest.raises(FileNotFoundError, match=r"Nearest: .*method/tiny.py"):
+        load_config(config.parents[1] / "methods/tiny.py")
+
+
+def test_load_config__work_dir_is_option_or_config_or_name(config: Path) -> None:
+    assert load_config(config).work_dir == "work_dirs/tiny"
+    assert load_config(config, {"work_dir": "mine"}).work_dir == "mine"
+    assert load_config(config, {"work_dir": "mine"}, work_dir="given").work_dir == "given"
+
+
+def test_load_config__data_root_reaches_the_datasets_that_shared_it(config: Path) -> None:
+    cfg = load_config(config, {"data_root": "/new"})
+    roots = [cfg[f"{loop}_dataloader"].dataset.data_root for loop in ("train", "val", "test")]
+    assert roots == ["/new", "/new", "elsewhere"]
+    assert cfg.data_root == "/new"
+
+
+def test_load_config__data_root_needs_a_dataset_with_files(tmp_path: Path) -> None:
+    (tmp_path / "generated.py").write_text('train_dataloader = dict(dataset=dict(type="mmseg_m2f.GeneratedShapes"))\n')
+    with pytest.raises(ValueError, match="data_root=/new: no dataset of .*generated.py has a data_root"):
+        load_config(tmp_path / "generated.py", {"data_root": "/new"})
+
+
+@pytest.mark.parametrize("as_path", [True, False])
+def test_load_config__backbone_is_replaced_whole(config: Path, as_path: bool) -> None:
+    name = str(config.parents[1] / "_base_/backbones/wide.py") if as_path else "wide"
+    cfg = load_config(config, {"backbone": name, "model.backbone.out_indices": (0,)})
+    assert dict(cfg.model.backbone) == dict(type="mmseg.ResNet", depth=34, out_indices=(0,))
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("wid", ValueError, "backbone=wid: expected the name of a file.*Nearest: wide"),
+        ("empty", ValueError, "empty.py defines no backbone"),
+        ("no/such.py", FileNotFoundError, "expected an ingredient file"),
+    ],
+)
+def test_load_config__backbone_names_the_nearest(config: Path, name: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        load_config(config, {"backbone": name})
+
+
+def test_load_config__another_type_keeps_what_it_takes(config: Path) -> None:
+    with pytest.warns(UserWarning, match="former type: base_channels, depth; it keeps norm_cfg"):
+        cfg = load_config(config, {"model.backbone.type": "mmseg.MobileNetV2"})
+    assert dict(cfg.model.backbone) == dict(type="mmseg.MobileNetV2", norm_cfg=dict(type="BN", requires_grad=True))
+
+
+def test_load_config__another_type_in_a_list(config: Path) -> None:
+    options = {"param_scheduler.0.type": "mmengine.LinearLR", "param_scheduler.0.start_factor": 0.1}
+    with pytest.warns(UserWarning, match="param_scheduler.0.type=mmengine.LinearLR drops .*: eta_min, power;"):
+        cfg = load_config(config, options)
+    assert dict(cfg.param_scheduler[0]) == dict(
+        type="mmengine.LinearLR", begin=0, end=8, by_epoch=False, start_factor=0.1
+    )
+
+
+def test_train__amp_needs_a_gpu(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="--amp: expected a GPU"):
+        train(config, amp=True)
+
+
+def test_train__lr_scaling_needs_its_base(config: Path) -> None:
+    with pytest.raises(ValueError, match="--auto-scale-lr: the config has no auto_scale_lr.base_batch_size"):
+        train(config, auto_scale_lr=True)
+
+
+def test_train__lr_scaling_scales(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "data")
+    config = write_config(tiny_config(tmp_path / "data", max_iters=1), tmp_path / "scaled.py")
+    options = {"auto_scale_lr": dict(base_batch_size=8), "param_scheduler": None}
+    runner = train(config, options, work_dir=str(tmp_path / "run"), auto_scale_lr=True)
+    assert runner.optim_wrapper.get_lr()["lr"] == [pytest.approx(0.01 * 2 / 8)]
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in check_checkpoint(path)["state_dict"].items()}
+
+
+def test_train__interrupted_and_resumed_equals_straight(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "data", count=5)
+    cfg = tiny_config(tmp_path / "data", max_iters=8)
+    straight, broken, resumed = (write_config(cfg, tmp_path / f"{n}.py") for n in ("straight", "broken", "resumed"))
+    train(straight, work_dir=str(tmp_path / "a"))
+    with pytest.raises(KeyboardInterrupt):
+        train(broken, {"custom_hooks": [dict(type="mmengine.StopAfter", iterations=7)]}, work_dir=str(tmp_path / "b"))
+    newest = tmp_path / "b/iter_6.pth"
+    newest.write_bytes(newest.read_bytes()[:-100])  # as a killed writer leaves it
+    with pytest.warns(UserWarning, match=r"--resume passes over it.*iter_6.pth"):
+        runner = train(resumed, work_dir=str(tmp_path / "b"), resume=True)
+    assert runner.iter == 8
+    expected, got = weights(tmp_path / "a/iter_8.pth"), weights(tmp_path / "b/iter_8.pth")
+    assert [name for name in expected if not torch.equal(expected[name], got[name])] == []
+
+
+def test_train__resume_without_checkpoint_starts(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "data")
+    config = write_config(tiny_config(tmp_path / "data", max_iters=1), tmp_path / "fresh.py")
+    assert train(config, work_dir=str(tmp_path / "run"), resume=True).iter == 1
+
+
+def test_find_checkpoint__takes_the_highest_number(tmp_path: Path) -> None:
+    assert find_checkpoint(tmp_path) is None
+    for name in ("iter_9.pth", "iter_10.pth", "best_mIoU_iter_20.pth"):
+        torch.save(dict(state_dict={}), tmp_path / name)
+    assert find_checkpoint(tmp_path) == str(tmp_path / "iter_10.pth")
+
+
+def test_atomic_backend__keeps_the_old_file_when_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = get_file_backend(backend_args=dict(backend="mmseg_m2f.atomic"))
+    backend.put(b"old", tmp_path / "sub/file")
+
+    def interrupted(path: Path, data: bytes) -> None:
+        with open(path, "wb") as file:
+            file.write(data[:1])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_bytes", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        backend.put(b"new", tmp_path / "sub/file")
+    assert (tmp_path / "sub/file").read_bytes() == b"old"
+    assert os.listdir(tmp_path / "sub") == ["file"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data, config and a checkpoint of four iterations."""
+    folder = tmp_path_factory.mktemp("run")
+    write_dataset(folder / "data")
+    train(write_config(tiny_config(folder / "data"), folder / "run.py"), work_dir=str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("tta", [False, True])
+def test_evaluate__writes_metrics_labels_and_pictures(run: Path, tmp_path: Path, tta: bool) -> None:
+    config = write_config(Config.fromfile(run / "run.py"), tmp_path / f"evaluate_{tta}.py")
+    metrics = evaluate(
+        config,
+        str(run / "iter_4.pth"),
+        work_dir=str(tmp_path / "log"),
+        out=str(tmp_path / "out"),
+        show_dir=str(tmp_path / "show"),
+        tta=tta,
+    )
+    assert json.loads((tmp_path / "out/metrics.json").read_text()) == pytest.approx(metrics)
+    assert 0 <= metrics["mIoU"] <= 1
+    names = [f"{index:03}.png" for index in range(4)]
+    assert sorted(os.listdir(tmp_path / "out/labels")) == sorted(os.listdir(tmp_path / "show")) == names
+    with Image.open(tmp_path / "out/labels/000.png") as label:
+        assert (label.mode, label.size) == ("P", (48, 32))
+
+
+def test_evaluate__tta_needs_a_pipeline(run: Path, tmp_path: Path) -> None:
+    cfg = Config.fromfile(run / "run.py")
+    cfg.pop("tta_pipeline")
+    with pytest.raises(ValueError, match="--tta: config .* has no tta_pipeline"):
+        evaluate(write_config(cfg, tmp_path / "plain.py"), str(run / "iter_4.pth"), tta=True)
+
+
+def test_concise_errors__prints_our_message_alone(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, concise_errors():
+        load_config(config, {"backbone": "wid"})
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("ValueError: backbone=wid: expected")
+
+
+def test_concise_errors__leaves_other_errors_alone() -> None:
+    with pytest.raises(ValueError, match="not ours"), concise_errors():
+        raise ValueError("not ours")

@@ -1,0 +1,153 @@
+import pytest
+import torch
+from mmengine.registry import MODELS
+from mmseg_m2f.structures import MaskPrediction
+from tests.models.conftest import NUM_CLASSES, make_batch, make_sample
+
+
+def test_mask_segmentor__one_training_step(segmentor):
+    images, samples = make_batch()
+    total, logged = segmentor.parse_losses(segmentor.loss(images, samples))
+    total.backward()
+    assert {"loss", "loss_cls", "d0.loss_dice", "surplus_segments"} <= set(logged)
+    assert [name for name, p in segmentor.named_parameters() if p.grad is None] == []
+
+
+def test_mask_segmentor__label_outside_the_classes(segmentor):
+    label_map = torch.zeros(64, 64, dtype=torch.long)
+    label_map[3, 4] = 9
+    sample = make_sample(label_map, seg_map_path="labels/7.png", img_path="images/7.png")
+    with pytest.raises(ValueError, match=r"labels/7.png: expected labels 0…4 or 255 \(ignored\), got \[9\]"):
+        segmentor.loss(torch.randn(1, 3, 64, 64), [sample])
+
+
+@pytest.mark.parametrize("label", [255, 0])
+def test_mask_segmentor__all_void_or_one_class(segmentor, label):
+    sample = make_sample(torch.full((64, 64), label))
+    total, _ = segmentor.parse_losses(segmentor.loss(torch.randn(1, 3, 64, 64), [sample]))
+    total.backward()
+    assert total.isfinite()
+    assert [name for name, p in segmentor.named_parameters() if p.grad is None] == []
+
+
+def test_mask_segmentor__predicts_at_the_original_size(segmentor):
+    images, samples = make_batch((64, 96))
+    for sample in samples:
+        sample.set_metainfo(dict(ori_shape=(50, 61), img_padding_size=(0, 10, 0, 4)))
+    predicted = segmentor.eval().predict(images, samples)
+    for sample in predicted:
+        assert sample.pred_sem_seg.data.shape == (1, 50, 61)
+        assert 0 <= sample.pred_sem_seg.data.min() <= sample.pred_sem_seg.data.max() < NUM_CLASSES
+        assert "seg_logits" not in sample
+
+
+def test_mask_segmentor__predicts_without_samples(segmentor):
+    predicted = segmentor.eval().predict(torch.randn(2, 3, 64, 96))
+    assert [tuple(sample.pred_sem_seg.data.shape) for sample in predicted] == [(1, 64, 96)] * 2
+
+
+def test_mask_segmentor__metadata_about_sizes_changes_nothing(segmentor):
+    images, samples = make_batch()
+    segmentor.eval()
+    expected = segmentor.encode_decode(images, [{}, {}])
+    lies = [dict(pad_shape=(7, 7), img_shape=(9, 5), ori_shape=(1, 1), batch_input_shape=(3, 3))] * 2
+    assert torch.equal(segmentor.encode_decode(images, lies), expected)
+    assert torch.equal(segmentor.encode_decode(images), expected)
+    plain = [sample.pred_sem_seg.data for sample in segmentor.predict(images, samples)]
+    for sample in samples:
+        sample.set_metainfo(dict(pad_shape=(7, 7), img_shape=(9, 5), batch_input_shape=(3, 3)))
+    lied = [sample.pred_sem_seg.data for sample in segmentor.predict(images, samples)]
+    assert all(torch.equal(a, b) for a, b in zip(plain, lied, strict=True))
+
+
+@pytest.mark.parametrize("direction", ["horizontal", "vertical", "diagonal"])
+def test_mask_segmentor__flips_are_undone(segmentor, direction):
+    images, samples = make_batch(batch=1)
+    segmentor.eval()
+    segmentor.test_cfg.return_scores = True
+    axes = dict(horizontal=[-1], vertical=[-2], diagonal=[-1, -2])[direction]
+    scores = segmentor.encode_decode(images)[0]
+    samples[0].set_metainfo(dict(flip=True, flip_direction=direction))
+    assert torch.equal(segmentor.predict(images, samples)[0].seg_logits.data, scores.flip(axes))
+
+
+def test_mask_segmentor__scores_are_kept_on_demand(model_config):
+    model_config.test_cfg = dict(return_scores=True)
+    segmentor = MODELS.build(model_config).eval()
+    images, samples = make_batch()
+    for sample in segmentor.predict(images, samples):
+        assert sample.seg_logits.data.shape == (NUM_CLASSES, 64, 96)
+        assert torch.equal(sample.seg_logits.data.argmax(0), sample.pred_sem_seg.data[0])
+        assert sample.seg_logits.data.min() >= 0
+
+
+def slide(segmentor, **test_cfg):
+    segmentor.test_cfg.update(dict(mode="slide") | test_cfg)
+    return segmentor
+
+
+def test_mask_segmentor__slide_with_one_window_is_whole(segmentor):
+    images, _ = make_batch()
+    whole = segmentor.eval()._scores(images)
+    for crop in ((64, 96), (100, 200)):
+        assert torch.equal(slide(segmentor, crop_size=crop, stride=(32, 32))._scores(images), whole)
+
+
+@pytest.mark.parametrize("crop", [(64, 64), (40, 50), (33, 95), (64, 31)])
+def test_mask_segmentor__slide_with_any_crop(segmentor, crop):
+    images, samples = make_batch()
+    stride = (crop[0] // 2, crop[1] // 2)
+    predicted = slide(segmentor.eval(), crop_size=crop, stride=stride).predict(images, samples)
+    assert [tuple(sample.pred_sem_seg.data.shape) for sample in predicted] == [(1, 64, 96)] * 2
+
+
+def test_mask_segmentor__slide_sees_each_window_alone(segmentor):
+    images, _ = make_batch((64, 128))
+    segmentor.eval()
+    halves = [segmentor._scores(half.contiguous()) for half in images.split(64, -1)]
+    joined = slide(segmentor, crop_size=(64, 64), stride=(64, 64))._scores(images)
+    torch.testing.assert_close(joined, torch.cat(halves, -1))
+
+
+@pytest.mark.parametrize(
+    ("test_cfg", "message"),
+    [
+        (dict(mode="tiles"), "expected 'whole' or 'slide', got 'tiles'"),
+        (dict(mode="slide", crop_size=(8, 8)), "needs crop_size and stride"),
+        (dict(crop=(8, 8)), r"got \['crop'\] as well"),
+    ],
+)
+def test_mask_segmentor__wrong_test_cfg(model_config, test_cfg, message):
+    model_config.test_cfg = test_cfg
+    with pytest.raises(ValueError, match=message):
+        MODELS.build(model_config)
+
+
+def test_mask_segmentor__tensor_mode(segmentor):
+    class_logits, mask_logits = segmentor.eval()(torch.randn(2, 3, 64, 96), mode="tensor")
+    assert class_logits.shape == (2, 20, NUM_CLASSES + 1)
+    assert mask_logits.shape == (2, 20, 16, 24)
+
+
+def test_mask_segmentor__nan_in_the_image_is_named(segmentor):
+    images, samples = make_batch()
+    segmentor.train()  # puts batch norm into its frozen mode, where images do not mix
+    images[1, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="Matching cost of image 1, supervised layer 0"):
+        segmentor.loss(images, samples)
+
+
+def test_mask_segmentor__batch_mates_change_nothing(segmentor):
+    images, _ = make_batch()
+    segmentor.eval()
+    together = segmentor.encode_decode(images)
+    alone = torch.cat([segmentor.encode_decode(image.unsqueeze(0)) for image in images])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-4)
+
+
+def test_mask_segmentor__answers_with_the_last_prediction(segmentor):
+    features = segmentor.eval().extract_feat(torch.randn(1, 3, 64, 96))
+    answer = segmentor.decode_head.predict(features)
+    assert isinstance(answer, MaskPrediction)
+    expected = segmentor.decode_head(features)[-1]
+    assert torch.equal(answer.class_logits, expected.class_logits)
