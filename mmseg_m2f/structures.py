@@ -109,6 +109,4 @@ class QueryDecoder(Protocol):
 class Assigner(Protocol):
     """Decides which query answers for which segment, for all layers and images in one call."""
 
-    def __call__(
-        self, predictions: Sequence[MaskPrediction], targets: Sequence[MaskTarget]
-    ) -> Assignment: ...
+    def __call__(self, predictions: Sequence[MaskPrediction], targets: Sequence[MaskTarget]) -> Assignment: ...

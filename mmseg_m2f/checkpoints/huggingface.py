@@ -99,9 +99,7 @@ def _our_key(key: str) -> str:
     for pattern, replacement in _RULES:
         if pattern.fullmatch(short):
             ours = pattern.sub(replacement, short, count=1)
-            ours = re.sub(
-                r"\+(\d)", lambda digit: str(int(digit[1]) + 1), ours
-            )  # they count from 0, we from 1
+            ours = re.sub(r"\+(\d)", lambda digit: str(int(digit[1]) + 1), ours)  # they count from 0, we from 1
             ours = re.sub(r"\*(\d)", lambda digit: str(int(digit[1]) * 2), ours)  # we count the ReLUs too
             ours = re.sub(r"^D\.", "H.query_decoder.", ours)
             return re.sub(r"^H\.", "decode_head.", ours)

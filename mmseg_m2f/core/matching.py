@@ -12,9 +12,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 
-def class_cost(
-    class_logits: Float[Tensor, "*B Q K1"], labels: Int[Tensor, "*B G"]
-) -> Float[Tensor, "*B Q G"]:
+def class_cost(class_logits: Float[Tensor, "*B Q K1"], labels: Int[Tensor, "*B G"]) -> Float[Tensor, "*B Q G"]:
     """Minus the probability that a query gives to a segment's class; in [-1, 0]."""
     probs = class_logits.float().softmax(-1)
     return -probs.gather(-1, labels.unsqueeze(-2).expand(*probs.shape[:-1], -1))
@@ -32,9 +30,7 @@ def mask_bce_cost(
     total = point_known.sum(-1, keepdim=True).clamp(min=1)
     # m·softplus(-x) + (1-m)·softplus(x) = softplus(x) - m·x
     negative = torch.einsum("...qp,...p->...q", F.softplus(point_logits), point_known / total)
-    return negative.unsqueeze(-1) - torch.einsum(
-        "...qp,...gp->...qg", point_logits, point_masks / total.unsqueeze(-1)
-    )
+    return negative.unsqueeze(-1) - torch.einsum("...qp,...gp->...qg", point_logits, point_masks / total.unsqueeze(-1))
 
 
 def mask_dice_cost(

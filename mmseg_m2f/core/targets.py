@@ -71,7 +71,10 @@ def _bilinear_taps(
     points: Float[Tensor, "N P 2"],
     offsets: Int[Tensor, "N"] | None = None,
 ) -> tuple[Int[Tensor, "N 4 P"], Float[Tensor, "N 4 P"]]:
-    """Ids and bilinear weights of the four pixels around each point; outside the map is background, void beside void."""
+    """Ids and bilinear weights of the four pixels around each point.
+
+    Outside the map is background, or void where void touches the border.
+    """
     height, width = size
     x_px = points[..., 0] * width - 0.5
     y_px = points[..., 1] * height - 0.5

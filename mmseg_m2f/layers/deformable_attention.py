@@ -30,9 +30,7 @@ def deformable_attention(
     for level, flat in enumerate(maps.split([height * width for height, width in sizes], -1)):
         per_head = flat.unflatten(1, (heads, -1)).flatten(0, 1).unflatten(-1, sizes[level])
         readings.append(
-            F.grid_sample(
-                per_head, grids[:, :, level], mode="bilinear", padding_mode="zeros", align_corners=False
-            )
+            F.grid_sample(per_head, grids[:, :, level], mode="bilinear", padding_mode="zeros", align_corners=False)
         )
     stacked = torch.stack(readings, -2).flatten(-2)  # B*M D Nq L*P
     per_reading = weights.transpose(1, 2).flatten(0, 1).flatten(-2).unsqueeze(1)
@@ -48,9 +46,7 @@ class DeformableAttention(nn.Module):
     def __init__(self, channels: int, *, num_levels: int, num_heads: int = 8, num_points: int = 4) -> None:
         super().__init__()
         if channels % num_heads:
-            raise ValueError(
-                f"DeformableAttention: channels {channels} must be a multiple of num_heads {num_heads}."
-            )
+            raise ValueError(f"DeformableAttention: channels {channels} must be a multiple of num_heads {num_heads}.")
         self.num_levels, self.num_heads, self.num_points = num_levels, num_heads, num_points
         readings = num_heads * num_levels * num_points
         self.sampling_offsets = nn.Linear(channels, readings * 2)

@@ -34,12 +34,14 @@ class Attention(nn.Module):
         """Attend from each query to the keys it may see; every query must see at least one."""
         weights = self.attn.in_proj_weight.chunk(3)
         biases = self.attn.in_proj_bias.chunk(3)
-        projected = (
+        q, k, v = (
             F.linear(x, weight, bias).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for x, weight, bias in zip((query, key, value), weights, biases, strict=True)
         )
         attended = F.scaled_dot_product_attention(
-            *projected,
+            q,
+            k,
+            v,
             attn_mask=None if may_attend is None else may_attend.unsqueeze(1),
             dropout_p=self.dropout if self.training else 0.0,
         )
@@ -51,9 +53,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, channels: int, hidden_channels: int, *, dropout: float = 0.0) -> None:
         super().__init__()
-        first = nn.Sequential(
-            nn.Linear(channels, hidden_channels), nn.ReLU(inplace=True), nn.Dropout(dropout)
-        )
+        first = nn.Sequential(nn.Linear(channels, hidden_channels), nn.ReLU(inplace=True), nn.Dropout(dropout))
         self.layers = nn.Sequential(first, nn.Linear(hidden_channels, channels), nn.Dropout(dropout))
 
     def forward(self, x: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:
@@ -97,9 +97,7 @@ class EncoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
         init_matrices(self)
 
-    def forward(
-        self, tokens: Float[Tensor, "B N C"], position: Float[Tensor, "N C"]
-    ) -> Float[Tensor, "B N C"]:
+    def forward(self, tokens: Float[Tensor, "B N C"], position: Float[Tensor, "N C"]) -> Float[Tensor, "B N C"]:
         placed = tokens + position
         tokens = self.norms[0](tokens + self.dropout(self.self_attn(placed, placed, tokens)))
         return self.norms[1](tokens + self.ffn(tokens))

@@ -1,5 +1,6 @@
 import torch
 from mmengine.runner import load_checkpoint
+
 from tests.parity.conftest import build_mmseg, build_ours, make_batch
 
 

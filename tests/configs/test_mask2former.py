@@ -9,6 +9,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
+
 from mmseg_m2f.engine.launch import load_config
 from mmseg_m2f.engine.preflight import check_config
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from mmseg_m2f.core.losses import class_loss, mask_bce_loss, mask_dice_loss, weighted_classes
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5, -3.0]])

@@ -1,5 +1,6 @@
 import numpy as np
 import torch
+
 from mmseg_m2f.core.losses import mask_bce_loss, mask_dice_loss
 from mmseg_m2f.core.matching import class_cost, mask_bce_cost, mask_dice_cost, solve_assignment
 

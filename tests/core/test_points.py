@@ -1,4 +1,5 @@
 import torch
+
 from mmseg_m2f.core.points import PointSampling, pick_uncertain, sample_points
 
 

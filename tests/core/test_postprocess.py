@@ -1,4 +1,5 @@
 import torch
+
 from mmseg_m2f.core.postprocess import resize_maps, semantic_scores
 
 

@@ -1,4 +1,5 @@
 import torch
+
 from mmseg_m2f.core.points import sample_points
 from mmseg_m2f.core.targets import is_known, read_paired_segments, read_segments, segments_of_label_map
 from mmseg_m2f.structures import BACKGROUND, VOID

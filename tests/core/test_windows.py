@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from mmseg_m2f.core.windows import average_windows, windows
 
 

@@ -6,7 +6,6 @@ usage: distributed_losses.py OUT   with RANK, WORLD_SIZE, MASTER_ADDR and MASTER
 import os
 import sys
 
-import mmseg_m2f.registry
 import torch
 import torch.distributed as dist
 from mmengine.config import Config
@@ -14,6 +13,8 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import MODELS
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
+
+import mmseg_m2f.registry
 
 SEGMENTS = [[0, 1, 2], [1, 3, 4]]  # as many in each image: the class loss is averaged per rank
 

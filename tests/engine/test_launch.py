@@ -73,7 +73,7 @@ def test_load_config__data_root_reaches_the_datasets_that_shared_it(config: Path
 
 def test_load_config__data_root_needs_a_dataset_with_files(tmp_path: Path) -> None:
     (tmp_path / "generated.py").write_text('train_dataloader = dict(dataset=dict(type="mmseg_m2f.GeneratedShapes"))\n')
-    with pytest.raises(ValueError, match="data_root=/new: no dataset of .*generated.py has a data_root"):
+    with pytest.raises(ValueError, match=r"data_root=/new: no dataset of .*generated.py has a data_root"):
         load_config(tmp_path / "generated.py", {"data_root": "/new"})
 
 
@@ -98,14 +98,14 @@ def test_load_config__backbone_names_the_nearest(config: Path, name: str, error:
 
 
 def test_load_config__another_type_keeps_what_it_takes(config: Path) -> None:
-    with pytest.warns(UserWarning, match="former type: base_channels, depth; it keeps norm_cfg"):
+    with pytest.warns(UserWarning, match=r"former type: base_channels, depth; it keeps norm_cfg"):
         cfg = load_config(config, {"model.backbone.type": "mmseg.MobileNetV2"})
     assert dict(cfg.model.backbone) == dict(type="mmseg.MobileNetV2", norm_cfg=dict(type="BN", requires_grad=True))
 
 
 def test_load_config__another_type_in_a_list(config: Path) -> None:
     options = {"param_scheduler.0.type": "mmengine.LinearLR", "param_scheduler.0.start_factor": 0.1}
-    with pytest.warns(UserWarning, match="param_scheduler.0.type=mmengine.LinearLR drops .*: eta_min, power;"):
+    with pytest.warns(UserWarning, match=r"param_scheduler.0.type=mmengine.LinearLR drops .*: eta_min, power;"):
         cfg = load_config(config, options)
     assert dict(cfg.param_scheduler[0]) == dict(
         type="mmengine.LinearLR", begin=0, end=8, by_epoch=False, start_factor=0.1
@@ -114,12 +114,12 @@ def test_load_config__another_type_in_a_list(config: Path) -> None:
 
 def test_train__amp_needs_a_gpu(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="--amp: expected a GPU"):
+    with pytest.raises(ValueError, match=r"--amp: expected a GPU"):
         train(config, amp=True)
 
 
 def test_train__lr_scaling_needs_its_base(config: Path) -> None:
-    with pytest.raises(ValueError, match="--auto-scale-lr: the config has no auto_scale_lr.base_batch_size"):
+    with pytest.raises(ValueError, match=r"--auto-scale-lr: the config has no auto_scale_lr.base_batch_size"):
         train(config, auto_scale_lr=True)
 
 
@@ -211,7 +211,7 @@ def test_evaluate__writes_metrics_labels_and_pictures(run: Path, tmp_path: Path,
 def test_evaluate__tta_needs_a_pipeline(run: Path, tmp_path: Path) -> None:
     cfg = Config.fromfile(run / "run.py")
     cfg.pop("tta_pipeline")
-    with pytest.raises(ValueError, match="--tta: config .* has no tta_pipeline"):
+    with pytest.raises(ValueError, match=r"--tta: config .* has no tta_pipeline"):
         evaluate(write_config(cfg, tmp_path / "plain.py"), str(run / "iter_4.pth"), tta=True)
 
 
@@ -223,5 +223,5 @@ def test_concise_errors__prints_our_message_alone(config: Path, capsys: pytest.C
 
 
 def test_concise_errors__leaves_other_errors_alone() -> None:
-    with pytest.raises(ValueError, match="not ours"), concise_errors():
+    with pytest.raises(ValueError, match=r"not ours"), concise_errors():
         raise ValueError("not ours")

@@ -3,6 +3,7 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
+
 from mmseg_m2f.engine import ParameterRule
 from tests.models.conftest import CONFIGS
 from tests.parity.conftest import upstream_config

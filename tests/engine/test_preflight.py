@@ -1,5 +1,6 @@
 """Checks of config, data folders and checkpoint before anything is built."""
 
+import importlib
 import pickle
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def test_check_config__knows_what_the_framework_takes_out(cfg: Config, options: 
 
 
 def test_check_config__asks_for_a_leaf(cfg: Config) -> None:
-    with pytest.raises(KeyError, match="expected a top-level key 'model'.*leaf"):
+    with pytest.raises(KeyError, match=r"expected a top-level key 'model'.*leaf"):
         check_config(Config(dict(train_cfg=cfg.train_cfg)))
 
 
@@ -187,5 +188,22 @@ def test_check_checkpoint__lists_what_is_there_instead(tmp_path: Path) -> None:
 
 def test_check_checkpoint__wants_a_mapping(tmp_path: Path) -> None:
     torch.save([torch.zeros(1)], tmp_path / "list.pth")
-    with pytest.raises(ValueError, match="holds a list; expected a mapping"):
+    with pytest.raises(ValueError, match=r"holds a list; expected a mapping"):
         check_checkpoint(tmp_path / "list.pth")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mmseg/mask2former/mask2former_swin-t_8xb2-160k_ade20k-512x512.py",
+        "mmseg/upernet/upernet_r50_4xb4-160k_ade20k-512x512.py",
+        "mmseg/segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py",
+        "mmdet/mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic.py",
+        "mmdet/detr/detr_r50_8xb2-150e_coco.py",
+        "mmdet/queryinst/queryinst_r50_fpn_1x_coco.py",
+    ],
+)
+def test_check_config__raises_no_false_alarm_on_upstream_configs(name: str) -> None:
+    package, _, rest = name.partition("/")
+    folder = Path(importlib.import_module(package).__file__ or "").parent
+    check_config(Config.fromfile(folder / ".mim/configs" / rest))

@@ -92,7 +92,7 @@ def test_predictor__refuses_another_class_count(cfg: Config) -> None:
     ids=["grey", "alpha", "empty"],
 )
 def test_predictor__refuses_other_arrays(predictor: Predictor, image: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="expected a BGR image H W 3 of uint8, got shape"):
+    with pytest.raises(ValueError, match=r"expected a BGR image H W 3 of uint8, got shape"):
         predictor(image)
 
 
@@ -151,9 +151,9 @@ def test_predict_folder__names_the_broken_and_writes_the_others(
 
 
 def test_predict_folder__says_what_is_missing(predictor: Predictor, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="expected an image or a folder of images, got neither"):
+    with pytest.raises(FileNotFoundError, match=r"expected an image or a folder of images, got neither"):
         predict_folder(predictor, tmp_path / "nowhere", tmp_path)
-    with pytest.raises(FileNotFoundError, match="got a folder without any"):
+    with pytest.raises(FileNotFoundError, match=r"got a folder without any"):
         predict_folder(predictor, tmp_path, tmp_path / "out")
-    with pytest.raises(ValueError, match="opacity is 1.5; expected 0"):
+    with pytest.raises(ValueError, match=r"opacity is 1.5; expected 0"):
         predict_folder(predictor, tmp_path, tmp_path / "out", opacity=1.5)

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+
 from mmseg_m2f.layers.deformable_attention import DeformableAttention, deformable_attention
 
 

@@ -1,4 +1,5 @@
 import torch
+
 from mmseg_m2f.layers.position_encoding import sine_position_encoding
 
 

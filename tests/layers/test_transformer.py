@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from mmseg_m2f.layers.transformer import Attention, EncoderLayer, attend_inside
 
 
@@ -9,9 +10,7 @@ def test_attention__equals_torch_multihead_attention():
     may_attend = torch.rand(2, 5, 7) < 0.5
     may_attend[..., 0] = True
     blocked = ~may_attend.repeat_interleave(4, 0)
-    expected, _ = module.attn(
-        query.transpose(0, 1), key.transpose(0, 1), value.transpose(0, 1), attn_mask=blocked
-    )
+    expected, _ = module.attn(query.transpose(0, 1), key.transpose(0, 1), value.transpose(0, 1), attn_mask=blocked)
     torch.testing.assert_close(module(query, key, value, may_attend), expected.transpose(0, 1))
 
 

@@ -1,8 +1,9 @@
 import pytest
 import torch
+from torch import nn
+
 from mmseg_m2f.models.feature_spec import probe_feature_spec
 from mmseg_m2f.structures import FeatureSpec
-from torch import nn
 
 
 class Pyramid(nn.Module):

@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
+
 from mmseg_m2f import compat
 
 compat.install()  # mmseg's models import mmdet's, which want compiled ops
@@ -26,9 +27,7 @@ def upstream_config(name: str) -> Config:
 def build_mmseg(depth: int = 50) -> torch.nn.Module:
     """mmseg's Mask2Former, batch norm frozen, weights and statistics and sampling offsets random."""
     cfg = upstream_config("mask2former_r50_8xb2-160k_ade20k-512x512.py").model
-    cfg.backbone.update(
-        depth=depth, norm_cfg=dict(type="BN", requires_grad=False), norm_eval=True, init_cfg=None
-    )
+    cfg.backbone.update(depth=depth, norm_cfg=dict(type="BN", requires_grad=False), norm_eval=True, init_cfg=None)
     cfg.decode_head.in_channels = [256, 512, 1024, 2048] if depth >= 50 else [64, 128, 256, 512]
     for part in (cfg, cfg.backbone, cfg.decode_head):
         part["type"] = f"mmseg.{part['type']}"
@@ -45,9 +44,7 @@ def build_ours(depth: int = 50, *, reference: str | None = "mmdet", **points: fl
     cfg.decode_head.num_classes = NUM_CLASSES
     cfg.decode_head.criterion.update(reference=reference)
     cfg.decode_head.criterion.points.update(points)
-    cfg.backbone = dict(
-        type="mmseg.ResNet", depth=depth, norm_cfg=dict(type="BN", requires_grad=False), norm_eval=True
-    )
+    cfg.backbone = dict(type="mmseg.ResNet", depth=depth, norm_cfg=dict(type="BN", requires_grad=False), norm_eval=True)
     return MODELS.build(cfg)
 
 
@@ -63,9 +60,7 @@ def shake(model: torch.nn.Module) -> None:
             buffer.uniform_(0.5, 1.5)
 
 
-def make_batch(
-    size: int, num_objects: int, *, void: bool = False
-) -> tuple[torch.Tensor, list[SegDataSample]]:
+def make_batch(size: int, num_objects: int, *, void: bool = False) -> tuple[torch.Tensor, list[SegDataSample]]:
     """Two random images with `num_objects` classes each, in blocks."""
     images = torch.randn(2, 3, size, size)
     samples = []

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from mmseg_m2f.checkpoints.huggingface import from_huggingface
 from tests.parity.conftest import NUM_CLASSES, build_ours, shake
 
@@ -29,9 +30,7 @@ def test_huggingface__all_ten_predictions(twins):
     with torch.no_grad():
         expected = theirs(pixel_values=images, output_auxiliary_logits=True)
         predictions = ours.decode_head(ours.extract_feat(images))
-    auxiliary = [
-        (layer["class_queries_logits"], layer["masks_queries_logits"]) for layer in expected.auxiliary_logits
-    ]
+    auxiliary = [(layer["class_queries_logits"], layer["masks_queries_logits"]) for layer in expected.auxiliary_logits]
     layers = [*auxiliary, (expected.class_queries_logits, expected.masks_queries_logits)]
     assert len(layers) == len(predictions) == 10
     for prediction, (classes, masks) in zip(predictions, layers, strict=True):

@@ -4,6 +4,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+
 from mmseg_m2f.layers.transformer import attend_inside
 from tests.parity.conftest import make_batch
 
@@ -34,9 +35,7 @@ def test_mmseg__losses_and_gradients(twins):
         model.zero_grad(set_to_none=True)
         torch.manual_seed(7)
         named = {
-            name.removeprefix("decode."): value
-            for name, value in model.loss(images, samples).items()
-            if "loss" in name
+            name.removeprefix("decode."): value for name, value in model.loss(images, samples).items() if "loss" in name
         }
         sum(named.values()).backward()
         losses.append({name: value.item() for name, value in named.items()})
@@ -62,9 +61,7 @@ def test_mmseg__label_maps(twins):
 
 def aligned_parameters(model):
     """Trained parameters in an order that both models share."""
-    parameters = {
-        name.replace("query_decoder.", ""): p for name, p in model.named_parameters() if p.requires_grad
-    }
+    parameters = {name.replace("query_decoder.", ""): p for name, p in model.named_parameters() if p.requires_grad}
     return sorted(parameters.items())
 
 

@@ -70,13 +70,9 @@ class HungarianAssigner:
     ) -> Float[Tensor, "B Q G"]:
         # One draw per image, in the order of the images: the random stream equals mmdet's.
         like = prediction.mask_features.float()
-        points = torch.cat([torch.rand(1, self.num_points, 2, device=like.device) for _ in like]).to(
-            like.dtype
-        )
+        points = torch.cat([torch.rand(1, self.num_points, 2, device=like.device) for _ in like]).to(like.dtype)
         point_masks, point_known = read_segments(segment_maps, points, labels.shape[1])
-        mask_logits = torch.bmm(prediction.mask_embeddings.float(), like.flatten(2)).unflatten(
-            -1, like.shape[-2:]
-        )
+        mask_logits = torch.bmm(prediction.mask_embeddings.float(), like.flatten(2)).unflatten(-1, like.shape[-2:])
         inputs = MatchInputs(
             prediction.class_logits.float(),
             sample_points(mask_logits, points),
@@ -118,7 +114,8 @@ def _solve(costs: Float[Tensor, "L B Q G"], targets: Sequence[MaskTarget]) -> As
             ):
                 column.append(values)
     pairs = torch.from_numpy(np.stack([np.concatenate(column) for column in columns]).astype(np.int64))
-    return Assignment(*pairs.to(costs.device, non_blocking=True), counts)
+    layers, images, queries, segments = pairs.to(costs.device, non_blocking=True)
+    return Assignment(layers, images, queries, segments, counts)
 
 
 def _check_finite(cost: np.ndarray, layer: int, target: MaskTarget) -> None:

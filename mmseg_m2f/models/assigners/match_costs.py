@@ -53,7 +53,5 @@ class MaskDiceCost:
         self.weight, self.smooth = weight, smooth
 
     def __call__(self, inputs: MatchInputs) -> Float[Tensor, "B Q G"]:
-        cost = matching.mask_dice_cost(
-            inputs.point_logits, inputs.point_masks, inputs.point_known, smooth=self.smooth
-        )
+        cost = matching.mask_dice_cost(inputs.point_logits, inputs.point_masks, inputs.point_known, smooth=self.smooth)
         return self.weight * cost

@@ -25,7 +25,7 @@ class MaskHead(nn.Module):
         criterion: config of the losses; a head without one only predicts.
         feature_spec: what the backbone returns; the segmentor asks the backbone and passes it.
         replace_classifier: accept checkpoints with another number of classes; the class layer then keeps its
-            fresh weights, to be trained on the new classes.
+            fresh weights, to be trained on the new classes. Otherwise such a checkpoint raises a ValueError.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class MaskHead(nn.Module):
         )
         self.criterion = None if criterion is None else MODELS.build(criterion)
         self.register_load_state_dict_pre_hook(adopt_head_keys)
+        self.register_load_state_dict_pre_hook(_check_class_layer)
 
     def forward(self, features: Sequence[Tensor], *, last_only: bool = False) -> list[MaskPrediction]:
         """One prediction per supervised layer, the answer last; with `last_only`, the answer alone.
@@ -64,12 +65,26 @@ class MaskHead(nn.Module):
     def loss(self, features: Sequence[Tensor], targets: Sequence[MaskTarget]) -> dict[str, Float[Tensor, ""]]:
         """Losses of all supervised layers; `targets` lie on the canvas of the images, one per image."""
         if self.criterion is None:
-            raise ValueError(
-                "decode_head.criterion is None: this head cannot be trained. Give it a criterion."
-            )
+            raise ValueError("decode_head.criterion is None: this head cannot be trained. Give it a criterion.")
         return self.criterion(self(features), targets)
 
     @torch.no_grad()
     def predict(self, features: Sequence[Tensor]) -> MaskPrediction:
         """The last layer's prediction."""
         return self(features, last_only=True)[-1]
+
+
+def _check_class_layer(head: MaskHead, state_dict: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Refuse, or where the user asked for it replace, a class layer of another size."""
+    name = f"{prefix}query_decoder.cls_embed"
+    stored = state_dict.get(f"{name}.weight")
+    if stored is None or len(stored) == head.num_classes + 1:
+        return
+    if not head.replace_classifier:
+        raise ValueError(
+            f"The checkpoint's class layer ({name}) has {len(stored) - 1} classes, but decode_head.num_classes is "
+            f"{head.num_classes}. Set num_classes={len(stored) - 1} to use the checkpoint as it is, or "
+            "decode_head.replace_classifier=True to fine-tune it on the new classes."
+        )
+    for part, parameter in head.query_decoder.cls_embed.named_parameters():
+        state_dict[f"{name}.{part}"] = parameter.detach().clone()

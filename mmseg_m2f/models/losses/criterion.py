@@ -8,6 +8,7 @@ Deviations from the official release and mmdet, both undone by `reference="mmdet
 """
 
 from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int
 from mmengine import dist
@@ -54,9 +55,7 @@ class MaskCriterion(nn.Module):
         self.loss_mask = MODELS.build(loss_mask)
         self.loss_dice = MODELS.build(loss_dice)
 
-    def forward(
-        self, predictions: Sequence[MaskPrediction], targets: Sequence[MaskTarget]
-    ) -> dict[str, Tensor]:
+    def forward(self, predictions: Sequence[MaskPrediction], targets: Sequence[MaskTarget]) -> dict[str, Tensor]:
         """Losses under mmdet's names: the last layer's `loss_*`, the others' `d0.loss_*`, `d1.loss_*` ….
 
         `surplus_segments` counts the segments that found no query because there are too few; it is logged,
@@ -148,9 +147,7 @@ class MaskCriterion(nn.Module):
         return total.clamp(min=1)
 
 
-def _paired_logits(
-    prediction: MaskPrediction, queries: Int[Tensor, "N"], counts: list[int]
-) -> Float[Tensor, "N H W"]:
+def _paired_logits(prediction: MaskPrediction, queries: Int[Tensor, "N"], counts: list[int]) -> Float[Tensor, "N H W"]:
     """Mask logits of the matched queries alone, in float32."""
     features = prediction.mask_features.float()
     with torch.autocast(features.device.type, enabled=False):

@@ -28,9 +28,7 @@ class ClassLoss(nn.Module):
         self.no_object_weight = no_object_weight
         self.class_weight = class_weight
 
-    def forward(
-        self, class_logits: Float[Tensor, "L N K1"], classes: Int[Tensor, "L N"]
-    ) -> Float[Tensor, "L"]:
+    def forward(self, class_logits: Float[Tensor, "L N K1"], classes: Int[Tensor, "L N"]) -> Float[Tensor, "L"]:
         """One value per layer.
 
         Raises:
@@ -61,9 +59,7 @@ class MaskBCELoss(nn.Module):
         point_known: Float[Tensor, "N P"],
         num_masks: float | Tensor,
     ) -> Float[Tensor, ""]:
-        return (
-            self.loss_weight * losses.mask_bce_loss(point_logits, point_masks, point_known).sum() / num_masks
-        )
+        return self.loss_weight * losses.mask_bce_loss(point_logits, point_masks, point_known).sum() / num_masks
 
 
 @MODELS.register_module()

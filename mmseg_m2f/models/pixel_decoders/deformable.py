@@ -106,8 +106,7 @@ class DeformablePixelDecoder(nn.Module):
         norm = dict(type="GN", num_groups=norm_groups)
         coarse_to_fine = feature_spec.channels[::-1]
         self.input_convs = nn.ModuleList(
-            ConvModule(c, channels, 1, norm_cfg=norm, act_cfg=None, bias=True)
-            for c in coarse_to_fine[:num_levels]
+            ConvModule(c, channels, 1, norm_cfg=norm, act_cfg=None, bias=True) for c in coarse_to_fine[:num_levels]
         )
         self.level_encoding = LevelVectors(num_levels, channels)
         self.encoder = DeformableEncoder(

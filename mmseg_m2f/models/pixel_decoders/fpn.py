@@ -63,9 +63,7 @@ def lateral_conv(in_channels: int, channels: int, norm_groups: int) -> ConvModul
     return module
 
 
-def top_down_convs(
-    in_channels: Sequence[int], channels: int, norm_groups: int
-) -> tuple[nn.ModuleList, nn.ModuleList]:
+def top_down_convs(in_channels: Sequence[int], channels: int, norm_groups: int) -> tuple[nn.ModuleList, nn.ModuleList]:
     """Lateral and output convolutions for the maps below the coarsest one, fine to coarse."""
     laterals = nn.ModuleList(lateral_conv(c, channels, norm_groups) for c in in_channels)
     outputs = nn.ModuleList(output_conv(channels, channels, norm_groups) for _ in in_channels)

@@ -25,15 +25,11 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            EncoderLayer(
-                channels, num_heads=num_heads, feedforward_channels=feedforward_channels, dropout=dropout
-            )
+            EncoderLayer(channels, num_heads=num_heads, feedforward_channels=feedforward_channels, dropout=dropout)
             for _ in range(num_layers)
         )
 
-    def forward(
-        self, tokens: Float[Tensor, "B N C"], position: Float[Tensor, "N C"]
-    ) -> Float[Tensor, "B N C"]:
+    def forward(self, tokens: Float[Tensor, "B N C"], position: Float[Tensor, "N C"]) -> Float[Tensor, "B N C"]:
         for layer in self.layers:
             tokens = layer(tokens, position)
         return tokens

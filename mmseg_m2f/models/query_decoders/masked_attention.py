@@ -128,7 +128,5 @@ class MaskedAttentionDecoder(nn.Module):
 
     @staticmethod
     @torch.no_grad()
-    def _may_attend(
-        embeddings: Float[Tensor, "B Q C"], features: Float[Tensor, "B C N"]
-    ) -> Bool[Tensor, "B Q N"]:
+    def _may_attend(embeddings: Float[Tensor, "B Q C"], features: Float[Tensor, "B C N"]) -> Bool[Tensor, "B Q N"]:
         return attend_inside(torch.bmm(embeddings, features))

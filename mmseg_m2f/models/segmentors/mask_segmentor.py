@@ -63,13 +63,10 @@ class MaskSegmentor(BaseSegmentor):
         features = self.backbone(inputs)
         return self.neck(features) if self.with_neck else features
 
-    def loss(
-        self, inputs: Float[Tensor, "B C H W"], data_samples: Sequence[BaseDataElement]
-    ) -> dict[str, Tensor]:
+    def loss(self, inputs: Float[Tensor, "B C H W"], data_samples: Sequence[BaseDataElement]) -> dict[str, Tensor]:
         """Losses of a batch; names are mmdet's (`loss_cls`, `d0.loss_cls` …)."""
         targets = [
-            read_target(sample, self.decode_head.num_classes, ignore_index=self.ignore_index)
-            for sample in data_samples
+            read_target(sample, self.decode_head.num_classes, ignore_index=self.ignore_index) for sample in data_samples
         ]
         return self.decode_head.loss(self.extract_feat(inputs), targets)
 
@@ -126,9 +123,7 @@ def _checked_test_cfg(test_cfg: ConfigDict | dict | None) -> ConfigDict:
     checked = ConfigDict(dict(mode="whole", return_scores=False) | dict(test_cfg or {}))
     unknown = set(checked) - _TEST_CFG_KEYS
     if unknown:
-        raise ValueError(
-            f"model.test_cfg: expected keys {sorted(_TEST_CFG_KEYS)}, got {sorted(unknown)} as well."
-        )
+        raise ValueError(f"model.test_cfg: expected keys {sorted(_TEST_CFG_KEYS)}, got {sorted(unknown)} as well.")
     if checked.mode not in ("whole", "slide"):
         raise ValueError(f"model.test_cfg.mode: expected 'whole' or 'slide', got {checked.mode!r}.")
     if checked.mode == "slide" and not {"crop_size", "stride"} <= set(checked):

@@ -42,7 +42,7 @@ def dataset(tmp_path: Path) -> object:
 
 def test_check_classes__names_both_counts_and_keys(dataset: object) -> None:
     check_classes(Segmentor(2), dataset, loop="train")
-    with pytest.raises(ValueError, match="num_classes") as raised:
+    with pytest.raises(ValueError, match=r"num_classes") as raised:
         check_classes(Segmentor(3), dataset, loop="train")
     message = str(raised.value)
     assert message.startswith("model.decode_head.num_classes is 3, but train_dataloader.dataset (BaseSegDataset) has 2")
@@ -101,9 +101,9 @@ def trained(tmp_path: Path) -> Path:
 def test_preflight__refuses_a_checkpoint_of_other_classes_but_trains_on_from_it(trained: Path) -> None:
     two = write_config(tiny_config(trained.parents[1] / "data", max_iters=1), trained.parents[1] / "two.py")
     options = dict(work_dir=str(trained.parents[1] / "two"))
-    with pytest.raises(ValueError, match="made by another model.*class count"):
+    with pytest.raises(ValueError, match=r"made by another model.*class count"):
         evaluate(two, str(trained), **options)
-    with pytest.raises(ValueError, match="made by another model.*class count"):
+    with pytest.raises(ValueError, match=r"made by another model.*class count"):
         train(two, resume=str(trained), **options)
     runner = train(two, {"load_from": str(trained)}, **options)
     assert runner.iter == 1
@@ -112,7 +112,7 @@ def test_preflight__refuses_a_checkpoint_of_other_classes_but_trains_on_from_it(
 def test_preflight__stops_before_the_first_iteration(tmp_path: Path) -> None:
     write_dataset(tmp_path / "data")
     wrong = write_config(tiny_config(tmp_path / "data", num_classes=5), tmp_path / "wrong.py")
-    with pytest.raises(ValueError, match="model.decode_head.num_classes is 5"):
+    with pytest.raises(ValueError, match=r"model.decode_head.num_classes is 5"):
         train(wrong, work_dir=str(tmp_path / "run"))
     (tmp_path / "data/labels/002.png").unlink()
     config = write_config(tiny_config(tmp_path / "data"), tmp_path / "missing.py")

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from mmengine.registry import TASK_UTILS
+
 from mmseg_m2f.models.assigners import hungarian
 from mmseg_m2f.structures import BACKGROUND, VOID, MaskPrediction, MaskTarget
 
@@ -12,9 +13,7 @@ COSTS = [
 
 
 def build_assigner(**options: object):
-    return TASK_UTILS.build(
-        dict(type="mmseg_m2f.HungarianAssigner", match_costs=COSTS, num_points=256) | options
-    )
+    return TASK_UTILS.build(dict(type="mmseg_m2f.HungarianAssigner", match_costs=COSTS, num_points=256) | options)
 
 
 def quadrants() -> MaskTarget:

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from mmengine.registry import MODELS
+
 from tests.models.conftest import NUM_CLASSES, make_batch
 
 

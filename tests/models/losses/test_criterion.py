@@ -2,6 +2,7 @@ import pytest
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS
+
 from mmseg_m2f.structures import BACKGROUND, VOID, MaskPrediction, MaskTarget
 from tests.models.conftest import CONFIGS
 

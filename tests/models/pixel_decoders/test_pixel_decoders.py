@@ -3,6 +3,7 @@ import pytest
 import torch
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.config import ConfigDict
+
 from mmseg_m2f.models.pixel_decoders import (
     DeformablePixelDecoder,
     FPNPixelDecoder,
@@ -19,7 +20,9 @@ def count(module: torch.nn.Module) -> int:
 
 
 def feature_maps(spec: FeatureSpec, size: tuple[int, int] = (64, 96)) -> list[torch.Tensor]:
-    return [torch.randn(2, c, -(-size[0] // s), -(-size[1] // s)) for c, s in zip(spec.channels, spec.strides)]
+    return [
+        torch.randn(2, c, -(-size[0] // s), -(-size[1] // s)) for c, s in zip(spec.channels, spec.strides, strict=True)
+    ]
 
 
 @pytest.mark.parametrize(

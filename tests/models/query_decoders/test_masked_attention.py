@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from mmseg_m2f.models.query_decoders import MaskedAttentionDecoder
 from mmseg_m2f.structures import PixelFeatures
 

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from mmengine.registry import MODELS
+
 from mmseg_m2f.structures import MaskPrediction
 from tests.models.conftest import NUM_CLASSES, make_batch, make_sample
 
