@@ -11,6 +11,8 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+import mmseg_m2f  # noqa: E402, F401  (mends the imports of mmseg's and mmdet's models)
+
 torch.set_num_threads(1)
 
 

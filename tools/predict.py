@@ -11,7 +11,7 @@ from mmseg_m2f.inference.predictor import Predictor
 
 EXAMPLES = """examples:
   python tools/predict.py CONFIG work_dirs/RUN/iter_80000.pth street.jpg
-  python tools/predict.py CONFIG CHECKPOINT photos/ --out-dir predictions --device cuda --opacity 0.5
+  python tools/predict.py CONFIG CHECKPOINT photos/ --out-dir predictions --device cuda:1 --opacity 0.5
 """
 
 
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument(
         "--out-dir", default="predictions", help="overlays go there, labels to labels/ below; default %(default)s"
     )
-    parser.add_argument("--device", default="cpu", help="as torch names it: cpu, cuda, cuda:1; default %(default)s")
+    parser.add_argument("--device", help="as torch names it: cpu, cuda, cuda:1; default: the GPU if there is one")
     parser.add_argument("--opacity", type=float, default=0.6, help="of the class colours, 0...1; default %(default)s")
     parser.add_argument("--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE")
     args = parser.parse_args()

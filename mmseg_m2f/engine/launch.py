@@ -121,6 +121,7 @@ def evaluate(
     """
     cfg = load_config(config, options, work_dir=work_dir)
     cfg.load_from, cfg.resume = checkpoint, False
+    drop_initial_weights(cfg)
     if tta:
         _use_tta(cfg)
     hooks = list(cfg.get("custom_hooks") or [])
@@ -133,6 +134,14 @@ def evaluate(
     if out is not None and is_main_process():
         _write_json(Path(out) / "metrics.json", metrics)
     return metrics
+
+
+def drop_initial_weights(cfg: Config) -> None:
+    """Let a model that a checkpoint is about to fill be built without fetching its backbone's initial weights."""
+    for node in _nodes(cfg.model):
+        node.pop("init_cfg", None)
+        if node.get("pretrained"):
+            node["pretrained"] = False if node["pretrained"] is True else None
 
 
 def find_checkpoint(folder: str | os.PathLike[str]) -> str | None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from mmseg_m2f.datasets.loading import CheckedLoading
-from mmseg_m2f.engine.launch import load_config
+from mmseg_m2f.engine.launch import drop_initial_weights, load_config
 from mmseg_m2f.engine.preflight import check_checkpoint, check_config
 from mmseg_m2f.registry import DATASETS, MODELS, TRANSFORMS
 from mmseg_m2f.visualization import Palette, distinct_palette
@@ -30,7 +30,7 @@ class Predictor:
     Args:
         config: The file of a config, or a loaded config.
         checkpoint: Weights to load; without them the model keeps its random initial ones.
-        device: Where the model runs.
+        device: Where the model runs; the GPU if there is one, unless given.
 
     Attributes:
         classes: Names of the K classes.
@@ -47,10 +47,12 @@ class Predictor:
         config: str | os.PathLike[str] | Config,
         checkpoint: str | os.PathLike[str] | None = None,
         *,
-        device: str | torch.device = "cpu",
+        device: str | torch.device | None = None,
     ) -> None:
         cfg = config.copy() if isinstance(config, Config) else load_config(config)
         check_config(cfg)
+        if checkpoint is not None:
+            drop_initial_weights(cfg)
         dataset = _test_dataset(cfg)
         with DefaultScope.overwrite_default_scope(cfg.get("default_scope")):
             self.model: nn.Module = MODELS.build(_model_config(cfg))
@@ -64,7 +66,7 @@ class Predictor:
         self._check_class_count(type_name=str(dataset.get("type")))
         if checkpoint is not None:
             load_weights(self.model, checkpoint)
-        self.model.to(device).eval()
+        self.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
 
     @torch.no_grad()
     def __call__(self, image: str | os.PathLike[str] | NDArray[np.uint8]) -> NDArray[np.integer]:

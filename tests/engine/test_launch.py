@@ -13,8 +13,9 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from PIL import Image
 
-from mmseg_m2f.engine.launch import concise_errors, evaluate, find_checkpoint, load_config, train
+from mmseg_m2f.engine.launch import concise_errors, drop_initial_weights, evaluate, find_checkpoint, load_config, train
 from mmseg_m2f.engine.preflight import check_checkpoint
+from tests.command_line import ROOT
 from tests.tiny_segmentation import tiny_config, write_config, write_dataset
 
 
@@ -225,3 +226,14 @@ def test_concise_errors__prints_our_message_alone(config: Path, capsys: pytest.C
 def test_concise_errors__leaves_other_errors_alone() -> None:
     with pytest.raises(ValueError, match=r"not ours"), concise_errors():
         raise ValueError("not ours")
+
+
+def test_drop_initial_weights__nothing_is_fetched() -> None:
+    cfg = load_config(ROOT / "configs/mask2former/mask2former_convnext_t_ade20k-512_160k.py")
+    assert cfg.model.backbone.pretrained
+    drop_initial_weights(cfg)
+    assert cfg.model.backbone.pretrained is False
+    cfg = load_config(ROOT / "configs/mask2former/mask2former_r50_ade20k-512_160k.py")
+    assert "init_cfg" in cfg.model.backbone
+    drop_initial_weights(cfg)
+    assert "init_cfg" not in cfg.model.backbone

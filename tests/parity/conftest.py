@@ -10,10 +10,6 @@ from mmengine.registry import MODELS
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
-from mmseg_m2f import compat
-
-compat.install()  # mmseg's models import mmdet's, which want compiled ops
-
 CONFIGS = Path(__file__).parents[2] / "configs"
 NUM_CLASSES = 150
 

@@ -1,8 +1,7 @@
-import mmdet.models
 import pytest
 import torch
-from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.config import ConfigDict
+from mmengine.registry import MODELS
 
 from mmseg_m2f.models.pixel_decoders import (
     DeformablePixelDecoder,
@@ -20,9 +19,9 @@ def count(module: torch.nn.Module) -> int:
 
 
 def feature_maps(spec: FeatureSpec, size: tuple[int, int] = (64, 96)) -> list[torch.Tensor]:
-    return [
-        torch.randn(2, c, -(-size[0] // s), -(-size[1] // s)) for c, s in zip(spec.channels, spec.strides, strict=True)
-    ]
+    height, width = size
+    levels = zip(spec.channels, spec.strides, strict=True)
+    return [torch.randn(2, c, -(-height // stride), -(-width // stride)) for c, stride in levels]
 
 
 @pytest.mark.parametrize(
@@ -69,7 +68,7 @@ def test_deformable__two_finer_maps_take_two_fpn_steps():
 
 
 MMDET_FPN = dict(
-    type="PixelDecoder",
+    type="mmdet.PixelDecoder",
     in_channels=SMALL.channels,
     feat_channels=32,
     out_channels=32,
@@ -77,7 +76,7 @@ MMDET_FPN = dict(
     act_cfg=dict(type="ReLU"),
 )
 MMDET_TRANSFORMER_FPN = MMDET_FPN | dict(
-    type="TransformerEncoderPixelDecoder",
+    type="mmdet.TransformerEncoderPixelDecoder",
     encoder=dict(
         num_layers=2,
         layer_cfg=dict(
@@ -101,8 +100,7 @@ MMDET_TRANSFORMER_FPN = MMDET_FPN | dict(
     ],
 )
 def test_pixel_decoder__equals_mmdet(config, ours):
-    assert mmdet.models
-    theirs = MMDET_MODELS.build(ConfigDict(config)).eval()
+    theirs = MODELS.build(ConfigDict(config)).eval()
     ours.load_state_dict(theirs.state_dict())
     features = feature_maps(SMALL)
     metas = [dict(batch_input_shape=(64, 96), img_shape=(64, 96))] * 2
