@@ -5,16 +5,9 @@ crop_size = (240, 320)
 train_pipeline = [
     _base_.load_image,
     _base_.load_labels,
-    dict(
-        type="mmengine.RandomChoiceResize",
-        scales=[int(360 * 0.1 * step) for step in range(6, 15)],
-        resize_type="mmseg.ResizeShortestEdge",
-        max_size=1440,
-    ),
-    dict(type="mmseg.RandomCrop", crop_size=crop_size, cat_max_ratio=0.75),
-    dict(type="mmengine.RandomFlip", prob=0.5),
-    dict(type="mmseg.PhotoMetricDistortion"),
-    dict(type="mmseg.PackSegInputs"),
+    dict(_base_.random_scale, scales=[int(360 * 0.1 * step) for step in range(6, 15)], max_size=1440),
+    dict(_base_.random_crop, crop_size=crop_size),
+    *_base_.vary_and_pack,
 ]
 train_dataloader = dict(batch_size=4, num_workers=1, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(num_workers=1)

@@ -6,6 +6,17 @@ load_image = dict(
     transforms=[dict(type="mmengine.LoadImageFromFile", imdecode_backend="pillow")],
 )
 load_labels = dict(type="mmseg_m2f.CheckedLoading", transforms=[dict(type="mmseg.LoadAnnotations")])
+# A data set adds `scales` and `max_size`, or `crop_size`.
+random_scale = dict(type="mmengine.RandomChoiceResize", resize_type="mmseg.ResizeShortestEdge")
+random_crop = dict(type="mmseg.RandomCrop", cat_max_ratio=0.75)
+pack = [dict(type="mmseg.PackSegInputs")]
+vary_and_pack = [
+    dict(type="mmengine.RandomFlip", prob=0.5),
+    dict(type="mmseg.PhotoMetricDistortion"),
+    *pack,
+]
+# Test-time augmentation: every size with and without flip.
+tta_ratios = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 flip_views = [dict(type="mmengine.RandomFlip", prob=0.0), dict(type="mmengine.RandomFlip", prob=1.0)]
 
 # Batch sizes are per process; the published runs use 8 processes with 2 images each.

@@ -39,22 +39,15 @@ load_labels = dict(
 train_pipeline = [
     _base_.load_image,
     load_labels,
-    dict(
-        type="mmengine.RandomChoiceResize",
-        scales=[int(2048 * 0.1 * step) for step in range(5, 21)],
-        resize_type="mmseg.ResizeShortestEdge",
-        max_size=8192,
-    ),
-    dict(type="mmseg.RandomCrop", crop_size=crop_size, cat_max_ratio=0.75),
-    dict(type="mmengine.RandomFlip", prob=0.5),
-    dict(type="mmseg.PhotoMetricDistortion"),
-    dict(type="mmseg.PackSegInputs"),
+    dict(_base_.random_scale, scales=[int(2048 * 0.1 * step) for step in range(5, 21)], max_size=8192),
+    dict(_base_.random_crop, crop_size=crop_size),
+    *_base_.vary_and_pack,
 ]
 test_pipeline = [
     _base_.load_image,
     dict(type="mmengine.Resize", scale=(2048, 2048), keep_ratio=True),
     load_labels,  # after resizing: labels keep their original size
-    dict(type="mmseg.PackSegInputs"),
+    *_base_.pack,
 ]
 tta_pipeline = [
     _base_.load_image,
@@ -63,11 +56,11 @@ tta_pipeline = [
         transforms=[
             [
                 dict(type="mmengine.Resize", scale=(int(2048 * ratio), int(2048 * ratio)), keep_ratio=True)
-                for ratio in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+                for ratio in _base_.tta_ratios
             ],
             _base_.flip_views,
             [load_labels],
-            [dict(type="mmseg.PackSegInputs")],
+            _base_.pack,
         ],
     ),
 ]

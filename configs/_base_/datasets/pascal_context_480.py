@@ -8,16 +8,14 @@ train_pipeline = [
     _base_.load_image,
     _base_.load_labels,
     dict(type="mmengine.RandomResize", scale=(520, 520), ratio_range=(0.5, 2.0), keep_ratio=True),
-    dict(type="mmseg.RandomCrop", crop_size=crop_size, cat_max_ratio=0.75),
-    dict(type="mmengine.RandomFlip", prob=0.5),
-    dict(type="mmseg.PhotoMetricDistortion"),
-    dict(type="mmseg.PackSegInputs"),
+    dict(_base_.random_crop, crop_size=crop_size),
+    *_base_.vary_and_pack,
 ]
 test_pipeline = [
     _base_.load_image,
     dict(type="mmengine.Resize", scale=(520, 520), keep_ratio=True),
     _base_.load_labels,  # after resizing: labels keep their original size
-    dict(type="mmseg.PackSegInputs"),
+    *_base_.pack,
 ]
 tta_pipeline = [
     _base_.load_image,
@@ -26,11 +24,11 @@ tta_pipeline = [
         transforms=[
             [
                 dict(type="mmengine.Resize", scale=(int(520 * ratio), int(520 * ratio)), keep_ratio=True)
-                for ratio in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+                for ratio in _base_.tta_ratios
             ],
             _base_.flip_views,
             [_base_.load_labels],
-            [dict(type="mmseg.PackSegInputs")],
+            _base_.pack,
         ],
     ),
 ]
