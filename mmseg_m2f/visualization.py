@@ -7,7 +7,7 @@ triple (0-255) for each class. Nothing here shows a window or touches pyplot's g
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -156,12 +156,12 @@ def plot_curves(
         loss_axes.plot(iterations, smooth, color=colour, linewidth=1.8, label=name, zorder=order)
     if any((curve.values > 0).any() for curve in losses.values()):
         loss_axes.set_yscale("log")
-    _decorate(loss_axes, "loss", legend_at="upper right")
+    _decorate(loss_axes, "loss")
     for index, (name, curve) in enumerate(scores.items()):
         score_axes.plot(curve.iterations, curve.values, f"C{index}o-", linewidth=1.8, markersize=4, label=name)
     percent = any((curve.values > 1).any() for curve in scores.values())
     score_axes.set_ylim(0, 100 if percent else 1)
-    _decorate(score_axes, "validation", legend_at="lower right")
+    _decorate(score_axes, "validation")
     if learning_rate is not None:
         rate_axes = score_axes.twinx()
         rate_axes.plot(*learning_rate, color="grey", linestyle=":", linewidth=1.2)
@@ -245,10 +245,11 @@ def _smooth(values: NDArray[np.floating]) -> NDArray[np.floating]:
     return smoothed
 
 
-def _decorate(axes: Axes, title: str, *, legend_at: Literal["upper right", "lower right"]) -> None:
+def _decorate(axes: Axes, title: str) -> None:
     axes.set_xlabel("iteration")
-    axes.set_title(title)
+    axes.set_title(title, pad=24)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc=legend_at, frameon=False)
+        # Above the plot: inside, it would lie on a curve sooner or later.
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False)

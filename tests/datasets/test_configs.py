@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import DATA_SAMPLERS, DATASETS, METRICS, MODELS, TRANSFORMS
 from mmengine.runner import Runner
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs" / "_base_" / "datasets").glob("*.py"))
@@ -89,17 +91,32 @@ def test_dataset_config__generated_views_keep_the_truth_in_the_first() -> None:
     assert torch.equal(views[0].gt_sem_seg.data, plain)
 
 
-@pytest.mark.skipif(not (ROOT / "data/camvid").is_dir(), reason="needs the CamVid images in data/camvid")
-def test_dataset_config__camvid_batches_load() -> None:
+def write_camvid(root: Path) -> None:
+    """Two images of every split in CamVid's layout and size, all 11 classes and void (11) in each."""
+    labels = np.tile(np.arange(12, dtype=np.uint8).repeat(40), (360, 1))
+    for split in ("train", "val"):
+        for kind, suffix, pixels in (
+            ("images", "jpg", np.stack([labels * 20] * 3, -1)),
+            ("annotations", "png", labels),
+        ):
+            folder = root / kind / split
+            folder.mkdir(parents=True)
+            for name in ("a", "b"):
+                Image.fromarray(pixels).save(folder / f"{name}.{suffix}")
+
+
+def test_dataset_config__camvid_batches_load(tmp_path: Path) -> None:
+    write_camvid(tmp_path)
     cfg = load(ROOT / "configs/_base_/datasets/camvid_360x480.py")
-    for loader, num_images in ((cfg.train_dataloader, 367), (cfg.val_dataloader, 101)):
-        loader.dataset.data_root = str(ROOT / "data/camvid")
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        loader.dataset.data_root = str(tmp_path)
         loader.update(num_workers=0, persistent_workers=False, batch_size=2)
         built = Runner.build_dataloader(loader, seed=0)
-        assert len(built.dataset) == num_images
+        assert len(built.dataset) == 2
         batch = next(iter(built))
-        assert [tuple(image.shape) for image in batch["inputs"]] == [(3, 360, 480)] * 2
-        labels = torch.stack([sample.gt_sem_seg.data for sample in batch["data_samples"]])
-        assert set(labels.unique().tolist()) <= {*range(11), 255}
-        assert 11 not in labels
-        assert 255 in labels
+        labels = [sample.gt_sem_seg.data for sample in batch["data_samples"]]
+        assert all(set(label.unique().tolist()) <= {*range(11), 255} for label in labels)
+    # The validation set is not resized: void is what was 11, and nothing else moved.
+    assert [tuple(image.shape) for image in batch["inputs"]] == [(3, 360, 480)] * 2
+    expected = torch.arange(12).repeat_interleave(40)
+    assert torch.equal(labels[0][0, 0], expected.where(expected != 11, 255))
