@@ -12,6 +12,7 @@ from mmengine.registry import DefaultScope
 from numpy.typing import NDArray
 from torch import nn
 
+from mmseg_m2f.checkpoints.loading import load_weights
 from mmseg_m2f.datasets.loading import CheckedLoading
 from mmseg_m2f.engine.launch import drop_initial_weights, load_config
 from mmseg_m2f.engine.preflight import check_checkpoint, check_config
@@ -65,7 +66,9 @@ class Predictor:
         self.palette = palette if len(palette) == len(self.classes) else distinct_palette(len(self.classes))
         self._check_class_count(type_name=str(dataset.get("type")))
         if checkpoint is not None:
-            load_weights(self.model, checkpoint)
+            content = check_checkpoint(checkpoint)
+            weights = cast(Mapping[str, torch.Tensor], content.get("state_dict", content))
+            load_weights(self.model, weights, source=str(checkpoint))
         self.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
 
     @torch.no_grad()
@@ -109,40 +112,6 @@ class Predictor:
                 f"{len(self.classes)} classes. Set num_classes={len(self.classes)}, or the dataset's "
                 "metainfo=dict(classes=[...])."
             )
-
-
-def load_weights(model: nn.Module, checkpoint: str | os.PathLike[str]) -> None:
-    """Copy the weights of a checkpoint file into the model; nothing in the file is executed.
-
-    Raises:
-        FileNotFoundError: The file is missing.
-        ValueError: It is truncated or unsafe, lacks weights of the model, or has some in other shapes. The model
-            is then of no use.
-    """
-    content = check_checkpoint(checkpoint)
-    state = cast(Mapping[str, torch.Tensor], content.get("state_dict", content))
-    state = {name.removeprefix("module."): value for name, value in state.items()}
-    try:
-        missing = [name for name in model.load_state_dict(state, strict=False).missing_keys if _is_weight(name)]
-    except RuntimeError as error:
-        raise ValueError(
-            f"Checkpoint {checkpoint} was made by another model: {_size_mismatch(error)}. Expected the shapes of "
-            "the config's model; take the checkpoint's own config, or set num_classes to its class count."
-        ) from error
-    if missing:
-        raise ValueError(
-            f"Checkpoint {checkpoint} lacks {len(missing)} of the model's {len(model.state_dict())} weights "
-            f"({', '.join(missing[:3])} ...); expected all of them. Take the checkpoint's own config."
-        )
-
-
-def _is_weight(name: str) -> bool:
-    return not name.endswith("num_batches_tracked")
-
-
-def _size_mismatch(error: RuntimeError) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]
-    return "; ".join(lines[:2]).rstrip(".") or str(error)
 
 
 def _model_config(cfg: Config) -> dict:

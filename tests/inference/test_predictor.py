@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 from mmseg_m2f.inference.folder import predict_folder
-from mmseg_m2f.inference.predictor import Predictor, load_weights
+from mmseg_m2f.inference.predictor import Predictor
 from tests.tiny_segmentation import CLASSES, PALETTE, tiny_config, write_dataset
 
 
@@ -94,26 +94,6 @@ def test_predictor__refuses_another_class_count(cfg: Config) -> None:
 def test_predictor__refuses_other_arrays(predictor: Predictor, image: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"expected a BGR image H W 3 of uint8, got shape"):
         predictor(image)
-
-
-def test_load_weights__refuses_other_shapes_and_missing_weights(cfg: Config, folder: Path, tmp_path: Path) -> None:
-    state = torch.load(folder / "good.pth", weights_only=True)["state_dict"]
-    model = Predictor(cfg).model
-    torch.save(dict(state_dict=state | {"decode_head.conv_seg.bias": torch.zeros(5)}), tmp_path / "five.pth")
-    with pytest.raises(ValueError, match=r"five.pth was made by another model: .*conv_seg.bias.*num_classes"):
-        load_weights(model, tmp_path / "five.pth")
-    del state["decode_head.conv_seg.bias"]
-    torch.save(state, tmp_path / "short.pth")
-    with pytest.raises(ValueError, match=r"short.pth lacks 1 of the model's \d+ weights \(decode_head.conv_seg.bias"):
-        load_weights(model, tmp_path / "short.pth")
-
-
-def test_load_weights__takes_the_keys_of_a_distributed_model(cfg: Config, folder: Path, tmp_path: Path) -> None:
-    state = torch.load(folder / "good.pth", weights_only=True)["state_dict"]
-    torch.save({f"module.{name}": value for name, value in state.items()}, tmp_path / "wrapped.pth")
-    model = Predictor(cfg).model
-    load_weights(model, tmp_path / "wrapped.pth")
-    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
 
 
 def test_predict_folder__writes_overlay_and_labels_and_keeps_subfolders(

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping
 from itertools import islice
+from typing import cast
 
 import torch
 from mmengine.dist import broadcast_object_list, is_main_process
@@ -11,6 +12,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 
+from mmseg_m2f.checkpoints.loading import load_weights
 from mmseg_m2f.engine.preflight import is_remote
 from mmseg_m2f.registry import HOOKS
 
@@ -20,11 +22,11 @@ class Preflight(Hook):
     """Refuses to start where training or evaluation would be meaningless or fail later.
 
     Before training, validation and testing: the dataset is not empty, every image has its label file, and the
-    head predicts as many classes as the dataset names. Before a checkpoint is loaded: its parameters have the
-    model's shapes; a checkpoint that training only starts from may differ, which is logged.
+    head predicts as many classes as the dataset names. When a checkpoint is loaded to be tested or resumed: it
+    fills the whole model.
 
     Raises:
-        ValueError: Class counts differ, the dataset is empty, or the checkpoint has other shapes.
+        ValueError: Class counts differ, the dataset is empty, or the checkpoint is another model's.
         FileNotFoundError: Label files are missing.
     """
 
@@ -48,18 +50,15 @@ class Preflight(Hook):
         self._check_once(runner, "test")
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: Mapping[str, object]) -> None:
-        """Compares the checkpoint's shapes with the model's, before they are copied."""
-        state = checkpoint.get("state_dict", checkpoint)
-        if not isinstance(state, Mapping):
-            return
-        different = different_shapes(unwrap_model(runner.model), state)
-        if not different:
-            return
+        """Refuses weights that leave a part of the model random, except where training only starts from them.
+
+        mmengine itself loads what fits and logs the rest.
+        """
         starts_training = isinstance(runner.optim_wrapper, (OptimWrapper, OptimWrapperDict))
-        message = shape_message(different)
-        if not starts_training or runner.cfg.get("resume"):
-            raise ValueError(message)
-        runner.logger.warning(f"{message} They start from their initial values.")
+        if starts_training and not runner.cfg.get("resume"):
+            return
+        weights = cast(Mapping[str, torch.Tensor], checkpoint.get("state_dict", checkpoint))
+        load_weights(unwrap_model(runner.model), weights, source=str(runner.cfg.get("load_from")))
 
     def _check_once(self, runner: Runner, loop: str) -> None:
         if loop in self._checked:
@@ -113,29 +112,6 @@ def find_missing_labels(dataset: object, *, loop: str) -> str | None:
     return (
         f"{loop}_dataloader.dataset: {len(missing)} images have no label file. Expected, but missing:\n  {shown}\n"
         "Check data_prefix.seg_map_path, img_suffix and seg_map_suffix, or remove the images."
-    )
-
-
-def different_shapes(model: torch.nn.Module, state: Mapping[str, object]) -> list[tuple[str, tuple, tuple]]:
-    """Name, shape in the checkpoint and shape in the model, of the parameters whose shapes differ."""
-    own = model.state_dict()
-    named = ((name.removeprefix("module."), value) for name, value in state.items())
-    return [
-        (name, tuple(value.shape), tuple(own[name].shape))
-        for name, value in named
-        if isinstance(value, torch.Tensor) and name in own and value.shape != own[name].shape
-    ]
-
-
-def shape_message(different: list[tuple[str, tuple, tuple]]) -> str:
-    """What `different_shapes` found, as a sentence with the likely reason."""
-    shown = "; ".join(
-        f"{name}: {theirs} in the checkpoint, {ours} in the model" for name, theirs, ours in different[:3]
-    )
-    return (
-        f"The checkpoint was made by another model: {len(different)} parameters differ in shape ({shown}). "
-        "If only class predictions differ, its class count is another: set model.decode_head.num_classes, or take "
-        "the checkpoint's own config."
     )
 
 

@@ -12,12 +12,11 @@ from torch import nn
 
 from mmseg_m2f.engine.hooks.preflight import (
     check_classes,
-    different_shapes,
     find_missing_labels,
-    shape_message,
     unwrap_model,
 )
 from mmseg_m2f.engine.launch import evaluate, train
+from mmseg_m2f.engine.preflight import check_checkpoint
 from tests.tiny_segmentation import tiny_config, write_config, write_dataset
 
 
@@ -79,14 +78,6 @@ def test_unwrap_model__goes_below_test_time_augmentation() -> None:
     assert unwrap_model(TTA(model)) is model
 
 
-def test_different_shapes__compares_by_name() -> None:
-    state = {f"module.{name}": value for name, value in Segmentor(3).state_dict().items()}
-    assert different_shapes(Segmentor(3), state) == []
-    found = different_shapes(Segmentor(2), state | {"unknown": torch.zeros(7)})
-    assert found == [("decode_head.weight", (3, 1, 1, 1), (2, 1, 1, 1)), ("decode_head.bias", (3,), (2,))]
-    assert "2 parameters differ in shape (decode_head.weight: (3, 1, 1, 1) in the checkpoint" in shape_message(found)
-
-
 @pytest.fixture
 def trained(tmp_path: Path) -> Path:
     write_dataset(tmp_path / "data")
@@ -101,12 +92,19 @@ def trained(tmp_path: Path) -> Path:
 def test_preflight__refuses_a_checkpoint_of_other_classes_but_trains_on_from_it(trained: Path) -> None:
     two = write_config(tiny_config(trained.parents[1] / "data", max_iters=1), trained.parents[1] / "two.py")
     options = dict(work_dir=str(trained.parents[1] / "two"))
-    with pytest.raises(ValueError, match=r"made by another model.*class count"):
+    with pytest.raises(ValueError, match=r"made by another model.*num_classes"):
         evaluate(two, str(trained), **options)
-    with pytest.raises(ValueError, match=r"made by another model.*class count"):
+    with pytest.raises(ValueError, match=r"made by another model.*num_classes"):
         train(two, resume=str(trained), **options)
     runner = train(two, {"load_from": str(trained)}, **options)
     assert runner.iter == 1
+
+
+def test_preflight__refuses_to_test_weights_of_another_model(trained: Path) -> None:
+    weights, renamed = check_checkpoint(trained)["state_dict"], trained.with_name("renamed.pth")
+    torch.save(dict(state_dict={f"other.{name}": value for name, value in weights.items()}), renamed)
+    with pytest.raises(ValueError, match=r"renamed.pth lacks \d+ of the model's \d+ weights"):
+        evaluate(trained.parents[1] / "three.py", str(renamed), work_dir=str(trained.parents[1] / "test"))
 
 
 def test_preflight__stops_before_the_first_iteration(tmp_path: Path) -> None:

@@ -1,0 +1,38 @@
+"""Filling a model with the weights of a checkpoint, all of them or none that anybody would use."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> None:
+    """Copy weights into the model by name; those that the model does not have are passed over.
+
+    Args:
+        source: What to call the checkpoint in a message.
+
+    Raises:
+        ValueError: Weights of the model are missing, or have other shapes. The model is then of no use.
+    """
+    weights = {name.removeprefix("module."): value for name, value in weights.items()}
+    try:
+        missing = [name for name in model.load_state_dict(weights, strict=False).missing_keys if _matters(name)]
+    except RuntimeError as error:
+        raise ValueError(
+            f"Checkpoint {source} was made by another model: {_size_mismatch(error)}. Expected the shapes of the "
+            "config's model; take the checkpoint's own config, or set num_classes to its class count."
+        ) from error
+    if missing:
+        raise ValueError(
+            f"Checkpoint {source} lacks {len(missing)} of the model's {len(model.state_dict())} weights "
+            f"({', '.join(missing[:3])} ...); expected all of them. Take the checkpoint's own config."
+        )
+
+
+def _matters(name: str) -> bool:
+    return not name.endswith("num_batches_tracked")
+
+
+def _size_mismatch(error: RuntimeError) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]
+    return "; ".join(lines[:2]).rstrip(".") or str(error)
