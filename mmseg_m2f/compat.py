@@ -19,13 +19,14 @@ import importlib.metadata
 import importlib.util
 import pkgutil
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
-OptionalPackage = Literal["mmengine", "mmcv", "mmdet", "mmseg", "timm"]
+_NEEDED = ("mmengine", "mmcv", "mmseg")  # mmdet and timm only where a config names them
 
 # Import name -> distribution, in the maintained line (`onedl`) and in the original packages.
 _ONEDL_DISTRIBUTIONS = {
@@ -47,27 +48,15 @@ _CONSTRAINTS = {"onedl": "constraints.txt", "original": "constraints-original.tx
 def install() -> None:
     """Make `mmdet.models`, `mmseg.models` and timm importable in an environment without compiled parts.
 
-    Nothing is imported now and nothing changes where the compiled parts work. Calling it again does nothing.
+    Nothing is imported now and nothing changes where the compiled parts work. Calling it again does nothing. An
+    OpenMMLab package that is missing altogether is named in a warning, with what installs it.
     """
+    _warn_about_missing_packages()
     if not any(isinstance(finder, _MissingExtensionFinder) for finder in sys.meta_path):
         sys.meta_path.append(_MissingExtensionFinder())  # last: a compiled mmcv._ext is found first
         sys.meta_path.insert(0, _TorchvisionFinder())
     if not hasattr(pkgutil, "find_loader"):
         setattr(pkgutil, "find_loader", _find_loader)  # noqa: B010  (mypy knows no such name on 3.14)
-
-
-def require(package: OptionalPackage) -> ModuleType:
-    """The imported top-level package, or an error that says which extra installs it.
-
-    Raises:
-        ImportError: The package is missing. One that is installed but broken raises its own error instead.
-    """
-    try:
-        return importlib.import_module(package)
-    except ModuleNotFoundError as error:
-        if error.name != package:
-            raise
-        raise ImportError(_missing_package_message(package), name=package) from None
 
 
 def allow_safe_checkpoint_globals() -> None:
@@ -76,16 +65,12 @@ def allow_safe_checkpoint_globals() -> None:
     Call it before the first checkpoint is loaded; twice is harmless. Since torch 2.6 `torch.load` accepts
     listed types only: mmengine's checkpoints hold its `HistoryBuffer` and numpy numbers, and mmengine 0.10.7
     does not list them. Older torch reads them anyway, and nothing is done.
-
-    Raises:
-        ImportError: mmengine is missing.
     """
     import numpy
     import torch
 
     if _major_minor(torch.__version__) < (2, 6):
         return
-    require("mmengine")
     from mmengine.logging import HistoryBuffer
 
     numpy_core = numpy._core if hasattr(numpy, "_core") else numpy.core
@@ -193,16 +178,19 @@ def _missing_operator_message(name: str) -> str:
     )
 
 
-def _missing_package_message(package: str) -> str:
+def _warn_about_missing_packages() -> None:
+    missing = [package for package in _NEEDED if importlib.util.find_spec(package) is None]
+    if not missing:
+        return
     original = [name for names in _ORIGINAL_DISTRIBUTIONS.values() for name in names]
     onedl = [name for names in _ONEDL_DISTRIBUTIONS.values() for name in names]
-    found = _describe([*onedl, *original, "timm", "torch", "torchvision"]) or "none of its relatives"
+    found = _describe([*onedl, *original, "torch"]) or "none of its relatives"
     # Both lines of OpenMMLab install the same modules: keep to the one that is there.
     line = "original" if _describe(original) and not _describe(onedl) else "onedl"
-    extra = "timm" if package == "timm" else line
-    return (
-        f"mmseg_m2f: expected the package {package}, got an environment without it ({found}). "
-        f'In the checkout of mmseg_m2f, run `pip install -e ".[{extra}]" -c {_CONSTRAINTS[line]}`.'
+    warnings.warn(
+        f"mmseg_m2f: expected the packages {', '.join(_NEEDED)}, got an environment without {', '.join(missing)} "
+        f'({found}). In the checkout of mmseg_m2f, run `pip install -e ".[{line}]" -c {_CONSTRAINTS[line]}`.',
+        stacklevel=4,
     )
 
 

@@ -152,44 +152,28 @@ def test_find_loader__is_there_on_pythons_without_it(tmp_path: Path) -> None:
     assert run_python(code, fakes=tmp_path) == "json None"
 
 
-# --- require
-
-
-def test_require__gives_the_module() -> None:
-    assert compat.require("mmengine").__name__ == "mmengine"
+# --- missing packages
 
 
 @pytest.mark.parametrize(
-    ("package", "installed", "command"),
+    ("installed", "command"),
     [
-        ("mmdet", ("onedl-mmengine", "0.10.12"), 'pip install -e ".[onedl]" -c constraints.txt'),
-        ("mmseg", ("mmengine", "0.10.7"), 'pip install -e ".[original]" -c constraints-original.txt'),
-        ("timm", ("torch", "2.13.0"), 'pip install -e ".[timm]" -c constraints.txt'),
+        (("onedl-mmengine", "0.10.12"), 'pip install -e ".[onedl]" -c constraints.txt'),
+        (("mmengine", "0.10.7"), 'pip install -e ".[original]" -c constraints-original.txt'),
     ],
 )
-def test_require__names_the_extra_and_what_is_there(
-    tmp_path: Path, package: str, installed: tuple[str, str], command: str
-) -> None:
+def test_missing_packages__are_named_with_the_extra(tmp_path: Path, installed: tuple[str, str], command: str) -> None:
     write_distribution(tmp_path, *installed)
+    write_files(tmp_path, mmengine____init__="", mmcv____init__="")
     code = (
-        "from mmseg_m2f import compat\n"
-        f"try:\n    compat.require({package!r})\n"
-        "except ImportError as error:\n    print(error)"
+        "import warnings\n"
+        "with warnings.catch_warnings(record=True) as caught:\n    import mmseg_m2f\n"
+        "print(*(f'{w.message} at {w.filename}' for w in caught))"
     )
     message = run_python(code, fakes=tmp_path)
-    assert f"expected the package {package}" in message
+    assert "expected the packages mmengine, mmcv, mmseg, got an environment without mmseg (" in message
     assert f"({' '.join(installed)})" in message
     assert command in message
-
-
-def test_require__does_not_hide_why_an_installed_package_fails(tmp_path: Path) -> None:
-    fakes = write_files(tmp_path, mmdet="import no_such_module")
-    code = (
-        "from mmseg_m2f import compat\n"
-        "try:\n    compat.require('mmdet')\n"
-        "except ModuleNotFoundError as error:\n    print(error.name)"
-    )
-    assert run_python(code, fakes=fakes) == "no_such_module"
 
 
 # --- checkpoints
