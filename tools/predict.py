@@ -1,11 +1,9 @@
 """Segment images: for each an overlay with a legend, and a PNG of class indices."""
 
-import argparse
 import sys
 
-from mmengine.config import DictAction
-
-from mmseg_m2f.engine.launch import concise_errors, load_config
+from mmseg_m2f.engine.command_line import concise_errors, make_parser
+from mmseg_m2f.engine.launch import load_config
 from mmseg_m2f.inference.folder import predict_folder
 from mmseg_m2f.inference.predictor import Predictor
 
@@ -17,10 +15,7 @@ EXAMPLES = """examples:
 
 def main() -> None:
     """Parse the command line and predict; exit status 1 where an image was skipped."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("config", help="the config the checkpoint was trained with")
+    parser = make_parser(__doc__, examples=EXAMPLES, config_help="the config the checkpoint was trained with")
     parser.add_argument("checkpoint", help="a .pth file")
     parser.add_argument("images", metavar="IMAGE|FOLDER", help="an image, or a folder searched with its subfolders")
     parser.add_argument(
@@ -28,7 +23,6 @@ def main() -> None:
     )
     parser.add_argument("--device", help="as torch names it: cpu, cuda, cuda:1; default: the GPU if there is one")
     parser.add_argument("--opacity", type=float, default=0.6, help="of the class colours, 0...1; default %(default)s")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE")
     args = parser.parse_args()
     with concise_errors():
         predictor = Predictor(load_config(args.config, args.cfg_options), args.checkpoint, device=args.device)

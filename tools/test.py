@@ -1,11 +1,7 @@
 """Evaluate a checkpoint on the test set of its config."""
 
-import argparse
-import os
-
-from mmengine.config import DictAction
-
-from mmseg_m2f.engine.launch import concise_errors, evaluate
+from mmseg_m2f.engine.command_line import add_launcher, concise_errors, make_parser
+from mmseg_m2f.engine.launch import evaluate
 
 EXAMPLES = """examples:
   python tools/test.py CONFIG work_dirs/RUN/best_mIoU_iter_80000.pth
@@ -16,27 +12,14 @@ EXAMPLES = """examples:
 
 def main() -> None:
     """Parse the command line and test."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("config", help="the config the checkpoint was trained with")
+    parser = make_parser(__doc__, examples=EXAMPLES, config_help="the config the checkpoint was trained with")
     parser.add_argument("checkpoint", help="a .pth file")
     parser.add_argument("--work-dir", help="folder of the log; default work_dirs/<config name>")
     parser.add_argument("--out", help="folder for metrics.json and labels/: class indices as palette PNG")
     parser.add_argument("--show-dir", help="folder for one picture per image: input, truth, prediction")
     parser.add_argument("--tta", action="store_true", help="average over the views of the config's tta_pipeline")
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=DictAction,
-        default={},
-        metavar="KEY=VALUE",
-        help="override settings; data_root=PATH reaches every dataset",
-    )
-    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
-    parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help="set by older launchers")
+    add_launcher(parser)
     args = parser.parse_args()
-    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     with concise_errors():
         evaluate(
             args.config,

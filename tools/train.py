@@ -1,11 +1,7 @@
 """Train what a config describes."""
 
-import argparse
-import os
-
-from mmengine.config import DictAction
-
-from mmseg_m2f.engine.launch import concise_errors, train
+from mmseg_m2f.engine.command_line import add_launcher, concise_errors, make_parser
+from mmseg_m2f.engine.launch import train
 
 EXAMPLES = """examples:
   python tools/train.py configs/mask2former/mask2former_r18_shapes_debug.py
@@ -18,10 +14,7 @@ EXAMPLES = """examples:
 
 def main() -> None:
     """Parse the command line and train."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("config", help="a leaf of configs/, or a config of your own")
+    parser = make_parser(__doc__, examples=EXAMPLES, config_help="a leaf of configs/, or a config of your own")
     parser.add_argument("--work-dir", help="folder of checkpoints and logs; default work_dirs/<config name>")
     parser.add_argument(
         "--resume",
@@ -37,18 +30,8 @@ def main() -> None:
         action="store_true",
         help="scale the learning rate with the batch size, from the config's auto_scale_lr.base_batch_size",
     )
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=DictAction,
-        default={},
-        metavar="KEY=VALUE",
-        help="override settings; data_root=PATH reaches every dataset, backbone=NAME takes another ingredient",
-    )
-    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
-    parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help="set by older launchers")
+    add_launcher(parser)
     args = parser.parse_args()
-    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     with concise_errors():
         train(
             args.config,

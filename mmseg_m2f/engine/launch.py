@@ -4,11 +4,8 @@ import difflib
 import json
 import os
 import re
-import sys
-import traceback
 import warnings
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -23,9 +20,6 @@ from mmseg_m2f.engine.type_lookup import accepted_arguments, find_types
 
 Launcher = Literal["none", "pytorch", "slurm", "mpi"]
 Options = Mapping[str, object]
-
-_PACKAGE = str(Path(__file__).parents[1])
-_USER_ERRORS = (ValueError, KeyError, TypeError, FileNotFoundError)
 
 
 def load_config(path: str | os.PathLike[str], options: Options | None = None, *, work_dir: str | None = None) -> Config:
@@ -162,22 +156,6 @@ def find_checkpoint(folder: str | os.PathLike[str]) -> str | None:
         else:
             return str(path)
     return None
-
-
-@contextmanager
-def concise_errors() -> Iterator[None]:
-    """End the program with the message alone (exit status 2) where this package raised an error on purpose.
-
-    Any other error keeps its traceback.
-    """
-    try:
-        yield
-    except _USER_ERRORS as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        if not last.filename.startswith(_PACKAGE) or not (last.line or "").startswith("raise "):
-            raise
-        print(f"{type(error).__name__}: {error.args[0] if error.args else error}", file=sys.stderr)
-        raise SystemExit(2) from None
 
 
 def _build_runner(cfg: Config, *, launcher: Launcher, loops: Sequence[Loop]) -> Runner:

@@ -13,7 +13,8 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from PIL import Image
 
-from mmseg_m2f.engine.launch import concise_errors, drop_initial_weights, evaluate, find_checkpoint, load_config, train
+from mmseg_m2f.engine.command_line import concise_errors
+from mmseg_m2f.engine.launch import drop_initial_weights, evaluate, find_checkpoint, load_config, train
 from mmseg_m2f.engine.preflight import check_checkpoint
 from tests.command_line import ROOT
 from tests.tiny_segmentation import tiny_config, write_config, write_dataset

@@ -1,0 +1,58 @@
+"""What the command line tools share: arguments, and errors that end them with the message alone."""
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+_PACKAGE = str(Path(__file__).parents[1])
+_USER_ERRORS = (ValueError, KeyError, TypeError, FileNotFoundError)
+
+
+def make_parser(description: str | None, *, examples: str, config_help: str) -> argparse.ArgumentParser:
+    """A parser with `config`, `--cfg-options`, and the examples below its help."""
+    parser = argparse.ArgumentParser(
+        description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help=config_help)
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        default={},
+        metavar="KEY=VALUE",
+        help="override settings; data_root=PATH reaches every dataset, backbone=NAME takes another ingredient",
+    )
+    return parser
+
+
+def add_launcher(parser: argparse.ArgumentParser) -> None:
+    """Add `--launcher` and the local rank that old launchers pass."""
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
+    parser.add_argument(
+        "--local-rank",
+        "--local_rank",
+        type=lambda rank: os.environ.setdefault("LOCAL_RANK", rank),
+        help="set by older launchers",
+    )
+
+
+@contextmanager
+def concise_errors() -> Iterator[None]:
+    """End the program with the message alone (exit status 2) where this package raised an error on purpose.
+
+    Any other error keeps its traceback.
+    """
+    try:
+        yield
+    except _USER_ERRORS as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        if not last.filename.startswith(_PACKAGE) or not (last.line or "").startswith("raise "):
+            raise
+        print(f"{type(error).__name__}: {error.args[0] if error.args else error}", file=sys.stderr)
+        raise SystemExit(2) from None
