@@ -7,7 +7,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -27,15 +27,26 @@ class FeatureSpec:
     strides: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class PixelSpec:
+    """Channels of what a pixel decoder returns; names are those of `PixelFeatures`."""
+
+    mask_features: int
+    levels: tuple[int, ...]
+    memory: int
+
+
 class PixelFeatures(NamedTuple):
     """What a pixel decoder returns.
 
     `mask_features` is the finest map, multiplied with mask embeddings to give mask logits.
-    `levels` are the maps that queries attend to, coarse to fine.
+    `levels` are the maps that masked attention looks at in turn, coarse to fine.
+    `memory` is the coarse map that global attention looks at.
     """
 
     mask_features: Float[Tensor, "B C H W"]
     levels: tuple[Float[Tensor, "B C1 _ _"], ...]
+    memory: Float[Tensor, "B C2 _ _"]
 
 
 class MaskPrediction(NamedTuple):
@@ -88,24 +99,60 @@ class Assignment(NamedTuple):
     counts: list[list[int]]
 
 
+@runtime_checkable
 class PixelDecoder(Protocol):
     """Turns backbone maps (fine to coarse) into `PixelFeatures`; built with `feature_spec`."""
 
-    mask_channels: int
-    level_channels: tuple[int, ...]
+    spec: PixelSpec
 
     def __call__(self, features: Sequence[Tensor]) -> PixelFeatures: ...
 
 
+@runtime_checkable
 class QueryDecoder(Protocol):
     """Turns `PixelFeatures` into one prediction per supervised layer, the last one being the answer.
 
-    With `last_only` the list has one entry and the work for the others is skipped where possible.
+    Built with `num_classes` and `pixel_spec`. With `last_only` the list has one entry and the work for the others is
+    skipped where possible.
     """
 
     def __call__(self, features: PixelFeatures, *, last_only: bool = False) -> list[MaskPrediction]: ...
 
 
+class MaskReadings(NamedTuple):
+    """Mask logits and masks at the same places, and how far each place is known (0 on void, else 1).
+
+    `masks` are already multiplied by `known`. The leading axes are those of the logits; masks of matched pairs
+    have theirs, masks to be matched have `B G`.
+    """
+
+    logits: Float[Tensor, "... P"]
+    masks: Float[Tensor, "... P"]
+    known: Float[Tensor, "... P"]
+
+
+@runtime_checkable
+class MaskSampling(Protocol):
+    """Decides where masks are compared: at points, or everywhere."""
+
+    def for_matching(
+        self, prediction: MaskPrediction, segment_maps: Int[Tensor, "B H W"], num_segments: int
+    ) -> MaskReadings:
+        """Logits `B Q P` of all queries, masks `B G P` of all segments, and `B P`, at places they share."""
+        ...
+
+    def for_loss(
+        self,
+        logits: Float[Tensor, "N _ _"],
+        segment_maps: Int[Tensor, "B H W"],
+        images: Int[Tensor, "N"],
+        segments: Int[Tensor, "N"],
+    ) -> MaskReadings:
+        """Logits, masks and knowledge `N P` of matched pairs; pair n is segment `segments[n]` of `images[n]`."""
+        ...
+
+
+@runtime_checkable
 class Assigner(Protocol):
     """Decides which query answers for which segment, for all layers and images in one call."""
 

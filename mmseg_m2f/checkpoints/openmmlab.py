@@ -7,6 +7,7 @@ _QUERY_DECODER_PARTS = (
     "query_feat.",
     "query_embed.",
     "level_embed.",
+    "decoder_input_proj.",
     "decoder_input_projs.",
     "transformer_decoder.",
     "cls_embed.",

@@ -1,6 +1,6 @@
-"""Losses of class logits and of mask logits read at points (arXiv 2112.01527, section 3.3).
+"""Losses of class logits and of mask logits (arXiv 2112.01527, section 3.3; 2107.06278, section 3.2).
 
-`point_masks` are already multiplied by `point_known`; void points have `point_known` 0 and add nothing.
+A mask is compared at P places. `masks` are already multiplied by `known`; void places have `known` 0 and add nothing.
 """
 
 import torch
@@ -19,26 +19,47 @@ def class_loss(
 
 
 def mask_bce_loss(
-    point_logits: Float[Tensor, "N P"], point_masks: Float[Tensor, "N P"], point_known: Float[Tensor, "N P"]
+    logits: Float[Tensor, "N P"], masks: Float[Tensor, "N P"], known: Float[Tensor, "N P"]
 ) -> Float[Tensor, "N"]:
-    """Binary cross-entropy of each mask, averaged over its known points; 0 where none is known."""
+    """Binary cross-entropy of each mask, averaged over its known places; 0 where none is known."""
     # m·softplus(-x) + (1-m)·softplus(x) = softplus(x) - m·x
-    entropy = point_known * F.softplus(point_logits) - point_masks * point_logits
-    return entropy.sum(-1) / point_known.sum(-1).clamp(min=1)
+    entropy = known * F.softplus(logits) - masks * logits
+    return entropy.sum(-1) / known.sum(-1).clamp(min=1)
 
 
 def mask_dice_loss(
-    point_logits: Float[Tensor, "N P"],
-    point_masks: Float[Tensor, "N P"],
-    point_known: Float[Tensor, "N P"],
+    logits: Float[Tensor, "N P"],
+    masks: Float[Tensor, "N P"],
+    known: Float[Tensor, "N P"],
     *,
     smooth: float = 1.0,
 ) -> Float[Tensor, "N"]:
-    """One minus the dice coefficient of each mask over its known points; `smooth` is added above and below."""
-    probs = point_logits.sigmoid()
-    overlap = (probs * point_masks).sum(-1)
-    total = (probs * point_known).sum(-1) + point_masks.sum(-1)
+    """One minus the dice coefficient of each mask over its known places; `smooth` is added above and below."""
+    probs = logits.sigmoid()
+    overlap = (probs * masks).sum(-1)
+    total = (probs * known).sum(-1) + masks.sum(-1)
     return 1 - (2 * overlap + smooth) / (total + smooth)
+
+
+def mask_focal_loss(
+    logits: Float[Tensor, "N P"],
+    masks: Float[Tensor, "N P"],
+    known: Float[Tensor, "N P"],
+    *,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+) -> Float[Tensor, "N"]:
+    """Focal loss (arXiv 1708.02002) of each mask, averaged over its known places; `alpha` weighs the inside."""
+    inside, outside = focal_terms(logits, alpha=alpha, gamma=gamma)
+    return (masks * inside + (known - masks) * outside).sum(-1) / known.sum(-1).clamp(min=1)
+
+
+def focal_terms(logits: Tensor, *, alpha: float, gamma: float) -> tuple[Tensor, Tensor]:
+    """What each logit costs where the mask is 1, and where it is 0."""
+    probs = logits.sigmoid()
+    inside = alpha * (1 - probs).pow(gamma) * F.softplus(-logits)
+    outside = (1 - alpha) * probs.pow(gamma) * F.softplus(logits)
+    return inside, outside
 
 
 def weighted_classes(num_classes: int, no_object_weight: float, class_weight: list[float] | None) -> Tensor:

@@ -1,7 +1,7 @@
 """Costs of pairing queries with segments, and the solver (arXiv 2112.01527, section 3.3; 2005.12872, 3.1).
 
-Masks are compared at points. `point_masks` are the segments' values at the points, already multiplied by
-`point_known` (see `core.targets.read_segments`), so a void point adds nothing to any cost.
+Masks are compared at P places of an image. `masks` are the segments' values there, already multiplied by `known`
+(see `core.targets.read_segments`), so a void place adds nothing to any cost.
 """
 
 import numpy as np
@@ -11,6 +11,8 @@ from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from mmseg_m2f.core.losses import focal_terms
+
 
 def class_cost(class_logits: Float[Tensor, "*B Q K1"], labels: Int[Tensor, "*B G"]) -> Float[Tensor, "*B Q G"]:
     """Minus the probability that a query gives to a segment's class; in [-1, 0]."""
@@ -19,33 +21,48 @@ def class_cost(class_logits: Float[Tensor, "*B Q K1"], labels: Int[Tensor, "*B G
 
 
 def mask_bce_cost(
-    point_logits: Float[Tensor, "*B Q P"],
-    point_masks: Float[Tensor, "*B G P"],
-    point_known: Float[Tensor, "*B P"],
+    logits: Float[Tensor, "*B Q P"],
+    masks: Float[Tensor, "*B G P"],
+    known: Float[Tensor, "*B P"],
 ) -> Float[Tensor, "*B Q G"]:
-    """Binary cross-entropy, averaged over the known points.
+    """Binary cross-entropy, averaged over the known places.
 
     Divided before the product, so that half-precision sums cannot overflow.
     """
-    total = point_known.sum(-1, keepdim=True).clamp(min=1)
+    total = known.sum(-1, keepdim=True).clamp(min=1)
     # m·softplus(-x) + (1-m)·softplus(x) = softplus(x) - m·x
-    negative = torch.einsum("...qp,...p->...q", F.softplus(point_logits), point_known / total)
-    return negative.unsqueeze(-1) - torch.einsum("...qp,...gp->...qg", point_logits, point_masks / total.unsqueeze(-1))
+    negative = torch.einsum("...qp,...p->...q", F.softplus(logits), known / total)
+    return negative.unsqueeze(-1) - torch.einsum("...qp,...gp->...qg", logits, masks / total.unsqueeze(-1))
 
 
 def mask_dice_cost(
-    point_logits: Float[Tensor, "*B Q P"],
-    point_masks: Float[Tensor, "*B G P"],
-    point_known: Float[Tensor, "*B P"],
+    logits: Float[Tensor, "*B Q P"],
+    masks: Float[Tensor, "*B G P"],
+    known: Float[Tensor, "*B P"],
     *,
     smooth: float = 1.0,
 ) -> Float[Tensor, "*B Q G"]:
-    """One minus the dice coefficient over the known points; `smooth` is added above and below."""
-    probs = point_logits.sigmoid()
-    overlap = torch.einsum("...qp,...gp->...qg", probs, point_masks)
-    covered = torch.einsum("...qp,...p->...q", probs, point_known)
-    total = covered.unsqueeze(-1) + point_masks.sum(-1).unsqueeze(-2)
+    """One minus the dice coefficient over the known places; `smooth` is added above and below."""
+    probs = logits.sigmoid()
+    overlap = torch.einsum("...qp,...gp->...qg", probs, masks)
+    covered = torch.einsum("...qp,...p->...q", probs, known)
+    total = covered.unsqueeze(-1) + masks.sum(-1).unsqueeze(-2)
     return 1 - (2 * overlap + smooth) / (total + smooth)
+
+
+def mask_focal_cost(
+    logits: Float[Tensor, "*B Q P"],
+    masks: Float[Tensor, "*B G P"],
+    known: Float[Tensor, "*B P"],
+    *,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+) -> Float[Tensor, "*B Q G"]:
+    """Focal loss (arXiv 1708.02002), averaged over the known places; `alpha` weighs the inside of a mask."""
+    total = known.sum(-1, keepdim=True).clamp(min=1)
+    inside, outside = focal_terms(logits, alpha=alpha, gamma=gamma)
+    everywhere = torch.einsum("...qp,...p->...q", outside, known / total).unsqueeze(-1)
+    return everywhere + torch.einsum("...qp,...gp->...qg", inside - outside, masks / total.unsqueeze(-1))
 
 
 def solve_assignment(costs: Float[np.ndarray, "Q G"]) -> tuple[np.ndarray, np.ndarray]:

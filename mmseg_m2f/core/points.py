@@ -1,31 +1,9 @@
 """Reading maps at points, and choosing the points (PointRend, arXiv 1912.08193, section 3.1)."""
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
-
-
-class PointSampling(NamedTuple):
-    """How many points a mask loss reads, and how they are chosen.
-
-    Of `num_points` points, the share `importance` are the most uncertain of `oversample * num_points`
-    uniform candidates; the others are uniform.
-    """
-
-    num_points: int = 12544
-    oversample: float = 3.0
-    importance: float = 0.75
-
-    @property
-    def num_candidates(self) -> int:
-        return int(self.num_points * self.oversample)
-
-    @property
-    def num_uncertain(self) -> int:
-        return int(self.num_points * self.importance)
 
 
 def sample_points(maps: Float[Tensor, "N C H W"], points: Float[Tensor, "N P 2"]) -> Float[Tensor, "N C P"]:

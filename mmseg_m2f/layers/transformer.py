@@ -103,6 +103,32 @@ class EncoderLayer(nn.Module):
         return self.norms[1](tokens + self.ffn(tokens))
 
 
+class DecoderLayer(nn.Module):
+    """DETR's decoder layer: self-attention, cross-attention to all keys, feed-forward network."""
+
+    def __init__(self, channels: int, *, num_heads: int, feedforward_channels: int, dropout: float) -> None:
+        super().__init__()
+        self.self_attn = Attention(channels, num_heads=num_heads, dropout=dropout)
+        self.cross_attn = Attention(channels, num_heads=num_heads, dropout=dropout)
+        self.ffn = FeedForward(channels, feedforward_channels, dropout=dropout)
+        self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(3))
+        self.dropout = nn.Dropout(dropout)
+        init_matrices(self)
+
+    def forward(
+        self,
+        queries: Float[Tensor, "B Q C"],
+        query_position: Float[Tensor, "Q C"],
+        key: Float[Tensor, "B N C"],
+        value: Float[Tensor, "B N C"],
+    ) -> Float[Tensor, "B Q C"]:
+        placed = queries + query_position
+        queries = self.norms[0](queries + self.dropout(self.self_attn(placed, placed, queries)))
+        attended = self.cross_attn(queries + query_position, key, value)
+        queries = self.norms[1](queries + self.dropout(attended))
+        return self.norms[2](queries + self.ffn(queries))
+
+
 class MaskedDecoderLayer(nn.Module):
     """Mask2Former's decoder layer: masked cross-attention, self-attention, feed-forward network.
 

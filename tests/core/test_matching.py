@@ -1,8 +1,8 @@
 import numpy as np
 import torch
 
-from mmseg_m2f.core.losses import mask_bce_loss, mask_dice_loss
-from mmseg_m2f.core.matching import class_cost, mask_bce_cost, mask_dice_cost, solve_assignment
+from mmseg_m2f.core.losses import mask_bce_loss, mask_dice_loss, mask_focal_loss
+from mmseg_m2f.core.matching import class_cost, mask_bce_cost, mask_dice_cost, mask_focal_cost, solve_assignment
 
 
 def test_class_cost__minus_probability_of_the_segments_class():
@@ -20,7 +20,8 @@ def random_points(num_queries: int, num_segments: int) -> tuple[torch.Tensor, to
 
 def test_mask_costs__equal_the_losses_of_each_pair():
     logits, masks, known = random_points(3, 2)
-    for cost, loss in ((mask_bce_cost, mask_bce_loss), (mask_dice_cost, mask_dice_loss)):
+    pairs = ((mask_bce_cost, mask_bce_loss), (mask_dice_cost, mask_dice_loss), (mask_focal_cost, mask_focal_loss))
+    for cost, loss in pairs:
         table = cost(logits, masks, known)
         for query in range(3):
             expected = loss(logits[0, query].expand(2, -1), masks[0], known.expand(2, -1))
@@ -31,7 +32,7 @@ def test_mask_costs__void_points_change_nothing():
     logits, masks, _ = random_points(3, 2)
     known = (torch.arange(40) < 30).float().unsqueeze(0)
     masks = masks * known
-    for cost in (mask_bce_cost, mask_dice_cost):
+    for cost in (mask_bce_cost, mask_dice_cost, mask_focal_cost):
         expected = cost(logits[..., :30], masks[..., :30], known[..., :30])
         torch.testing.assert_close(cost(logits, masks, known), expected)
         moved = logits.clone()

@@ -1,6 +1,6 @@
 import torch
 
-from mmseg_m2f.core.points import PointSampling, pick_uncertain, sample_points
+from mmseg_m2f.core.points import pick_uncertain, sample_points
 
 
 def test_sample_points__pixel_centres_give_pixels():
@@ -26,7 +26,3 @@ def test_pick_uncertain__avoids_unusable_points_while_others_are_left():
     usable = torch.tensor([[True, False, False, True]])
     kept = pick_uncertain(logits, torch.arange(8.0).view(1, 4, 2), 3, usable=usable)
     assert {0.0, 6.0} < set(kept[0, :, 0].tolist())
-
-
-def test_point_sampling__published_numbers():
-    assert (PointSampling().num_candidates, PointSampling().num_uncertain) == (37632, 9408)

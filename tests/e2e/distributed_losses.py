@@ -28,7 +28,7 @@ def fixed_points(*shape: int, **_: object) -> torch.Tensor:
 def build_model() -> torch.nn.Module:
     cfg = Config.fromfile("configs/_base_/models/mask2former_tiny.py").model
     cfg.decode_head.num_classes = 5
-    cfg.decode_head.criterion.points.num_points = 64
+    cfg.decode_head.criterion.sampling.num_points = 64
     cfg.backbone = dict(type="mmseg.ResNet", depth=18, base_channels=8, norm_cfg=dict(type="BN"), norm_eval=True)
     torch.manual_seed(0)
     return MODELS.build(cfg).train()

@@ -18,7 +18,7 @@ def model_config() -> ConfigDict:
     """`mask2former_tiny` with 5 classes, 64 points and an 8 channels wide ResNet-18."""
     cfg = Config.fromfile(CONFIGS / "_base_/models/mask2former_tiny.py").model
     cfg.decode_head.num_classes = NUM_CLASSES
-    cfg.decode_head.criterion.points.num_points = 64
+    cfg.decode_head.criterion.sampling.num_points = 64
     cfg.backbone = dict(type="mmseg.ResNet", depth=18, base_channels=8, norm_cfg=dict(type="BN"), norm_eval=True)
     return cfg
 

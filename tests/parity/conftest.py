@@ -16,7 +16,7 @@ NUM_CLASSES = 150
 
 def upstream_config(name: str) -> Config:
     """A config shipped inside the installed mmseg package."""
-    path = Path(mmseg.__file__).parent / ".mim" / "configs" / "mask2former" / name
+    path = Path(mmseg.__file__).parent / ".mim" / "configs" / name.split("_")[0] / name
     return Config.fromfile(path, import_custom_modules=False)
 
 
@@ -39,7 +39,7 @@ def build_ours(depth: int = 50, *, reference: str | None = "mmdet", **points: fl
     cfg = Config.fromfile(CONFIGS / "_base_/models/mask2former.py").model
     cfg.decode_head.num_classes = NUM_CLASSES
     cfg.decode_head.criterion.update(reference=reference)
-    cfg.decode_head.criterion.points.update(points)
+    cfg.decode_head.criterion.sampling.update(points)
     cfg.backbone = dict(type="mmseg.ResNet", depth=depth, norm_cfg=dict(type="BN", requires_grad=False), norm_eval=True)
     return MODELS.build(cfg)
 

@@ -18,7 +18,7 @@ model = dict(
             loss_cls=dict(type="mmseg_m2f.ClassLoss", loss_weight=2.0, no_object_weight=0.1),
             loss_mask=dict(type="mmseg_m2f.MaskBCELoss", loss_weight=5.0),
             loss_dice=dict(type="mmseg_m2f.MaskDiceLoss", loss_weight=5.0),
-            points=dict(num_points=12544, oversample=3.0, importance=0.75),
+            sampling=dict(type="mmseg_m2f.PointSampling", num_points=12544, oversample=3.0, importance=0.75),
         ),
     ),
 )

@@ -4,6 +4,6 @@ model = dict(
     decode_head=dict(
         pixel_decoder=dict(channels=64, num_layers=2, num_heads=4, feedforward_channels=128, norm_groups=8),
         query_decoder=dict(num_queries=20, channels=64, num_layers=3, num_heads=4, feedforward_channels=128),
-        criterion=dict(points=dict(num_points=1024)),
+        criterion=dict(sampling=dict(num_points=1024)),
     )
 )

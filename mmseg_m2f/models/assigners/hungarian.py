@@ -12,36 +12,31 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from mmseg_m2f.core.matching import solve_assignment
-from mmseg_m2f.core.points import sample_points
-from mmseg_m2f.core.targets import read_segments
 from mmseg_m2f.models.assigners.match_costs import MatchInputs
 from mmseg_m2f.registry import TASK_UTILS
-from mmseg_m2f.structures import BACKGROUND, VOID, Assignment, MaskPrediction, MaskTarget
+from mmseg_m2f.structures import Assignment, MaskPrediction, MaskSampling, MaskTarget
 
 
 @TASK_UTILS.register_module()
 class HungarianAssigner:
-    """The cheapest one-to-one pairing in every layer and image, found at random points.
+    """The cheapest one-to-one pairing in every layer and image, by the sum of the match costs.
 
     The costs of all layers and images travel to the host in one copy and the pairs return in one. An image
     with more segments than queries keeps the cheapest Q; the others go unmatched, which is said once.
 
     Args:
         match_costs: the costs to add up.
-        num_points: points per layer and image, drawn uniformly, shared by all queries and segments.
-        exclude_void: leave points on void out of the mask costs; otherwise they count as background.
+        sampling: where masks are compared; the criterion passes its own.
     """
 
     def __init__(
         self,
         match_costs: Sequence[ConfigDict | dict],
         *,
-        num_points: int = 12544,
-        exclude_void: bool = True,
+        sampling: MaskSampling,
     ) -> None:
         self.match_costs = [TASK_UTILS.build(cost) for cost in match_costs]
-        self.num_points = num_points
-        self.exclude_void = exclude_void
+        self.sampling = sampling
         self._warned = False
 
     @torch.no_grad()
@@ -57,8 +52,6 @@ class HungarianAssigner:
         with torch.autocast(device.type, enabled=False):
             labels = pad_sequence([target.labels for target in targets], batch_first=True)
             segment_maps = torch.stack([target.segment_map for target in targets])
-            if not self.exclude_void:
-                segment_maps = segment_maps.masked_fill(segment_maps == VOID, BACKGROUND)
             costs = torch.stack([self._layer_cost(p, labels, segment_maps) for p in predictions])
         return _solve(costs, targets)
 
@@ -68,17 +61,9 @@ class HungarianAssigner:
         labels: Int[Tensor, "B G"],
         segment_maps: Int[Tensor, "B H W"],
     ) -> Float[Tensor, "B Q G"]:
-        # One draw per image, in the order of the images: the random stream equals mmdet's.
-        like = prediction.mask_features.float()
-        points = torch.cat([torch.rand(1, self.num_points, 2, device=like.device) for _ in like]).to(like.dtype)
-        point_masks, point_known = read_segments(segment_maps, points, labels.shape[1])
-        mask_logits = torch.bmm(prediction.mask_embeddings.float(), like.flatten(2)).unflatten(-1, like.shape[-2:])
+        exact = MaskPrediction(*(part.float() for part in prediction))
         inputs = MatchInputs(
-            prediction.class_logits.float(),
-            sample_points(mask_logits, points),
-            labels,
-            point_masks,
-            point_known,
+            exact.class_logits, labels, *self.sampling.for_matching(exact, segment_maps, labels.shape[1])
         )
         return torch.stack([cost(inputs) for cost in self.match_costs]).sum(0)
 

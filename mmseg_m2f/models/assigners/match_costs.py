@@ -12,14 +12,14 @@ from mmseg_m2f.registry import TASK_UTILS
 class MatchInputs(NamedTuple):
     """What a match cost may look at: the queries of one layer and the segments, padded to the same G.
 
-    Masks are given at the points shared by the queries and segments of an image, see `core.matching`.
+    Masks are given at places shared by the queries and segments of an image, see `structures.MaskReadings`.
     """
 
     class_logits: Float[Tensor, "B Q K1"]
-    point_logits: Float[Tensor, "B Q P"]
     labels: Int[Tensor, "B G"]
-    point_masks: Float[Tensor, "B G P"]
-    point_known: Float[Tensor, "B P"]
+    mask_logits: Float[Tensor, "B Q P"]
+    masks: Float[Tensor, "B G P"]
+    known: Float[Tensor, "B P"]
 
 
 @TASK_UTILS.register_module()
@@ -41,7 +41,7 @@ class MaskBCECost:
         self.weight = weight
 
     def __call__(self, inputs: MatchInputs) -> Float[Tensor, "B Q G"]:
-        cost = matching.mask_bce_cost(inputs.point_logits, inputs.point_masks, inputs.point_known)
+        cost = matching.mask_bce_cost(inputs.mask_logits, inputs.masks, inputs.known)
         return self.weight * cost
 
 
@@ -53,5 +53,19 @@ class MaskDiceCost:
         self.weight, self.smooth = weight, smooth
 
     def __call__(self, inputs: MatchInputs) -> Float[Tensor, "B Q G"]:
-        cost = matching.mask_dice_cost(inputs.point_logits, inputs.point_masks, inputs.point_known, smooth=self.smooth)
+        cost = matching.mask_dice_cost(inputs.mask_logits, inputs.masks, inputs.known, smooth=self.smooth)
+        return self.weight * cost
+
+
+@TASK_UTILS.register_module()
+class MaskFocalCost:
+    """Focal loss between mask logits and masks."""
+
+    def __init__(self, weight: float = 20.0, alpha: float = 0.25, gamma: float = 2.0) -> None:
+        self.weight, self.alpha, self.gamma = weight, alpha, gamma
+
+    def __call__(self, inputs: MatchInputs) -> Float[Tensor, "B Q G"]:
+        cost = matching.mask_focal_cost(
+            inputs.mask_logits, inputs.masks, inputs.known, alpha=self.alpha, gamma=self.gamma
+        )
         return self.weight * cost

@@ -44,11 +44,7 @@ class MaskHead(nn.Module):
         self.pixel_decoder = MODELS.build(pixel_decoder, default_args=dict(feature_spec=feature_spec))
         self.query_decoder = MODELS.build(
             query_decoder,
-            default_args=dict(
-                num_classes=num_classes,
-                level_channels=self.pixel_decoder.level_channels,
-                mask_channels=self.pixel_decoder.mask_channels,
-            ),
+            default_args=dict(num_classes=num_classes, pixel_spec=self.pixel_decoder.spec),
         )
         self.criterion = None if criterion is None else MODELS.build(criterion)
         self.register_load_state_dict_pre_hook(adopt_head_keys)

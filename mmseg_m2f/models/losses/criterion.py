@@ -8,6 +8,7 @@ Deviations from the official release and mmdet, both undone by `reference="mmdet
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -16,8 +17,6 @@ from mmengine.config import ConfigDict
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from mmseg_m2f.core.points import PointSampling, pick_uncertain, sample_points
-from mmseg_m2f.core.targets import is_known, read_paired_segments
 from mmseg_m2f.registry import MODELS, TASK_UTILS
 from mmseg_m2f.structures import BACKGROUND, VOID, Assignment, MaskPrediction, MaskTarget
 
@@ -29,7 +28,7 @@ class MaskCriterion(nn.Module):
     Args:
         assigner: decides which query answers for which segment.
         loss_cls, loss_mask, loss_dice: the losses; each knows its weight.
-        points: how the points of the mask losses are chosen.
+        sampling: where masks are compared, in matching and in the losses.
         reference: "mmdet" restores its numbers, including the order of random draws, for comparisons.
     """
 
@@ -40,17 +39,15 @@ class MaskCriterion(nn.Module):
         loss_cls: ConfigDict | dict,
         loss_mask: ConfigDict | dict,
         loss_dice: ConfigDict | dict,
-        points: PointSampling | ConfigDict | dict | None = None,
+        sampling: ConfigDict | dict,
         reference: str | None = None,
     ) -> None:
         super().__init__()
         if reference not in (None, "mmdet"):
             raise ValueError(f"MaskCriterion: reference must be None or 'mmdet', got {reference!r}.")
-        self.points = points if isinstance(points, PointSampling) else PointSampling(**(points or {}))
+        self.sampling = TASK_UTILS.build(sampling)
         self.reference = reference
-        self.assigner = TASK_UTILS.build(
-            dict(num_points=self.points.num_points, exclude_void=reference is None) | dict(assigner)
-        )
+        self.assigner = TASK_UTILS.build(assigner, default_args=dict(sampling=self.sampling))
         self.loss_cls = MODELS.build(loss_cls)
         self.loss_mask = MODELS.build(loss_mask)
         self.loss_dice = MODELS.build(loss_dice)
@@ -61,6 +58,8 @@ class MaskCriterion(nn.Module):
         `surplus_segments` counts the segments that found no query because there are too few; it is logged,
         not trained on.
         """
+        if self.reference:
+            targets = [_without_void(target) for target in targets]
         # mmdet matches and samples layer by layer; only then are its random numbers met again.
         batches = [[p] for p in predictions] if self.reference else [list(predictions)]
         per_layer = [layer for batch in batches for layer in self._losses(batch, targets)]
@@ -80,8 +79,6 @@ class MaskCriterion(nn.Module):
         pairs = self.assigner(predictions, targets)
         num_masks = self._num_masks(predictions[0], targets)
         segment_maps = torch.stack([target.segment_map for target in targets])
-        if self.reference:
-            segment_maps = segment_maps.masked_fill(segment_maps == VOID, BACKGROUND)
         class_losses = self._class_losses(predictions, targets, pairs)
         sizes = [sum(layer) for layer in pairs.counts]
         layers = []
@@ -94,7 +91,8 @@ class MaskCriterion(nn.Module):
             )
         ):
             logits = _paired_logits(predictions[layer], queries, pairs.counts[layer])
-            readings = self._read_points(logits, segment_maps, images, segments)
+            with torch.autocast(logits.device.type, enabled=False):
+                readings = self.sampling.for_loss(logits, segment_maps, images, segments)
             layers.append(
                 dict(
                     loss_cls=class_losses[layer],
@@ -113,28 +111,6 @@ class MaskCriterion(nn.Module):
         classes[pairs.layers, pairs.images, pairs.queries] = labels[pairs.images, pairs.segments]
         return self.loss_cls(logits.flatten(1, 2), classes.flatten(1))
 
-    def _read_points(
-        self,
-        logits: Float[Tensor, "N H W"],
-        segment_maps: Int[Tensor, "B H1 W1"],
-        images: Int[Tensor, "N"],
-        segments: Int[Tensor, "N"],
-    ) -> tuple[Float[Tensor, "N P"], Float[Tensor, "N P"], Float[Tensor, "N P"]]:
-        """Logits, masks and knowledge at the uncertain and random points of each pair."""
-        num_pairs, plan = len(logits), self.points
-        maps = logits.unsqueeze(1)
-        with torch.no_grad():
-            candidates = torch.rand(num_pairs, plan.num_candidates, 2, device=logits.device).to(logits.dtype)
-            candidate_logits = sample_points(maps, candidates).squeeze(1)
-            usable = None
-            if not self.reference:
-                usable = is_known(segment_maps, candidates, images)
-            uncertain = pick_uncertain(candidate_logits, candidates, plan.num_uncertain, usable=usable)
-            uniform = torch.rand(num_pairs, plan.num_points - plan.num_uncertain, 2, device=logits.device)
-            points = torch.cat([uncertain, uniform.to(logits.dtype)], 1)
-            masks, known = read_paired_segments(segment_maps, points, images, segments)
-        return sample_points(maps, points).squeeze(1), masks, known
-
     def _num_masks(self, like: MaskPrediction, targets: Sequence[MaskTarget]) -> Float[Tensor, ""]:
         """Masks per rank that the mask losses are divided by, at least 1."""
         num_queries = like.class_logits.shape[1]
@@ -145,6 +121,10 @@ class MaskCriterion(nn.Module):
         total = like.class_logits.new_tensor(float(count), dtype=torch.float32)
         dist.all_reduce(total, "mean")
         return total.clamp(min=1)
+
+
+def _without_void(target: MaskTarget) -> MaskTarget:
+    return replace(target, segment_map=target.segment_map.masked_fill(target.segment_map == VOID, BACKGROUND))
 
 
 def _paired_logits(prediction: MaskPrediction, queries: Int[Tensor, "N"], counts: list[int]) -> Float[Tensor, "N H W"]:

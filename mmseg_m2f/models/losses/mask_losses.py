@@ -46,7 +46,7 @@ class ClassLoss(nn.Module):
 
 @MODELS.register_module()
 class MaskBCELoss(nn.Module):
-    """Binary cross-entropy of mask logits at points, summed over masks and divided by the normaliser."""
+    """Binary cross-entropy of mask logits, summed over masks and divided by the normaliser."""
 
     def __init__(self, loss_weight: float = 5.0) -> None:
         super().__init__()
@@ -54,17 +54,17 @@ class MaskBCELoss(nn.Module):
 
     def forward(
         self,
-        point_logits: Float[Tensor, "N P"],
-        point_masks: Float[Tensor, "N P"],
-        point_known: Float[Tensor, "N P"],
+        logits: Float[Tensor, "N P"],
+        masks: Float[Tensor, "N P"],
+        known: Float[Tensor, "N P"],
         num_masks: float | Tensor,
     ) -> Float[Tensor, ""]:
-        return self.loss_weight * losses.mask_bce_loss(point_logits, point_masks, point_known).sum() / num_masks
+        return self.loss_weight * losses.mask_bce_loss(logits, masks, known).sum() / num_masks
 
 
 @MODELS.register_module()
 class MaskDiceLoss(nn.Module):
-    """Dice loss of mask logits at points, summed over masks and divided by the normaliser."""
+    """Dice loss of mask logits, summed over masks and divided by the normaliser."""
 
     def __init__(self, loss_weight: float = 5.0, smooth: float = 1.0) -> None:
         super().__init__()
@@ -72,10 +72,29 @@ class MaskDiceLoss(nn.Module):
 
     def forward(
         self,
-        point_logits: Float[Tensor, "N P"],
-        point_masks: Float[Tensor, "N P"],
-        point_known: Float[Tensor, "N P"],
+        logits: Float[Tensor, "N P"],
+        masks: Float[Tensor, "N P"],
+        known: Float[Tensor, "N P"],
         num_masks: float | Tensor,
     ) -> Float[Tensor, ""]:
-        dice = losses.mask_dice_loss(point_logits, point_masks, point_known, smooth=self.smooth)
+        dice = losses.mask_dice_loss(logits, masks, known, smooth=self.smooth)
         return self.loss_weight * dice.sum() / num_masks
+
+
+@MODELS.register_module()
+class MaskFocalLoss(nn.Module):
+    """Focal loss of mask logits, summed over masks and divided by the normaliser."""
+
+    def __init__(self, loss_weight: float = 20.0, alpha: float = 0.25, gamma: float = 2.0) -> None:
+        super().__init__()
+        self.loss_weight, self.alpha, self.gamma = loss_weight, alpha, gamma
+
+    def forward(
+        self,
+        logits: Float[Tensor, "N P"],
+        masks: Float[Tensor, "N P"],
+        known: Float[Tensor, "N P"],
+        num_masks: float | Tensor,
+    ) -> Float[Tensor, ""]:
+        focal = losses.mask_focal_loss(logits, masks, known, alpha=self.alpha, gamma=self.gamma)
+        return self.loss_weight * focal.sum() / num_masks

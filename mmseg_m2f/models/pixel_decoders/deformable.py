@@ -16,7 +16,7 @@ from mmseg_m2f.core.postprocess import resize_maps
 from mmseg_m2f.layers.position_encoding import sine_position_encoding
 from mmseg_m2f.layers.transformer import DeformableEncoderLayer, flatten_maps
 from mmseg_m2f.registry import MODELS
-from mmseg_m2f.structures import FeatureSpec, PixelFeatures
+from mmseg_m2f.structures import FeatureSpec, PixelFeatures, PixelSpec
 
 
 class LevelVectors(nn.Module):
@@ -101,8 +101,7 @@ class DeformablePixelDecoder(nn.Module):
                 "Return more maps (the backbone's out_indices) or lower num_levels."
             )
         self.num_levels = num_levels
-        self.mask_channels = channels
-        self.level_channels = (channels,) * num_levels
+        self.spec = PixelSpec(channels, (channels,) * num_levels, memory=channels)
         norm = dict(type="GN", num_groups=norm_groups)
         coarse_to_fine = feature_spec.channels[::-1]
         self.input_convs = nn.ModuleList(
@@ -151,7 +150,7 @@ class DeformablePixelDecoder(nn.Module):
         for lateral, output, x in zip(self.lateral_convs, self.output_convs, finer, strict=True):
             detail = lateral(x)
             finest = output(detail + resize_maps(finest, detail.shape[-2:]))
-        return PixelFeatures(self.mask_feature(finest), tuple(levels))
+        return PixelFeatures(self.mask_feature(finest), tuple(levels), memory=levels[0])
 
 
 def _cell_centres(size: tuple[int, int], like: Tensor) -> Float[Tensor, "N 2"]:

@@ -12,12 +12,12 @@ from mmengine.model import caffe2_xavier_init
 from torch import Tensor, nn
 
 from mmseg_m2f.registry import MODELS
-from mmseg_m2f.structures import FeatureSpec, PixelFeatures
+from mmseg_m2f.structures import FeatureSpec, PixelFeatures, PixelSpec
 
 
 @MODELS.register_module()
 class FPNPixelDecoder(nn.Module):
-    """A top-down path over all maps, always `channels` wide.
+    """A top-down path over all maps, always `channels` wide; its memory is the coarsest map as it came.
 
     Args:
         feature_spec: channels and strides of the backbone's maps; the head passes it.
@@ -32,8 +32,7 @@ class FPNPixelDecoder(nn.Module):
         super().__init__()
         *finer, coarsest = feature_spec.channels
         self.num_levels = num_levels
-        self.mask_channels = channels
-        self.level_channels = (channels,) * num_levels
+        self.spec = PixelSpec(channels, (channels,) * num_levels, memory=coarsest)
         self.lateral_convs, self.output_convs = top_down_convs(finer, channels, norm_groups)
         self.last_feat_conv = output_conv(coarsest, channels, norm_groups)
         self.mask_feature = nn.Conv2d(channels, channels, 3, padding=1)
@@ -43,7 +42,7 @@ class FPNPixelDecoder(nn.Module):
         """Decode maps given fine to coarse."""
         *finer, coarsest = features
         maps = top_down(self.lateral_convs, self.output_convs, self.last_feat_conv(coarsest), finer)
-        return PixelFeatures(self.mask_feature(maps[-1]), tuple(maps[: self.num_levels]))
+        return PixelFeatures(self.mask_feature(maps[-1]), tuple(maps[: self.num_levels]), memory=coarsest)
 
 
 def output_conv(in_channels: int, channels: int, norm_groups: int) -> ConvModule:

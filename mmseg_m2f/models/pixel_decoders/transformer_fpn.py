@@ -14,7 +14,7 @@ from mmseg_m2f.layers.position_encoding import sine_position_encoding
 from mmseg_m2f.layers.transformer import EncoderLayer, flatten_maps
 from mmseg_m2f.models.pixel_decoders.fpn import output_conv, top_down, top_down_convs
 from mmseg_m2f.registry import MODELS
-from mmseg_m2f.structures import FeatureSpec, PixelFeatures
+from mmseg_m2f.structures import FeatureSpec, PixelFeatures, PixelSpec
 
 
 class Encoder(nn.Module):
@@ -39,6 +39,8 @@ class Encoder(nn.Module):
 class TransformerFPNPixelDecoder(nn.Module):
     """An encoder over the coarsest map, then the top-down path of `FPNPixelDecoder`.
 
+    Its memory is the encoder's output.
+
     Args:
         feature_spec: channels and strides of the backbone's maps; the head passes it.
         channels: width of everything inside and of the mask features.
@@ -62,8 +64,7 @@ class TransformerFPNPixelDecoder(nn.Module):
         super().__init__()
         *finer, coarsest = feature_spec.channels
         self.num_levels = num_levels
-        self.mask_channels = channels
-        self.level_channels = (channels,) * num_levels
+        self.spec = PixelSpec(channels, (channels,) * num_levels, memory=channels)
         self.encoder_in_proj = nn.Conv2d(coarsest, channels, 1)
         self.encoder = Encoder(
             channels,
@@ -86,4 +87,4 @@ class TransformerFPNPixelDecoder(nn.Module):
         position = sine_position_encoding(size, x.shape[1], x).flatten(1).T
         memory = self.encoder(flatten_maps([x]), position).transpose(1, 2).unflatten(-1, size)
         maps = top_down(self.lateral_convs, self.output_convs, self.encoder_out_proj(memory), finer)
-        return PixelFeatures(self.mask_feature(maps[-1]), tuple(maps[: self.num_levels]))
+        return PixelFeatures(self.mask_feature(maps[-1]), tuple(maps[: self.num_levels]), memory=memory)

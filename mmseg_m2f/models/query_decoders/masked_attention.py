@@ -15,21 +15,9 @@ from torch import Tensor, nn
 from mmseg_m2f.core.postprocess import resize_maps
 from mmseg_m2f.layers.position_encoding import sine_position_encoding
 from mmseg_m2f.layers.transformer import MaskedDecoderLayer, attend_inside, flatten_maps
+from mmseg_m2f.models.query_decoders.mask_mlp import MaskMLP
 from mmseg_m2f.registry import MODELS
-from mmseg_m2f.structures import MaskPrediction, PixelFeatures
-
-
-class MaskMLP(nn.Sequential):
-    """Mask embeddings of queries: three linear layers with ReLU between."""
-
-    def __init__(self, channels: int, mask_channels: int) -> None:
-        super().__init__(
-            nn.Linear(channels, channels),
-            nn.ReLU(inplace=True),
-            nn.Linear(channels, channels),
-            nn.ReLU(inplace=True),
-            nn.Linear(channels, mask_channels),
-        )
+from mmseg_m2f.structures import MaskPrediction, PixelFeatures, PixelSpec
 
 
 class DecoderLayers(nn.Module):
@@ -52,8 +40,7 @@ class MaskedAttentionDecoder(nn.Module):
 
     Args:
         num_classes: K; one more class output stands for "no object".
-        level_channels: channels of the levels, coarse to fine; the head passes it.
-        mask_channels: channels of the mask features; the head passes it.
+        pixel_spec: channels of the pixel decoder's maps; the head passes it.
         num_queries: Q, the most segments an image can have.
         channels: width of the queries.
         num_layers: decoder layers; layer i looks at level i modulo the number of levels.
@@ -62,8 +49,7 @@ class MaskedAttentionDecoder(nn.Module):
     def __init__(
         self,
         num_classes: int,
-        level_channels: Sequence[int],
-        mask_channels: int,
+        pixel_spec: PixelSpec,
         *,
         num_queries: int = 100,
         channels: int = 256,
@@ -74,9 +60,9 @@ class MaskedAttentionDecoder(nn.Module):
         super().__init__()
         self.query_feat = nn.Embedding(num_queries, channels)
         self.query_embed = nn.Embedding(num_queries, channels)
-        self.level_embed = nn.Embedding(len(level_channels), channels)
+        self.level_embed = nn.Embedding(len(pixel_spec.levels), channels)
         self.decoder_input_projs = nn.ModuleList(
-            nn.Identity() if c == channels else nn.Conv2d(c, channels, 1) for c in level_channels
+            nn.Identity() if c == channels else nn.Conv2d(c, channels, 1) for c in pixel_spec.levels
         )
         for projection in self.decoder_input_projs:
             if isinstance(projection, nn.Conv2d):
@@ -85,7 +71,7 @@ class MaskedAttentionDecoder(nn.Module):
             channels, num_layers=num_layers, num_heads=num_heads, feedforward_channels=feedforward_channels
         )
         self.cls_embed = nn.Linear(channels, num_classes + 1)
-        self.mask_embed = MaskMLP(channels, mask_channels)
+        self.mask_embed = MaskMLP(channels, pixel_spec.mask_features)
 
     def forward(self, features: PixelFeatures, *, last_only: bool = False) -> list[MaskPrediction]:
         """Predictions before the first layer and after every layer, or the last one only."""

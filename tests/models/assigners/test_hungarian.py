@@ -3,6 +3,7 @@ import torch
 from mmengine.registry import TASK_UTILS
 
 from mmseg_m2f.models.assigners import hungarian
+from mmseg_m2f.models.losses.sampling import PointSampling
 from mmseg_m2f.structures import BACKGROUND, VOID, MaskPrediction, MaskTarget
 
 COSTS = [
@@ -12,8 +13,10 @@ COSTS = [
 ]
 
 
-def build_assigner(**options: object):
-    return TASK_UTILS.build(dict(type="mmseg_m2f.HungarianAssigner", match_costs=COSTS, num_points=256) | options)
+def build_assigner():
+    return TASK_UTILS.build(
+        dict(type="mmseg_m2f.HungarianAssigner", match_costs=COSTS, sampling=PointSampling(num_points=256))
+    )
 
 
 def quadrants() -> MaskTarget:
@@ -67,7 +70,8 @@ def test_hungarian__void_does_not_decide():
     masks = torch.stack([(top - 0.5) * 4 - 1, torch.full((16, 16), 5.0)])
     prediction = MaskPrediction(torch.zeros(1, 2, 5), torch.eye(2).unsqueeze(0), masks.unsqueeze(0))
     assert build_assigner()([prediction], [target]).queries.tolist() == [1]
-    assert build_assigner(exclude_void=False)([prediction], [target]).queries.tolist() == [0]
+    as_background = MaskTarget(target.labels, segment_map.where(segment_map == 0, BACKGROUND))
+    assert build_assigner()([prediction], [as_background]).queries.tolist() == [0]
 
 
 def test_hungarian__surplus_segments_are_said_once(monkeypatch):

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.registry import MODELS
 
 from mmseg_m2f.structures import BACKGROUND, VOID, MaskPrediction, MaskTarget
@@ -9,7 +9,7 @@ from tests.models.conftest import CONFIGS
 
 def build_criterion(**options: object) -> torch.nn.Module:
     cfg = Config.fromfile(CONFIGS / "_base_/models/mask2former.py").model.decode_head.criterion
-    cfg.points = dict(num_points=128)
+    cfg.sampling.num_points = 128
     cfg.update(options)
     return MODELS.build(cfg)
 
@@ -128,8 +128,3 @@ def test_criterion__autocast_changes_little():
         half = criterion(predictions, targets)
     for name, value in exact.items():
         torch.testing.assert_close(half[name], value, rtol=1e-5, atol=1e-5)
-
-
-def test_criterion__points_config_is_checked():
-    with pytest.raises(TypeError, match="oversampel"):
-        build_criterion(points=ConfigDict(oversampel=2))

@@ -2,19 +2,19 @@ import pytest
 import torch
 
 from mmseg_m2f.models.query_decoders import MaskedAttentionDecoder
-from mmseg_m2f.structures import PixelFeatures
+from mmseg_m2f.structures import PixelFeatures, PixelSpec
 
 SIZES = [(2, 3), (4, 6), (8, 12)]
 
 
 def pixel_features(channels: int = 16, batch: int = 2) -> PixelFeatures:
     levels = tuple(torch.randn(batch, channels, *size) for size in SIZES)
-    return PixelFeatures(torch.randn(batch, 16, 16, 24), levels)
+    return PixelFeatures(torch.randn(batch, 16, 16, 24), levels, levels[0])
 
 
 def small_decoder(channels: int = 16, **options: int) -> MaskedAttentionDecoder:
     sizes = dict(num_queries=7, channels=16, num_layers=4, num_heads=4, feedforward_channels=32) | options
-    return MaskedAttentionDecoder(3, (channels,) * 3, 16, **sizes).eval()
+    return MaskedAttentionDecoder(3, PixelSpec(16, (channels,) * 3, channels), **sizes).eval()
 
 
 def test_masked_attention__one_prediction_more_than_layers():
@@ -33,7 +33,7 @@ def test_masked_attention__last_only_is_the_last():
 
 
 def test_masked_attention__published_size():
-    decoder = MaskedAttentionDecoder(133, (256,) * 3, 256)
+    decoder = MaskedAttentionDecoder(133, PixelSpec(256, (256,) * 3, 256))
     assert sum(p.numel() for p in decoder.parameters()) == 14_493_062
 
 

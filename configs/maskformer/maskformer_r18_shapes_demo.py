@@ -1,0 +1,13 @@
+# MaskFormer on generated shapes from random weights, a few minutes on two CPU cores.
+_base_ = [
+    "../_base_/models/maskformer_tiny.py",
+    "../_base_/backbones/r18_from_scratch.py",
+    "../_base_/datasets/shapes.py",
+    "../_base_/schedules/adamw_scratch_800.py",
+    "../_base_/runtime.py",
+]
+model = dict(
+    data_preprocessor=_base_.data_preprocessor,
+    backbone=_base_.backbone,
+    decode_head=dict(num_classes=_base_.num_classes),
+)

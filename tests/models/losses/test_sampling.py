@@ -1,0 +1,61 @@
+import pytest
+import torch
+
+from mmseg_m2f.models.losses import FullMaskSampling, PointSampling
+from mmseg_m2f.structures import BACKGROUND, VOID, MaskPrediction
+
+
+def quarters(size: int = 16) -> torch.Tensor:
+    """Segment 0, segment 1, background and void, one per quarter."""
+    ids = torch.tensor([[0, 1], [BACKGROUND, VOID]])
+    return ids.repeat_interleave(size // 2, 0).repeat_interleave(size // 2, 1).unsqueeze(0)
+
+
+def prediction_of(logits: torch.Tensor) -> MaskPrediction:
+    """A prediction whose mask logits are the given maps Q H W."""
+    return MaskPrediction(torch.zeros(1, len(logits), 3), torch.eye(len(logits)).unsqueeze(0), logits.unsqueeze(0))
+
+
+def test_point_sampling__published_numbers():
+    sampling = PointSampling()
+    assert (sampling.num_points, sampling.num_candidates, sampling.num_uncertain) == (12544, 37632, 9408)
+
+
+def test_point_sampling__matching_shares_the_points_of_an_image():
+    logits = torch.stack([(quarters()[0] == segment).float() for segment in (0, 1)])
+    readings = PointSampling(500).for_matching(prediction_of(logits), quarters(), 2)
+    torch.testing.assert_close(readings.logits, readings.masks, rtol=0, atol=1e-5)
+    assert readings.known.mean().item() == pytest.approx(0.75, abs=0.06)
+
+
+def test_point_sampling__losses_read_mostly_uncertain_known_points():
+    row = torch.linspace(-8, 8, 16).expand(1, 16, -1)  # zero in the middle column
+    readings = PointSampling(400).for_loss(row, quarters(), torch.tensor([0]), torch.tensor([0]))
+    assert readings.logits.shape == (1, 400)
+    assert (readings.logits.abs() < 2.5).float().mean() > 0.75
+    assert readings.known[:, :300].min() > 0.2  # void was avoided where it could be
+
+
+def test_full_masks__matching_reduces_to_the_nearest_pixel():
+    readings = FullMaskSampling().for_matching(prediction_of(torch.randn(3, 4, 4)), quarters(), 2)
+    assert readings.logits.shape == (1, 3, 16)
+    assert readings.masks[0, 0].view(4, 4).tolist() == [[1, 1, 0, 0]] * 2 + [[0] * 4] * 2
+    assert readings.masks[0, 1].view(4, 4).tolist() == [[0, 0, 1, 1]] * 2 + [[0] * 4] * 2
+    assert readings.known[0].view(4, 4).tolist() == [[1] * 4] * 2 + [[1, 1, 0, 0]] * 2
+
+
+def test_full_masks__losses_see_every_pixel_of_the_canvas():
+    logits = torch.randn(2, 4, 4)
+    readings = FullMaskSampling().for_loss(logits, quarters(), torch.tensor([0, 0]), torch.tensor([1, 0]))
+    assert readings.masks.view(2, 16, 16)[0, :8, 8:].all()
+    assert readings.masks.sum().item() == 128
+    assert readings.known.sum().item() == 2 * 192
+    enlarged = torch.nn.functional.interpolate(logits.unsqueeze(1), (16, 16), mode="bilinear", align_corners=False)
+    assert torch.equal(readings.logits, enlarged.flatten(1))
+
+
+@pytest.mark.parametrize("sampling", [PointSampling(64), FullMaskSampling()])
+def test_sampling__no_pair_and_no_segment(sampling):
+    none = torch.zeros(0, dtype=torch.long)
+    assert len(sampling.for_loss(torch.zeros(0, 4, 4), quarters(), none, none).logits) == 0
+    assert sampling.for_matching(prediction_of(torch.randn(3, 4, 4)), quarters(), 0).masks.shape[:2] == (1, 0)
