@@ -59,6 +59,11 @@ def install() -> None:
         setattr(pkgutil, "find_loader", _find_loader)  # noqa: B010  (mypy knows no such name on 3.14)
 
 
+def is_installed(package: str) -> bool:
+    """Whether a top-level package can be imported; it is not imported to find out."""
+    return importlib.util.find_spec(package) is not None
+
+
 def allow_safe_checkpoint_globals() -> None:
     """Let `torch.load` read mmengine's checkpoints without unpickling arbitrary code.
 
@@ -179,7 +184,7 @@ def _missing_operator_message(name: str) -> str:
 
 
 def _warn_about_missing_packages() -> None:
-    missing = [package for package in _NEEDED if importlib.util.find_spec(package) is None]
+    missing = [package for package in _NEEDED if not is_installed(package)]
     if not missing:
         return
     original = [name for names in _ORIGINAL_DISTRIBUTIONS.values() for name in names]

@@ -3,12 +3,14 @@
 Works on the fields that mmseg's and mmdet's samples share, and imports neither library.
 """
 
-from jaxtyping import Float, Int
-from mmengine.structures import BaseDataElement, PixelData
+import torch
+from jaxtyping import Bool, Float, Int
+from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from torch import Tensor
 
-from mmseg_m2f.core.targets import segments_of_label_map
-from mmseg_m2f.structures import MaskTarget
+from mmseg_m2f.core.postprocess import Instances, tight_boxes
+from mmseg_m2f.core.targets import segments_of_label_map, segments_of_masks
+from mmseg_m2f.structures import VOID, MaskTarget
 
 
 def read_target(sample: BaseDataElement, num_classes: int, *, ignore_index: int = 255) -> MaskTarget:
@@ -30,6 +32,46 @@ def read_target(sample: BaseDataElement, num_classes: int, *, ignore_index: int 
     return MaskTarget(labels, segment_map, sample_name(sample))
 
 
+def read_segments_target(sample: BaseDataElement, is_thing: Bool[Tensor, "K"]) -> MaskTarget:
+    """The things of `gt_instances` and, if the sample has a `gt_sem_seg`, the stuff in it (mmdet's layout).
+
+    With `gt_sem_seg`, what no segment covers is void: the ignore label, crowds, padding. Without it, the outside of
+    all objects is background, but crowds (`ignored_instances`) and padding (beyond `img_shape`) are void. Objects that
+    a crop emptied are dropped.
+
+    Raises:
+        ValueError: a label is not a class; names the image and the label.
+    """
+    instances = sample.gt_instances
+    device = instances.labels.device
+    labels, masks = instances.labels, _dense_masks(instances, device)
+    visible = masks.flatten(1).any(1)
+    labels, masks = labels[visible], masks[visible]
+    wrong = [label for label in labels.unique().tolist() if not 0 <= label < len(is_thing)]
+    if wrong:
+        raise ValueError(
+            f"{sample_name(sample)}: expected object labels 0…{len(is_thing) - 1}, got {wrong}. Fix the annotation or "
+            "set decode_head.num_classes."
+        )
+    if "gt_sem_seg" in sample:
+        semantic = sample.gt_sem_seg.sem_seg.squeeze(0).long()
+        present = semantic.unique()
+        present = present[present < len(is_thing)]
+        stuff = present[~is_thing.to(device)[present]]
+        labels, masks = torch.cat([labels, stuff]), torch.cat([masks, semantic == stuff[:, None, None]])
+        void = ~masks.any(0)
+    else:
+        height, width = sample.metainfo.get("img_shape", masks.shape[1:])[:2]
+        void = torch.ones(masks.shape[1:], dtype=torch.bool, device=device)
+        void[:height, :width] = False
+        if "ignored_instances" in sample:
+            void |= _dense_masks(sample.ignored_instances, device).any(0)
+        void &= ~masks.any(0)
+    segment_map = segments_of_masks(masks)
+    segment_map[0, void] = VOID
+    return MaskTarget(labels, segment_map, sample_name(sample))
+
+
 def sample_name(sample: BaseDataElement) -> str:
     """What to call a sample in a message: its image's path, if it has one."""
     return str(sample.metainfo.get("img_path", "an unnamed image"))
@@ -42,3 +84,23 @@ def write_semantic(
     sample.set_data({"pred_sem_seg": PixelData(data=labels.unsqueeze(0))})
     if scores is not None:
         sample.set_data({"seg_logits": PixelData(data=scores)})
+
+
+def write_instances(sample: BaseDataElement, found: Instances) -> None:
+    """Put detected objects with their tight boxes into mmdet's `pred_instances`."""
+    sample.pred_instances = InstanceData(
+        bboxes=tight_boxes(found.masks), labels=found.labels, scores=found.scores, masks=found.masks
+    )
+
+
+def write_panoptic(sample: BaseDataElement, panoptic: Int[Tensor, "H W"]) -> None:
+    """Put a panoptic map (class + 1000 · instance number) into mmdet's `pred_panoptic_seg`."""
+    sample.pred_panoptic_seg = PixelData(sem_seg=panoptic.unsqueeze(0))
+
+
+def _dense_masks(instances: BaseDataElement, device: torch.device) -> Bool[Tensor, "G H W"]:
+    """The masks as a tensor, from a tensor or mmdet's mask structures."""
+    masks = instances.masks
+    if isinstance(masks, Tensor):
+        return masks.to(device).bool()
+    return masks.to_tensor(dtype=torch.bool, device=device)

@@ -2,7 +2,8 @@
 
 `B` images, `Q` queries, `K` classes, `K1` the same plus "no object" last, `G` segments of one image,
 `C` channels, `H W` height and width, `N` tokens or matched pairs, `L` levels or supervised layers,
-`P` sampled points, `M` attention heads. Coordinates are `xy` in [0, 1] unless the name says `_px`.
+`P` sampled points, `M` attention heads, `S` sheets of a segment map. Coordinates are `xy` in [0, 1] unless the name
+says `_px`.
 """
 
 from collections.abc import Sequence
@@ -67,7 +68,10 @@ class MaskPrediction(NamedTuple):
 
 @dataclass(frozen=True)
 class MaskTarget:
-    """The segments of one image: a class per segment and one map that says which pixel belongs to which.
+    """The segments of one image: a class per segment and maps that say which pixel belongs to which.
+
+    Segments that do not overlap share a map ("sheet"); semantic and panoptic targets need one, overlapping
+    instances a few. What is `VOID` is so in the first sheet.
 
     Attributes:
         labels: class of each segment, in [0, K).
@@ -76,7 +80,7 @@ class MaskTarget:
     """
 
     labels: Int[Tensor, "G"]
-    segment_map: Int[Tensor, "H W"]
+    segment_map: Int[Tensor, "S H W"]
     name: str = ""
 
     @property
@@ -136,7 +140,7 @@ class MaskSampling(Protocol):
     """Decides where masks are compared: at points, or everywhere."""
 
     def for_matching(
-        self, prediction: MaskPrediction, segment_maps: Int[Tensor, "B H W"], num_segments: int
+        self, prediction: MaskPrediction, segment_maps: Int[Tensor, "B S H W"], num_segments: int
     ) -> MaskReadings:
         """Logits `B Q P` of all queries, masks `B G P` of all segments, and `B P`, at places they share."""
         ...
@@ -144,7 +148,7 @@ class MaskSampling(Protocol):
     def for_loss(
         self,
         logits: Float[Tensor, "N _ _"],
-        segment_maps: Int[Tensor, "B H W"],
+        segment_maps: Int[Tensor, "B S H W"],
         images: Int[Tensor, "N"],
         segments: Int[Tensor, "N"],
     ) -> MaskReadings:

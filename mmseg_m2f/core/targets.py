@@ -1,6 +1,9 @@
 """Segments kept as one map per image, and read at points without ever making one mask per segment."""
 
+from collections.abc import Sequence
+
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -9,7 +12,7 @@ from mmseg_m2f.structures import BACKGROUND, VOID
 
 def segments_of_label_map(
     label_map: Int[Tensor, "H W"], ignore_index: int
-) -> tuple[Int[Tensor, "G"], Int[Tensor, "H W"]]:
+) -> tuple[Int[Tensor, "G"], Int[Tensor, "1 H W"]]:
     """One segment per class that is present: their classes (ascending) and the segment map.
 
     Ignored pixels become `VOID`. A class that a crop removed makes no segment.
@@ -17,28 +20,54 @@ def segments_of_label_map(
     present = torch.bincount(label_map.flatten()) > 0
     present[ignore_index : ignore_index + 1] = False
     new_index = torch.where(present, present.cumsum(0) - 1, VOID)
-    return present.nonzero().squeeze(1), new_index[label_map]
+    return present.nonzero().squeeze(1), new_index[label_map].unsqueeze(0)
+
+
+def segments_of_masks(masks: Bool[Tensor, "G H W"]) -> Int[Tensor, "S H W"]:
+    """The segment map of masks that may overlap: one sheet if they do not, else as few as first fit finds.
+
+    Pixels outside all masks are `BACKGROUND`. Without a mask there is one sheet.
+    """
+    if len(masks) == 0:
+        return masks.new_full((1, *masks.shape[1:]), BACKGROUND, dtype=torch.long)
+    if masks.sum(0).max() <= 1:
+        inside, segment = masks.max(0)
+        return segment.where(inside, BACKGROUND).unsqueeze(0)
+    sheets: list[Tensor] = []
+    for index, mask in enumerate(masks):
+        fitting = [sheet for sheet in sheets if not (sheet[mask] >= 0).any()]
+        if not fitting:
+            fitting = [masks.new_full(masks.shape[1:], BACKGROUND, dtype=torch.long)]
+            sheets += fitting
+        fitting[0].masked_fill_(mask, index)
+    return torch.stack(sheets)
+
+
+def stack_segment_maps(segment_maps: Sequence[Int[Tensor, "_ H W"]]) -> Int[Tensor, "B S H W"]:
+    """The maps of a batch, with empty sheets added where an image has fewer than another."""
+    most = max(len(sheets) for sheets in segment_maps)
+    padded = [F.pad(sheets, (0, 0, 0, 0, 0, most - len(sheets)), value=BACKGROUND) for sheets in segment_maps]
+    return torch.stack(padded)
 
 
 def read_segments(
-    segment_maps: Int[Tensor, "B H W"], points: Float[Tensor, "B P 2"], num_segments: int
+    segment_maps: Int[Tensor, "B S H W"], points: Float[Tensor, "B P 2"], num_segments: int
 ) -> tuple[Float[Tensor, "B G P"], Float[Tensor, "B P"]]:
     """Every segment's mask at points shared by the segments of an image, and how far each point is known.
 
     Equals bilinear sampling of the dense masks with zeros outside. G is `num_segments`; rows beyond an
     image's own segments are zero. The second value is the share of the point that does not lie on void.
     """
-    ids, weights = _bilinear_taps(segment_maps.flatten(1), segment_maps.shape[-2:], points)
-    batch, _, num_points = ids.shape
-    # Rows 0..G-1 collect the segments, row G the background, row G+1 the void.
-    rows = torch.where(ids >= 0, ids, num_segments - 1 - ids)
-    masks = weights.new_zeros(batch, num_segments + 2, num_points)
-    masks.scatter_add_(1, rows, weights)
-    return masks[:, :num_segments], ((ids != VOID) * weights).sum(1)
+    ids, weights = _bilinear_taps(segment_maps, points, torch.arange(len(points), device=points.device))
+    # Rows 0..G-1 collect the segments, the last one all else.
+    rows = torch.where(ids >= 0, ids, num_segments).flatten(1, 2)
+    masks = weights.new_zeros(len(points), num_segments + 1, points.shape[1])
+    masks.scatter_add_(1, rows, weights.unsqueeze(1).expand_as(ids).flatten(1, 2))
+    return masks[:, :num_segments], _known_share(ids, weights)
 
 
 def read_paired_segments(
-    segment_maps: Int[Tensor, "B H W"],
+    segment_maps: Int[Tensor, "B S H W"],
     points: Float[Tensor, "N P 2"],
     images: Int[Tensor, "N"],
     segments: Int[Tensor, "N"],
@@ -47,35 +76,33 @@ def read_paired_segments(
 
     Row n reads segment `segments[n]` of image `images[n]`.
     """
-    size = segment_maps.shape[-2:]
-    flat = segment_maps.flatten(1)
-    all_maps = flat.reshape(1, -1).expand(len(images), -1)
-    ids, weights = _bilinear_taps(all_maps, size, points, images * flat.shape[1])
-    masks = ((ids == segments[:, None, None]) * weights).sum(1)
-    return masks, ((ids != VOID) * weights).sum(1)
+    ids, weights = _bilinear_taps(segment_maps, points, images)
+    inside = (ids == segments[:, None, None, None]).any(1)  # a segment lies in one sheet
+    return (inside * weights).sum(1), _known_share(ids, weights)
 
 
 def is_known(
-    segment_maps: Int[Tensor, "B H W"], points: Float[Tensor, "N P 2"], images: Int[Tensor, "N"]
+    segment_maps: Int[Tensor, "B S H W"], points: Float[Tensor, "N P 2"], images: Int[Tensor, "N"]
 ) -> Bool[Tensor, "N P"]:
     """Whether the pixel that each point lies in is not void; row n reads image `images[n]`."""
     height, width = segment_maps.shape[-2:]
     columns = (points[..., 0] * width).long().clamp(max=width - 1)
     rows = (points[..., 1] * height).long().clamp(max=height - 1)
-    return segment_maps.flatten()[(images[:, None] * height + rows) * width + columns] != VOID
+    return segment_maps[images[:, None], 0, rows, columns] != VOID
+
+
+def _known_share(ids: Int[Tensor, "N S 4 P"], weights: Float[Tensor, "N 4 P"]) -> Float[Tensor, "N P"]:
+    return ((ids[:, 0] != VOID) * weights).sum(1)
 
 
 def _bilinear_taps(
-    flat_maps: Int[Tensor, "N _"],
-    size: torch.Size,
-    points: Float[Tensor, "N P 2"],
-    offsets: Int[Tensor, "N"] | None = None,
-) -> tuple[Int[Tensor, "N 4 P"], Float[Tensor, "N 4 P"]]:
-    """Ids and bilinear weights of the four pixels around each point.
+    segment_maps: Int[Tensor, "B S H W"], points: Float[Tensor, "N P 2"], images: Int[Tensor, "N"]
+) -> tuple[Int[Tensor, "N S 4 P"], Float[Tensor, "N 4 P"]]:
+    """Ids in each sheet and bilinear weights of the four pixels around each point; row n reads image `images[n]`.
 
     Outside the map is background, or void where void touches the border.
     """
-    height, width = size
+    height, width = segment_maps.shape[-2:]
     x_px = points[..., 0] * width - 0.5
     y_px = points[..., 1] * height - 0.5
     left, top = x_px.floor(), y_px.floor()
@@ -92,8 +119,8 @@ def _bilinear_taps(
         1,
     )
     inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
-    index = (rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)).long()
-    if offsets is not None:
-        index = index + offsets[:, None, None]
-    ids = flat_maps.gather(1, index.flatten(1)).unflatten(1, (4, -1))
-    return ids.where(inside | (ids == VOID), BACKGROUND), weights
+    pixel = (rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)).long()
+    sheets = segment_maps.shape[1]
+    sheet = images[:, None] * sheets + torch.arange(sheets, device=images.device)  # N S
+    ids = segment_maps.flatten()[sheet[:, :, None, None] * (height * width) + pixel.unsqueeze(1)]
+    return ids.where(inside.unsqueeze(1) | (ids == VOID), BACKGROUND), weights

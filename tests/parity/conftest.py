@@ -75,6 +75,14 @@ def make_batch(size: int, num_objects: int, *, void: bool = False) -> tuple[torc
     return images, samples
 
 
+def aligned_gradient(model: torch.nn.Module) -> torch.Tensor:
+    """The gradient of all trained parameters, in an order that upstream models and ours share."""
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    for old, new in (("query_decoder.", ""), ("panoptic_head.", "decode_head.")):
+        parameters = {name.replace(old, new): p for name, p in parameters.items()}
+    return torch.cat([p.grad.flatten() for _, p in sorted(parameters.items())])
+
+
 @pytest.fixture(scope="module")
 def twins() -> tuple[torch.nn.Module, torch.nn.Module]:
     """mmseg's R50 model and ours, with equal weights."""

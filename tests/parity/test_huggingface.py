@@ -41,5 +41,5 @@ def test_huggingface__all_ten_predictions(twins):
 
 
 def test_huggingface__unknown_key_is_refused():
-    with pytest.raises(KeyError, match=r"model\.pixel_level_module\.encoder\.swin\.x"):
-        from_huggingface({"model.pixel_level_module.encoder.swin.x": torch.zeros(1)})
+    with pytest.raises(KeyError, match=r"model\.pixel_level_module\.encoder\.x"):
+        from_huggingface({"model.pixel_level_module.encoder.x": torch.zeros(1)})

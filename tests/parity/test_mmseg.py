@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmseg_m2f.layers.transformer import attend_inside
-from tests.parity.conftest import make_batch
+from tests.parity.conftest import aligned_gradient, make_batch
 
 pytestmark = pytest.mark.parity
 
@@ -39,7 +39,7 @@ def test_mmseg__losses_and_gradients(twins):
         }
         sum(named.values()).backward()
         losses.append({name: value.item() for name, value in named.items()})
-        gradients.append(torch.cat([p.grad.flatten() for _, p in aligned_parameters(model)]))
+        gradients.append(aligned_gradient(model))
     assert len(losses[0]) == 30
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     difference = (gradients[0] - gradients[1]).norm() / gradients[0].norm()
@@ -57,12 +57,6 @@ def test_mmseg__label_maps(twins):
         actual = [sample.pred_sem_seg.data for sample in ours.predict(images, samples)]
     for label_map, reference in zip(actual, expected, strict=True):
         assert torch.equal(label_map, reference)
-
-
-def aligned_parameters(model):
-    """Trained parameters in an order that both models share."""
-    parameters = {name.replace("query_decoder.", ""): p for name, p in model.named_parameters() if p.requires_grad}
-    return sorted(parameters.items())
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from mmseg_m2f.core.matching import solve_assignment
+from mmseg_m2f.core.targets import stack_segment_maps
 from mmseg_m2f.models.assigners.match_costs import MatchInputs
 from mmseg_m2f.registry import TASK_UTILS
 from mmseg_m2f.structures import Assignment, MaskPrediction, MaskSampling, MaskTarget
@@ -51,7 +52,7 @@ class HungarianAssigner:
         device = predictions[0].class_logits.device
         with torch.autocast(device.type, enabled=False):
             labels = pad_sequence([target.labels for target in targets], batch_first=True)
-            segment_maps = torch.stack([target.segment_map for target in targets])
+            segment_maps = stack_segment_maps([target.segment_map for target in targets])
             costs = torch.stack([self._layer_cost(p, labels, segment_maps) for p in predictions])
         return _solve(costs, targets)
 
@@ -59,7 +60,7 @@ class HungarianAssigner:
         self,
         prediction: MaskPrediction,
         labels: Int[Tensor, "B G"],
-        segment_maps: Int[Tensor, "B H W"],
+        segment_maps: Int[Tensor, "B S H W"],
     ) -> Float[Tensor, "B Q G"]:
         exact = MaskPrediction(*(part.float() for part in prediction))
         inputs = MatchInputs(

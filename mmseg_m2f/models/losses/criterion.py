@@ -17,6 +17,7 @@ from mmengine.config import ConfigDict
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from mmseg_m2f.core.targets import stack_segment_maps
 from mmseg_m2f.registry import MODELS, TASK_UTILS
 from mmseg_m2f.structures import BACKGROUND, VOID, Assignment, MaskPrediction, MaskTarget
 
@@ -78,7 +79,7 @@ class MaskCriterion(nn.Module):
     ) -> list[dict[str, Float[Tensor, ""]]]:
         pairs = self.assigner(predictions, targets)
         num_masks = self._num_masks(predictions[0], targets)
-        segment_maps = torch.stack([target.segment_map for target in targets])
+        segment_maps = stack_segment_maps([target.segment_map for target in targets])
         class_losses = self._class_losses(predictions, targets, pairs)
         sizes = [sum(layer) for layer in pairs.counts]
         layers = []

@@ -27,7 +27,7 @@ class PointSampling:
         self.num_uncertain = int(num_points * importance)
 
     def for_matching(
-        self, prediction: MaskPrediction, segment_maps: Int[Tensor, "B H W"], num_segments: int
+        self, prediction: MaskPrediction, segment_maps: Int[Tensor, "B S H W"], num_segments: int
     ) -> MaskReadings:
         logits = prediction.mask_logits()
         # One draw per image, in the order of the images: the random stream equals mmdet's.
@@ -39,7 +39,7 @@ class PointSampling:
     def for_loss(
         self,
         logits: Float[Tensor, "N _ _"],
-        segment_maps: Int[Tensor, "B H W"],
+        segment_maps: Int[Tensor, "B S H W"],
         images: Int[Tensor, "N"],
         segments: Int[Tensor, "N"],
     ) -> MaskReadings:
@@ -67,24 +67,23 @@ class FullMaskSampling:
     """
 
     def for_matching(
-        self, prediction: MaskPrediction, segment_maps: Int[Tensor, "B H W"], num_segments: int
+        self, prediction: MaskPrediction, segment_maps: Int[Tensor, "B S H W"], num_segments: int
     ) -> MaskReadings:
         logits = prediction.mask_logits()
         # Segment indices are small integers, which float32 holds exactly.
-        reduced = F.interpolate(segment_maps.unsqueeze(1).float(), logits.shape[-2:], mode="nearest")
-        ids = reduced.long().flatten(1)
-        masks = ids.unsqueeze(1) == torch.arange(num_segments, device=ids.device)[:, None]
-        return MaskReadings(logits.flatten(2), masks.to(logits.dtype), (ids != VOID).to(logits.dtype))
+        ids = F.interpolate(segment_maps.float(), logits.shape[-2:], mode="nearest").long().flatten(2)  # B S P
+        masks = (ids.unsqueeze(1) == torch.arange(num_segments, device=ids.device)[:, None, None]).any(2)
+        return MaskReadings(logits.flatten(2), masks.to(logits.dtype), (ids[:, 0] != VOID).to(logits.dtype))
 
     def for_loss(
         self,
         logits: Float[Tensor, "N _ _"],
-        segment_maps: Int[Tensor, "B H W"],
+        segment_maps: Int[Tensor, "B S H W"],
         images: Int[Tensor, "N"],
         segments: Int[Tensor, "N"],
     ) -> MaskReadings:
-        ids = segment_maps.flatten(1)[images]
+        ids = segment_maps.flatten(2)[images]  # N S P
         size = (segment_maps.shape[-2], segment_maps.shape[-1])
         enlarged = resize_maps(logits.unsqueeze(1), size).flatten(1)
-        masks = ids == segments.unsqueeze(1)
-        return MaskReadings(enlarged, masks.to(logits.dtype), (ids != VOID).to(logits.dtype))
+        masks = (ids == segments[:, None, None]).any(1)
+        return MaskReadings(enlarged, masks.to(logits.dtype), (ids[:, 0] != VOID).to(logits.dtype))

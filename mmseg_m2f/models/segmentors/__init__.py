@@ -1,6 +1,12 @@
 """Thin shells that put a `MaskHead` into a framework. The only place that imports mmseg or mmdet."""
 
+from mmseg_m2f import compat
 from mmseg_m2f.models.segmentors.mask_segmentor import MaskSegmentor
 from mmseg_m2f.models.segmentors.semantic_tta import SemanticTTA
 
 __all__ = ["MaskSegmentor", "SemanticTTA"]
+
+if compat.is_installed("mmdet"):
+    from mmseg_m2f.models.segmentors.mask_detector import MaskDetector
+
+    __all__ += ["MaskDetector"]

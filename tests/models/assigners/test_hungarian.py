@@ -21,13 +21,13 @@ def build_assigner():
 
 def quadrants() -> MaskTarget:
     """Four segments of classes 0…3, one per quadrant."""
-    segment_map = torch.tensor([[0, 1], [2, 3]]).repeat_interleave(8, 0).repeat_interleave(8, 1)
+    segment_map = torch.tensor([[[0, 1], [2, 3]]]).repeat_interleave(8, 1).repeat_interleave(8, 2)
     return MaskTarget(torch.arange(4), segment_map, "quadrants.png")
 
 
 def perfect_prediction(order: list[int], target: MaskTarget) -> MaskPrediction:
     """Query q predicts segment `order[q]` exactly."""
-    masks = torch.stack([(target.segment_map == g).float() * 20 - 10 for g in order])
+    masks = torch.cat([(target.segment_map == g).float() * 20 - 10 for g in order])
     features = masks.unsqueeze(0)
     embeddings = torch.eye(len(order)).unsqueeze(0)
     class_logits = torch.nn.functional.one_hot(torch.tensor(order), 5).float().unsqueeze(0) * 10
@@ -51,7 +51,7 @@ def test_hungarian__finds_the_right_pairs_in_every_layer_and_image():
 def test_hungarian__images_of_different_counts_do_not_mix():
     target = quadrants()
     one = MaskTarget(torch.tensor([3]), torch.where(target.segment_map == 3, 0, BACKGROUND), "one.png")
-    nothing = MaskTarget(torch.tensor([], dtype=torch.long), torch.full((16, 16), VOID), "nothing.png")
+    nothing = MaskTarget(torch.tensor([], dtype=torch.long), torch.full((1, 16, 16), VOID), "nothing.png")
     single = perfect_prediction([2, 0, 3, 1], target)
     batch = MaskPrediction(*(x.expand(3, *x.shape[1:]) for x in single))
     pairs = build_assigner()([batch], [one, nothing, target])
@@ -62,8 +62,8 @@ def test_hungarian__images_of_different_counts_do_not_mix():
 
 def test_hungarian__void_does_not_decide():
     # On known pixels query 1 is right; on the void half query 0 agrees with the background of segment 0.
-    segment_map = torch.full((16, 16), VOID)
-    segment_map[:8] = 0
+    segment_map = torch.full((1, 16, 16), VOID)
+    segment_map[:, :8] = 0
     target = MaskTarget(torch.tensor([0]), segment_map)
     top = torch.zeros(16, 16)
     top[:8] = 1

@@ -29,8 +29,8 @@ def random_predictions(layers: int = 3, batch: int = 2, queries: int = 6, classe
 def blocks(labels: list[int], *, void_rows: int = 0) -> MaskTarget:
     """Segments in vertical stripes of a 64×64 canvas, the upper rows void."""
     columns = torch.arange(64) * len(labels) // 64 if labels else torch.full((64,), BACKGROUND)
-    segment_map = columns.expand(64, -1).clone()
-    segment_map[:void_rows] = VOID
+    segment_map = columns.expand(1, 64, -1).clone()
+    segment_map[:, :void_rows] = VOID
     return MaskTarget(torch.tensor(labels, dtype=torch.long), segment_map, "blocks")
 
 
@@ -43,7 +43,7 @@ def test_criterion__log_names_are_mmdets():
 
 def test_criterion__perfect_prediction_costs_nothing():
     target = blocks([1, 3])
-    masks = torch.stack([(target.segment_map == g).float() * 60 - 30 for g in range(2)])
+    masks = torch.cat([(target.segment_map == g).float() * 60 - 30 for g in range(2)])
     class_logits = torch.full((1, 2, 5), -30.0)
     class_logits[0, 0, 1] = class_logits[0, 1, 3] = 30.0
     prediction = MaskPrediction(class_logits, torch.eye(2).unsqueeze(0), masks.unsqueeze(0))

@@ -8,7 +8,7 @@ from mmseg_m2f.structures import BACKGROUND, VOID, MaskPrediction
 def quarters(size: int = 16) -> torch.Tensor:
     """Segment 0, segment 1, background and void, one per quarter."""
     ids = torch.tensor([[0, 1], [BACKGROUND, VOID]])
-    return ids.repeat_interleave(size // 2, 0).repeat_interleave(size // 2, 1).unsqueeze(0)
+    return ids.repeat_interleave(size // 2, 0).repeat_interleave(size // 2, 1)[None, None]
 
 
 def prediction_of(logits: torch.Tensor) -> MaskPrediction:
@@ -22,7 +22,7 @@ def test_point_sampling__published_numbers():
 
 
 def test_point_sampling__matching_shares_the_points_of_an_image():
-    logits = torch.stack([(quarters()[0] == segment).float() for segment in (0, 1)])
+    logits = torch.stack([(quarters()[0, 0] == segment).float() for segment in (0, 1)])
     readings = PointSampling(500).for_matching(prediction_of(logits), quarters(), 2)
     torch.testing.assert_close(readings.logits, readings.masks, rtol=0, atol=1e-5)
     assert readings.known.mean().item() == pytest.approx(0.75, abs=0.06)
@@ -58,4 +58,5 @@ def test_full_masks__losses_see_every_pixel_of_the_canvas():
 def test_sampling__no_pair_and_no_segment(sampling):
     none = torch.zeros(0, dtype=torch.long)
     assert len(sampling.for_loss(torch.zeros(0, 4, 4), quarters(), none, none).logits) == 0
-    assert sampling.for_matching(prediction_of(torch.randn(3, 4, 4)), quarters(), 0).masks.shape[:2] == (1, 0)
+    empty = torch.full_like(quarters(), BACKGROUND)
+    assert sampling.for_matching(prediction_of(torch.randn(3, 4, 4)), empty, 0).masks.shape[:2] == (1, 0)
