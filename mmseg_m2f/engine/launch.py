@@ -256,17 +256,19 @@ def _find_ingredient(name: str, *, beside: Path) -> Path:
 
 
 def _replace_data_root(cfg: Config, data_root: str) -> None:
-    """Set `data_root` wherever the previous one stands."""
-    datasets = [node for value in cfg.values() for node in _nodes(value) if node.get("data_root")]
-    previous = cfg.get("data_root") or next((node["data_root"] for node in datasets), None)
+    """Set `data_root` wherever the previous one stands, alone or at the beginning of a path."""
+    nodes = [node for value in cfg.values() for node in _nodes(value)]
+    previous = cfg.get("data_root") or next((node["data_root"] for node in nodes if node.get("data_root")), None)
     if previous is None:
         raise ValueError(
             f"data_root={data_root}: no dataset of {cfg.filename} has a data_root; expected one that reads files. "
             "Leave the option out, or choose a config with such a dataset."
         )
-    for node in datasets:
-        if node["data_root"] == previous:
-            node["data_root"] = data_root
+    start = re.compile(re.escape(previous.rstrip("/")) + "(?=/|$)")
+    for node in nodes:
+        for key, value in node.items():
+            if isinstance(value, str) and (found := start.match(value)):
+                node[key] = data_root.rstrip("/") + value[found.end() :]
     if "data_root" in cfg:
         cfg.data_root = data_root
 

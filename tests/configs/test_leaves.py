@@ -2,16 +2,20 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
-from mmengine.structures import PixelData
+from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from mmseg.structures import SegDataSample
 
 from mmseg_m2f.engine.launch import load_config
 from mmseg_m2f.engine.preflight import check_config
+from mmseg_m2f.models.segmentors import MaskSegmentor
 
 ROOT = Path(__file__).parents[2]
 LEAVES = sorted((ROOT / "configs").glob("[!_]*/*.py"))
@@ -26,21 +30,35 @@ def without_downloads(cfg: Config) -> Config:
     return cfg
 
 
+def make_sample(model: torch.nn.Module) -> BaseDataElement:
+    """Vertical stripes of the first classes, as the model's framework labels them."""
+    num_classes = model.decode_head.num_classes
+    stripes = torch.arange(64).mul(4).div(64, rounding_mode="floor").clamp(max=num_classes - 1).expand(64, -1)
+    metainfo = dict(ori_shape=(64, 64), img_shape=(64, 64), batch_input_shape=(64, 64))
+    if isinstance(model, MaskSegmentor):
+        return SegDataSample(gt_sem_seg=PixelData(data=stripes.unsqueeze(0).clone()), metainfo=metainfo)
+    labels = stripes.unique()
+    masks = BitmapMasks((stripes == labels[:, None, None]).numpy().astype(np.uint8), 64, 64)
+    instances = InstanceData(labels=labels, masks=masks, bboxes=torch.zeros(len(labels), 4))
+    return DetDataSample(gt_instances=instances, metainfo=metainfo)
+
+
 def step_and_predict(cfg: Config) -> torch.nn.Module:
     """One optimizer step on one image, then a prediction."""
+    cfg.model.data_preprocessor.update(batch_augments=None)
     model = MODELS.build(cfg.model)
-    num_classes = model.decode_head.num_classes
-    label_map = torch.arange(64).mul(4).div(64, rounding_mode="floor").clamp(max=num_classes - 1).expand(1, 64, -1)
-    samples = [SegDataSample(gt_sem_seg=PixelData(data=label_map.clone()), metainfo=dict(ori_shape=(64, 64)))]
     optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
-    images = [torch.randint(256, (3, 64, 64), dtype=torch.uint8)]
+    batch = dict(inputs=[torch.randint(256, (3, 64, 64), dtype=torch.uint8)], data_samples=[make_sample(model)])
     model.data_preprocessor.size = None  # crops of 64 pixels keep their size
     model.data_preprocessor.size_divisor = 32
     before = model.decode_head.query_decoder.query_embed.weight.clone()
-    model.train().train_step(dict(inputs=images, data_samples=samples), optim_wrapper)
+    model.train().train_step(batch, optim_wrapper)
     assert (model.decode_head.query_decoder.query_embed.weight != before).any()
-    (predicted,) = model.eval().test_step(dict(inputs=images, data_samples=samples))
-    assert predicted.pred_sem_seg.data.shape == (1, 64, 64)
+    (predicted,) = model.eval().test_step(batch)
+    if isinstance(model, MaskSegmentor):
+        assert predicted.pred_sem_seg.data.shape == (1, 64, 64)
+    else:
+        assert predicted.pred_instances.masks.shape[1:] == (64, 64)
     return model
 
 

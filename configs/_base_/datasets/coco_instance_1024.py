@@ -1,0 +1,60 @@
+# COCO 2017 instances, 80 classes; the published recipe: large-scale jitter to 1024 x 1024.
+_base_ = "common_instance.py"
+
+num_classes = 80
+data_root = "data/coco"
+crop_size = (1024, 1024)
+train_pipeline = [
+    _base_.load_image,
+    _base_.load_objects,
+    dict(type="mmdet.RandomFlip", prob=0.5),
+    dict(
+        type="mmengine.RandomResize",
+        scale=crop_size,
+        ratio_range=(0.1, 2.0),
+        resize_type="mmdet.Resize",
+        keep_ratio=True,
+    ),
+    dict(
+        type="mmdet.RandomCrop",
+        crop_size=crop_size,
+        crop_type="absolute",
+        recompute_bbox=True,
+        allow_negative_crop=True,
+    ),
+    *_base_.finish,
+]
+test_pipeline = [
+    _base_.load_image,
+    dict(type="mmdet.Resize", scale=(1333, 800), keep_ratio=True),
+    _base_.load_objects,
+    _base_.pack_for_test,
+]
+train_dataloader = dict(
+    dataset=dict(
+        type="mmdet.CocoDataset",
+        data_root=data_root,
+        ann_file="annotations/instances_train2017.json",
+        data_prefix=dict(img="train2017"),
+        filter_cfg=dict(filter_empty_gt=True, min_size=32),
+        pipeline=train_pipeline,
+    ),
+)
+val_dataloader = dict(
+    dataset=dict(
+        type="mmdet.CocoDataset",
+        data_root=data_root,
+        ann_file="annotations/instances_val2017.json",
+        data_prefix=dict(img="val2017"),
+        pipeline=test_pipeline,
+        test_mode=True,
+    ),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(
+    type="mmdet.CocoMetric", ann_file=f"{data_root}/annotations/instances_val2017.json", metric=["segm"]
+)
+test_evaluator = val_evaluator
+data_preprocessor = dict(
+    batch_augments=[dict(type="mmdet.BatchFixedSizePad", size=crop_size, img_pad_value=0, pad_mask=True, pad_seg=False)]
+)

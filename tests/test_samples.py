@@ -1,0 +1,71 @@
+"""Targets from data samples of both frameworks."""
+
+import numpy as np
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
+from mmengine.structures import InstanceData, PixelData
+
+from mmseg_m2f.samples import read_segments_target
+from mmseg_m2f.structures import BACKGROUND, VOID
+
+IS_THING = torch.tensor([True, True, False, False])
+
+
+def box_masks(*boxes: tuple[int, int, int, int]) -> BitmapMasks:
+    """Masks of (top, bottom, left, right) on 8×10 pixels."""
+    masks = np.zeros((len(boxes), 8, 10), np.uint8)
+    for mask, (top, bottom, left, right) in zip(masks, boxes, strict=True):
+        mask[top:bottom, left:right] = 1
+    return BitmapMasks(masks, 8, 10)
+
+
+def make_sample(labels: list[int], masks: BitmapMasks, **metainfo: object) -> DetDataSample:
+    sample = DetDataSample(metainfo=dict(img_path="a.jpg") | metainfo)
+    sample.gt_instances = InstanceData(labels=torch.tensor(labels, dtype=torch.long), masks=masks)
+    return sample
+
+
+def test_read_segments_target__things_then_stuff_and_the_rest_void():
+    sample = make_sample([1, 0], box_masks((0, 4, 0, 5), (4, 8, 5, 10)))
+    semantic = torch.full((1, 8, 10), 3)
+    semantic[0, :4, :5], semantic[0, 4:, 5:], semantic[0, 0, 9] = 1, 0, 255
+    semantic[0, 7, 0] = 1  # a crowd: the class of a thing, but no object there
+    sample.gt_sem_seg = PixelData(sem_seg=semantic)
+    target = read_segments_target(sample, IS_THING)
+    assert target.labels.tolist() == [1, 0, 3]
+    assert target.segment_map.shape == (1, 8, 10)
+    assert [(target.segment_map == index).sum().item() for index in range(3)] == [20, 20, 38]
+    assert target.segment_map[0, 0, 9] == target.segment_map[0, 7, 0] == VOID
+
+
+def test_read_segments_target__objects_alone_have_a_background():
+    sample = make_sample([1], box_masks((0, 4, 0, 5)), img_shape=(8, 9))
+    sample.ignored_instances = InstanceData(labels=torch.tensor([0]), masks=box_masks((3, 6, 3, 6)))
+    segment_map = read_segments_target(sample, IS_THING).segment_map[0]
+    assert (segment_map[:4, :5] == 0).all()  # the object wins over the crowd
+    assert (segment_map[4:6, 3:6] == VOID).all()
+    assert (segment_map[:, 9] == VOID).all()  # padding
+    assert segment_map[7, 0] == BACKGROUND
+
+
+def test_read_segments_target__overlapping_objects_stay_whole():
+    target = read_segments_target(make_sample([0, 1], box_masks((0, 5, 0, 5), (3, 8, 3, 8))), IS_THING)
+    assert [(target.segment_map == index).sum().item() for index in range(2)] == [25, 25]
+
+
+def test_read_segments_target__emptied_objects_are_dropped():
+    target = read_segments_target(make_sample([0, 1], box_masks((2, 2, 0, 0), (3, 8, 3, 8))), IS_THING)
+    assert target.labels.tolist() == [1]
+
+
+def test_read_segments_target__no_object():
+    target = read_segments_target(make_sample([], box_masks()), IS_THING)
+    assert target.num_segments == 0
+    assert (target.segment_map == BACKGROUND).all()
+
+
+def test_read_segments_target__label_outside_the_classes():
+    with pytest.raises(ValueError, match=r"a.jpg: expected object labels 0…3, got \[7\]"):
+        read_segments_target(make_sample([7], box_masks((0, 1, 0, 1))), IS_THING)
