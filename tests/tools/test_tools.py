@@ -1,13 +1,16 @@
 """The command line: help, exit status, what is written. `tests/e2e` runs the tools as processes."""
 
 import json
+import pickle
 import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
+from tests.checkpoints.test_layouts import random_weights
 from tests.command_line import ROOT
 from tests.tiny_segmentation import tiny_config, write_config, write_dataset
 
@@ -50,6 +53,38 @@ def test_tools__train_then_test_and_predict(
     assert status == 1  # one was skipped, the others were written
     assert f"skipped: Image {broken}" in capsys.readouterr().err
     assert len(list((tmp_path / "seen").glob("*.png"))) == len(list((tmp_path / "seen/labels").glob("*.png"))) == 4
+
+
+def test_convert_checkpoint__reports_and_refuses(
+    tmp_path: Path, run_main: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = {**random_weights("resnet"), "criterion.empty_weight": torch.ones(6)}
+    torch.save(dict(state_dict=weights), tmp_path / "ours.pth")
+    target = tmp_path / "theirs.pkl"
+    assert run_main("convert_checkpoint", str(tmp_path / "ours.pth"), str(target), "--to", "detectron2") == 0
+    count = len(weights)
+    assert capsys.readouterr().out.splitlines() == [
+        f"{tmp_path}/ours.pth: {count} weights in the layout of ours",
+        f"{target}: {count - 1} weights in the layout of detectron2, bit-equal on the way back",
+        "dropped: 1",
+        "  criterion.empty_weight",
+    ]
+    target.write_bytes(target.read_bytes()[:-100])
+    assert run_main("convert_checkpoint", str(target), str(tmp_path / "a.bin"), "--to", "transformers") == 2
+    assert capsys.readouterr().err.startswith(f"ValueError: Pickle {target} (")
+    target.write_bytes(pickle.dumps({"model": {"a": Path("a")}}))
+    assert run_main("convert_checkpoint", str(target), str(tmp_path / "a.bin"), "--to", "transformers") == 2
+    assert f"Pickle {target} names pathlib." in capsys.readouterr().err
+    assert run_main("convert_checkpoint", str(tmp_path / "none.pth"), str(target), "--to", "detectron2") == 2
+    assert "no such file" in capsys.readouterr().err
+    assert not (tmp_path / "a.bin").exists()
+
+
+def test_convert_checkpoint__help_shows_an_example(
+    run_main: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main("convert_checkpoint", "--help") == 0
+    assert "python tools/convert_checkpoint.py model_final.pkl" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

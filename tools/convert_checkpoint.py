@@ -1,0 +1,44 @@
+"""Write a Mask2Former's weights under the names that another library reads."""
+
+import argparse
+from typing import get_args
+
+from mmseg_m2f.checkpoints.class_order import ClassOrder
+from mmseg_m2f.checkpoints.layouts import Layout
+from mmseg_m2f.engine.command_line import concise_errors
+from mmseg_m2f.engine.convert import convert_file
+
+EXAMPLES = """examples:
+  python tools/convert_checkpoint.py model_final.pkl mask2former.pth --to ours
+  python tools/convert_checkpoint.py model.safetensors mask2former.pth --to mmdet
+  python tools/convert_checkpoint.py work_dirs/RUN/iter_80000.pth model.safetensors --to transformers
+"""
+
+
+def main() -> None:
+    """Parse the command line and convert."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", metavar="SRC", help="a .pth, .bin, .pkl or .safetensors file of any layout")
+    parser.add_argument(
+        "target", metavar="DST", help=".pth; for detectron2 .pkl, for transformers .safetensors or .bin"
+    )
+    parser.add_argument("--to", required=True, choices=get_args(Layout), help="the layout to write")
+    parser.add_argument(
+        "--permute-classes",
+        choices=get_args(ClassOrder),
+        help="between detectron2 or transformers and OpenMMLab: reorder the class layer's rows, in models of this set",
+    )
+    args = parser.parse_args()
+    with concise_errors():
+        report = convert_file(args.source, args.target, to=args.to, class_order=args.permute_classes)
+    print(f"{args.source}: {report.num_read} weights in the layout of {report.source}")
+    print(f"{args.target}: {report.num_written} weights in the layout of {args.to}, bit-equal on the way back")
+    print(f"dropped: {len(report.dropped)}")
+    for name in report.dropped:
+        print(f"  {name}")
+
+
+if __name__ == "__main__":
+    main()
