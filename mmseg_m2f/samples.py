@@ -32,7 +32,9 @@ def read_target(sample: BaseDataElement, num_classes: int, *, ignore_index: int 
     return MaskTarget(labels, segment_map, sample_name(sample))
 
 
-def read_segments_target(sample: BaseDataElement, is_thing: Bool[Tensor, "K"]) -> MaskTarget:
+def read_segments_target(
+    sample: BaseDataElement, is_thing: Bool[Tensor, "K"], *, ignore_index: int = 255
+) -> MaskTarget:
     """The things of `gt_instances` and, if the sample has a `gt_sem_seg`, the stuff in it (mmdet's layout).
 
     With `gt_sem_seg`, what no segment covers is void: the ignore label, crowds, padding. Without it, the outside of
@@ -47,16 +49,12 @@ def read_segments_target(sample: BaseDataElement, is_thing: Bool[Tensor, "K"]) -
     labels, masks = instances.labels, _dense_masks(instances, device)
     visible = masks.flatten(1).any(1)
     labels, masks = labels[visible], masks[visible]
-    wrong = [label for label in labels.unique().tolist() if not 0 <= label < len(is_thing)]
-    if wrong:
-        raise ValueError(
-            f"{sample_name(sample)}: expected object labels 0…{len(is_thing) - 1}, got {wrong}. Fix the annotation or "
-            "set decode_head.num_classes."
-        )
+    _check_labels(labels, len(is_thing), sample)
     if "gt_sem_seg" in sample:
         semantic = sample.gt_sem_seg.sem_seg.squeeze(0).long()
         present = semantic.unique()
-        present = present[present < len(is_thing)]
+        present = present[present != ignore_index]
+        _check_labels(present, len(is_thing), sample)
         stuff = present[~is_thing.to(device)[present]]
         labels, masks = torch.cat([labels, stuff]), torch.cat([masks, semantic == stuff[:, None, None]])
         void = ~masks.any(0)
@@ -64,12 +62,21 @@ def read_segments_target(sample: BaseDataElement, is_thing: Bool[Tensor, "K"]) -
         height, width = sample.metainfo.get("img_shape", masks.shape[1:])[:2]
         void = torch.ones(masks.shape[1:], dtype=torch.bool, device=device)
         void[:height, :width] = False
-        if "ignored_instances" in sample:
+        if "ignored_instances" in sample and "masks" in sample.ignored_instances:
             void |= _dense_masks(sample.ignored_instances, device).any(0)
         void &= ~masks.any(0)
     segment_map = segments_of_masks(masks)
     segment_map[0, void] = VOID
     return MaskTarget(labels, segment_map, sample_name(sample))
+
+
+def _check_labels(labels: Int[Tensor, "_"], num_classes: int, sample: BaseDataElement) -> None:
+    wrong = [label for label in labels.unique().tolist() if not 0 <= label < num_classes]
+    if wrong:
+        raise ValueError(
+            f"{sample_name(sample)}: expected labels 0…{num_classes - 1}, got {wrong}. Fix the annotation or set "
+            "decode_head.num_classes."
+        )
 
 
 def sample_name(sample: BaseDataElement) -> str:

@@ -67,5 +67,12 @@ def test_read_segments_target__no_object():
 
 
 def test_read_segments_target__label_outside_the_classes():
-    with pytest.raises(ValueError, match=r"a.jpg: expected object labels 0…3, got \[7\]"):
+    with pytest.raises(ValueError, match=r"a.jpg: expected labels 0…3, got \[7\]"):
         read_segments_target(make_sample([7], box_masks((0, 1, 0, 1))), IS_THING)
+
+
+def test_read_segments_target__unknown_stuff_label():
+    sample = make_sample([1], box_masks((0, 4, 0, 5)))
+    sample.gt_sem_seg = PixelData(sem_seg=torch.full((1, 8, 10), 200))
+    with pytest.raises(ValueError, match=r"a.jpg: expected labels 0…3, got \[200\]"):
+        read_segments_target(sample, IS_THING)

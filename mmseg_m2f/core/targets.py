@@ -30,7 +30,7 @@ def segments_of_masks(masks: Bool[Tensor, "G H W"]) -> Int[Tensor, "S H W"]:
     """
     if len(masks) == 0:
         return masks.new_full((1, *masks.shape[1:]), BACKGROUND, dtype=torch.long)
-    if masks.sum(0).max() <= 1:
+    if masks.sum(0, dtype=torch.int32).max() <= 1:
         inside, segment = masks.max(0)
         return segment.where(inside, BACKGROUND).unsqueeze(0)
     sheets: list[Tensor] = []

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
+import numpy as np
 from mmengine.dataset import BaseDataset
 
 from mmseg_m2f.datasets.scene import CLASSES, SMALLEST_SIDE, STUFF_CLASSES, draw_scene
@@ -25,6 +26,8 @@ class GeneratedShapes(BaseDataset):
         length: Number of scenes.
         seed: Which collection they come from.
         image_size: Height and width in pixels, at least 32 each.
+        segments: Put the segment map (void 255) where transforms look for labels, in `gt_seg_map`, so that they move
+            it; `SegmentsToObjects` then makes objects and stuff of it.
         pipeline: Transforms, as configs or callables.
         test_mode: Fail instead of drawing another sample when the pipeline rejects one.
 
@@ -54,6 +57,7 @@ class GeneratedShapes(BaseDataset):
         seed: int = 0,
         *,
         image_size: Sequence[int] = (96, 96),
+        segments: bool = False,
         pipeline: Sequence[Mapping[str, object] | Callable[[dict], dict | None]] = (),
         test_mode: bool = False,
     ) -> None:
@@ -65,6 +69,7 @@ class GeneratedShapes(BaseDataset):
             )
         self.length = length
         self.seed = seed
+        self.segments = segments
         self.image_size = (int(image_size[0]), int(image_size[1]))
         super().__init__(data_prefix={}, pipeline=list(pipeline), test_mode=test_mode)
 
@@ -83,7 +88,7 @@ class GeneratedShapes(BaseDataset):
             ori_shape=self.image_size,
             img_path=name,
             seg_map_path=name,
-            gt_seg_map=scene.semantic,
+            gt_seg_map=np.where(scene.segment_map < 0, 255, scene.segment_map) if self.segments else scene.semantic,
             seg_fields=["gt_seg_map"],
             reduce_zero_label=False,
             label_map=None,

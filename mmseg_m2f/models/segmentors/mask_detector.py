@@ -10,7 +10,7 @@ from mmengine.structures import BaseDataElement, PixelData
 from torch import Tensor
 
 from mmseg_m2f.checkpoints.openmmlab import adopt_detector_keys
-from mmseg_m2f.core.postprocess import panoptic_map, resize_maps, semantic_scores, top_instances
+from mmseg_m2f.core.postprocess import INSTANCE_OFFSET, panoptic_map, resize_maps, semantic_scores, top_instances
 from mmseg_m2f.models.feature_spec import probe_feature_spec
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.samples import read_segments_target, write_instances, write_panoptic
@@ -63,6 +63,11 @@ class MaskDetector(BaseDetector):
         self.register_buffer("is_thing", is_thing, persistent=False)
         self.train_cfg = train_cfg
         self.test_cfg = _checked_test_cfg(test_cfg)
+        if self.test_cfg.panoptic and len(is_thing) >= INSTANCE_OFFSET:
+            raise ValueError(
+                f"MaskDetector: panoptic maps hold class + {INSTANCE_OFFSET} · instance number, but "
+                f"decode_head.num_classes is {len(is_thing)}. Expected fewer than {INSTANCE_OFFSET} classes, or test_cfg.panoptic=False."
+            )
         self.register_load_state_dict_pre_hook(adopt_detector_keys)
 
     def extract_feat(self, batch_inputs: Float[Tensor, "B C H W"]) -> Sequence[Tensor]:

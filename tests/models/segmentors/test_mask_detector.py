@@ -81,3 +81,9 @@ def test_mask_detector__tensor_mode(detector_config):
     class_logits, mask_logits = MODELS.build(detector_config).eval()(torch.randn(1, 3, 64, 96), mode="tensor")
     assert class_logits.shape == (1, 20, NUM_CLASSES + 1)
     assert mask_logits.shape == (1, 20, 16, 24)
+
+
+def test_mask_detector__too_many_classes_for_a_panoptic_map(detector_config):
+    detector_config.decode_head.num_classes = 1000
+    with pytest.raises(ValueError, match=r"num_classes is 1000. Expected fewer than 1000 classes"):
+        MODELS.build(detector_config)

@@ -1,0 +1,46 @@
+# Generated scenes with objects and stuff, 3 stuff classes and 5 thing classes: nothing to download.
+num_classes = 8
+thing_classes = [3, 4, 5, 6, 7]
+crop_size = (96, 96)  # height and width of the scenes
+meta_keys = ("img_path", "ori_shape", "img_shape")
+test_pipeline = [dict(type="mmseg_m2f.SegmentsToObjects"), dict(type="mmdet.PackDetInputs", meta_keys=meta_keys)]
+train_pipeline = [dict(type="mmengine.RandomFlip", prob=0.5), *test_pipeline]
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type="mmengine.InfiniteSampler", shuffle=True),
+    dataset=dict(
+        type="mmseg_m2f.GeneratedShapes",
+        length=100000,
+        seed=0,
+        image_size=crop_size,
+        segments=True,
+        pipeline=train_pipeline,
+    ),
+)
+val_dataloader = dict(
+    batch_size=8,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type="mmengine.DefaultSampler", shuffle=False),
+    dataset=dict(
+        type="mmseg_m2f.GeneratedShapes",
+        length=128,
+        seed=1,
+        image_size=crop_size,
+        segments=True,
+        pipeline=test_pipeline,
+        test_mode=True,
+    ),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(type="mmseg_m2f.PanopticQuality", thing_classes=thing_classes)
+test_evaluator = val_evaluator
+data_preprocessor = dict(
+    type="mmdet.DetDataPreprocessor",
+    mean=[123.675, 116.28, 103.53],
+    std=[58.395, 57.12, 57.375],
+    bgr_to_rgb=True,
+    pad_seg=True,
+)
