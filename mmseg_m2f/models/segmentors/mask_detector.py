@@ -66,7 +66,8 @@ class MaskDetector(BaseDetector):
         if self.test_cfg.panoptic and len(is_thing) >= INSTANCE_OFFSET:
             raise ValueError(
                 f"MaskDetector: panoptic maps hold class + {INSTANCE_OFFSET} · instance number, but "
-                f"decode_head.num_classes is {len(is_thing)}. Expected fewer than {INSTANCE_OFFSET} classes, or test_cfg.panoptic=False."
+                f"decode_head.num_classes is {len(is_thing)}. Expected fewer than {INSTANCE_OFFSET} classes, or "
+                "test_cfg.panoptic=False."
             )
         self.register_load_state_dict_pre_hook(adopt_detector_keys)
 
