@@ -17,6 +17,7 @@ from mmseg_m2f.registry import HOOKS
 from mmseg_m2f.visualization import Curve, SheetEntry, contact_sheet, plot_curves, save_png
 
 _MAX_LOSS_CURVES = 6
+_MAIN_METRICS = ("mIoU", "PQ", "coco/segm_mAP")  # the first that a run has is what "best" means
 _Validation: TypeAlias = dict[str, int | float]  # `iteration` and the metrics
 
 
@@ -26,8 +27,8 @@ class Report(Hook):
 
     All three are rewritten after each validation, each in one step, by the first process alone.
     `metrics.json` holds the last validation's metrics and `iteration` at the top, `best` (the same for the
-    best `mIoU` so far) and `history` (one entry for each validation). The end of training logs what was
-    learnt and where to look.
+    best `mIoU`, `PQ` or mask AP so far) and `history` (one entry for each validation). The end of training logs what
+    was learnt and where to look.
 
     Training losses come from mmengine's message hub, which has them on the host already and stores them in
     checkpoints: the hook adds nothing to an iteration, and a resumed run shows its whole past. Past
@@ -106,7 +107,7 @@ class Report(Hook):
         return self.out_dir or Path(runner.work_dir)
 
     def _save_curves(self, runner: Runner) -> None:
-        names = [name for name in ("mIoU", "aAcc") if any(name in m for m in self._history)]
+        names = [name for name in (*_MAIN_METRICS, "aAcc") if any(name in m for m in self._history)]
         scores = {
             name: Curve(*np.array([(m["iteration"], m[name]) for m in self._history if name in m]).T) for name in names
         }
@@ -122,11 +123,11 @@ class Report(Hook):
         folder = self._folder(runner)
         lines = [f"Trained for {runner.iter} iterations."]
         if self._history:
-            last, best = self._history[-1], _best(self._history)
-            if "mIoU" in last:
-                lines[0] = f"Learnt: mIoU {last['mIoU']:.4f} after {runner.iter} iterations"
-                lines[0] += f" (best {best['mIoU']:.4f} at {best['iteration']})."
-            ranked = sorted((v, k.removeprefix("IoU.")) for k, v in last.items() if k.startswith("IoU."))
+            last, best, main = self._history[-1], _best(self._history), _main_metric(self._history)
+            if main in last:
+                lines[0] = f"Learnt: {main} {last[main]:.4f} after {runner.iter} iterations"
+                lines[0] += f" (best {best[main]:.4f} at {best['iteration']})."
+            ranked = sorted((v, k.partition(".")[2]) for k, v in last.items() if k.startswith(("IoU.", "PQ.")))
             if ranked:
                 lines.append("Best classes:  " + ", ".join(f"{name} {iou:.3f}" for iou, name in ranked[:-4:-1]))
                 lines.append("Worst classes: " + ", ".join(f"{name} {iou:.3f}" for iou, name in ranked[:3]))
@@ -142,10 +143,16 @@ class Report(Hook):
         return lines + [f"Look at {what + ':':<17}{path}" for what, path in known.items()]
 
 
+def _main_metric(history: Sequence[_Validation]) -> str:
+    """The metric by which validations are compared."""
+    return next((name for name in _MAIN_METRICS if any(name in m for m in history)), _MAIN_METRICS[0])
+
+
 def _best(history: Sequence[_Validation]) -> _Validation:
-    """The validation with the highest mIoU, the earliest of equals; the last one where there is no mIoU."""
-    scored = [m for m in history if "mIoU" in m]
-    return max(scored, key=lambda m: m["mIoU"]) if scored else history[-1]
+    """The validation with the highest main metric, the earliest of equals; the last one where there is none."""
+    main = _main_metric(history)
+    scored = [m for m in history if main in m]
+    return max(scored, key=lambda m: m[main]) if scored else history[-1]
 
 
 def _write_metrics(folder: Path, history: Sequence[_Validation]) -> None:

@@ -12,6 +12,8 @@ from mmengine.structures import PixelData
 from PIL import Image
 from torch import Tensor, nn
 
+from mmseg_m2f.engine.hooks.report import _best
+
 PACK = [dict(type="mmseg.PackSegInputs")]
 
 
@@ -148,3 +150,9 @@ def test_report__foreign_metrics_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text("[1, 2]")
     with pytest.raises(ValueError, match=r"metrics\.json: expected the metrics of an earlier run.*Move the file"):
         run(tmp_path, "report-foreign", iterations=2)
+
+
+def test_best__is_by_the_main_metric_of_the_run() -> None:
+    history = [dict(iteration=1, PQ=0.2), dict(iteration=2, PQ=0.5), dict(iteration=3, PQ=0.4)]
+    assert _best(history) == dict(iteration=2, PQ=0.5)
+    assert _best([dict(iteration=1, loss=3.0), dict(iteration=2, loss=4.0)])["iteration"] == 2
