@@ -39,8 +39,8 @@ class Predictor:
 
     Raises:
         FileNotFoundError: The config or the checkpoint is missing.
-        ValueError: The checkpoint is truncated, unsafe or of another model, or the head predicts another number of
-            classes than the dataset names.
+        ValueError: The checkpoint is truncated, unsafe or of another model, the head predicts another number of
+            classes than the dataset names, or the model is no semantic segmentor.
     """
 
     def __init__(
@@ -57,6 +57,12 @@ class Predictor:
         dataset = _test_dataset(cfg)
         with DefaultScope.overwrite_default_scope(cfg.get("default_scope")):
             self.model: nn.Module = MODELS.build(_model_config(cfg))
+            if not hasattr(self.model, "encode_decode"):
+                raise ValueError(
+                    f"Predictor: expected the config of a semantic segmentor, got {cfg.model.type} in {cfg.filename}. "
+                    "Label maps are all it draws; for objects add mmdet's visualisation hook "
+                    "(mmdet.DetVisualizationHook) to the config and run tools/test.py."
+                )
             metainfo = _metainfo(dataset)
             image_loader, transforms = _split_pipeline(dataset.get("pipeline") or ())
             self._load_image = CheckedLoading([image_loader])

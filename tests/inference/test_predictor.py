@@ -13,6 +13,7 @@ from torch import nn
 
 from mmseg_m2f.inference.folder import predict_folder
 from mmseg_m2f.inference.predictor import Predictor
+from tests.command_line import ROOT
 from tests.tiny_segmentation import CLASSES, PALETTE, tiny_config, write_dataset
 
 
@@ -137,3 +138,8 @@ def test_predict_folder__says_what_is_missing(predictor: Predictor, tmp_path: Pa
         predict_folder(predictor, tmp_path, tmp_path / "out")
     with pytest.raises(ValueError, match=r"opacity is 1.5; expected 0"):
         predict_folder(predictor, tmp_path, tmp_path / "out", opacity=1.5)
+
+
+def test_predictor__refuses_a_detector() -> None:
+    with pytest.raises(ValueError, match=r"expected the config of a semantic segmentor, got mmseg_m2f.MaskDetector"):
+        Predictor(ROOT / "configs/mask2former/mask2former_r18_shapes-panoptic_demo.py")
