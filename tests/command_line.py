@@ -15,7 +15,7 @@ def environment() -> dict[str, str]:
 
 def run(*command: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
     """Run a command in the checkout; fails with the end of its output unless its exit status is `expect`."""
-    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=600)
     assert done.returncode == expect, done.stdout[-3000:] + done.stderr[-3000:]
     return done
 

@@ -26,7 +26,7 @@ def losses_and_gradient(world: int, out: Path) -> dict:
         command = [sys.executable, str(SCRIPT), str(out)]
         processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True))
     for process in processes:
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
     return torch.load(out, weights_only=True)
 

@@ -42,7 +42,7 @@ def killed_and_resumed(tmp_path_factory: pytest.TempPathFactory) -> Path:
             [*command, *iterations(10000)], cwd=ROOT, env=environment(), stdout=output, stderr=output
         )
         started = time.monotonic()
-        while find_checkpoint(work_dir) is None and process.poll() is None and time.monotonic() < started + 120:
+        while find_checkpoint(work_dir) is None and process.poll() is None and time.monotonic() < started + 300:
             time.sleep(0.2)
         process.send_signal(signal.SIGKILL)
         process.wait()
