@@ -13,7 +13,9 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs" / "_base_" / "datasets").glob("*.py"))
-COMPLETE = [path for path in CONFIGS if path.stem != "common" and not path.stem.startswith("recipe")]
+SEMANTIC = [path for path in CONFIGS if "mmdet." not in path.read_text() and "instance" not in path.stem]
+COMPLETE = [path for path in SEMANTIC if path.stem != "common" and not path.stem.startswith("recipe")]
+OBJECTS = [path for path in CONFIGS if path not in SEMANTIC and not path.stem.startswith("common")]
 KEYS = (
     *("num_classes", "crop_size", "train_dataloader", "val_dataloader", "test_dataloader"),
     *("val_evaluator", "test_evaluator", "data_preprocessor", "tta_pipeline"),
@@ -120,3 +122,14 @@ def test_dataset_config__camvid_batches_load(tmp_path: Path) -> None:
     assert [tuple(image.shape) for image in batch["inputs"]] == [(3, 360, 480)] * 2
     expected = torch.arange(12).repeat_interleave(40)
     assert torch.equal(labels[0][0, 0], expected.where(expected != 11, 255))
+
+
+@pytest.mark.parametrize("path", OBJECTS, ids=lambda path: path.stem)
+def test_object_config__pipelines_and_evaluator_build(path: Path) -> None:
+    cfg = load(path)
+    for loop in ("train", "val", "test"):
+        for transform in cfg[f"{loop}_dataloader"].dataset.pipeline:
+            TRANSFORMS.build(transform)
+    assert cfg.val_evaluator.type.partition(".")[0] in ("mmdet", "mmseg_m2f")
+    assert cfg.test_evaluator == cfg.val_evaluator
+    assert cfg.num_classes > 0

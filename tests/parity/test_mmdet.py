@@ -9,7 +9,7 @@ import torch
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.config import Config
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData, PixelData
 
 from mmseg_m2f.core.postprocess import panoptic_map, tight_boxes, top_instances
@@ -35,7 +35,8 @@ def twins():
         part.type = f"mmdet.{name}"
     cfg.panoptic_head.pixel_decoder.type = "mmdet.MSDeformAttnPixelDecoder"
     cfg.test_cfg.update(panoptic_on=True, instance_on=True, object_mask_thr=0.0, iou_thr=0.0)
-    theirs = MODELS.build(cfg)
+    with DefaultScope.overwrite_default_scope("mmdet"):  # its config names parts without their scope
+        theirs = MODELS.build(cfg)
     theirs.panoptic_head.init_weights()
     shake(theirs)
     theirs.panoptic_head.cls_embed.weight.data *= 5
