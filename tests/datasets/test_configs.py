@@ -14,7 +14,7 @@ from PIL import Image
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs" / "_base_" / "datasets").glob("*.py"))
 SEMANTIC = [path for path in CONFIGS if "mmdet." not in path.read_text() and "instance" not in path.stem]
-COMPLETE = [path for path in SEMANTIC if path.stem != "common" and not path.stem.startswith("recipe")]
+COMPLETE = [path for path in SEMANTIC if path.stem not in ("common", "loaders") and not path.stem.startswith("recipe")]
 OBJECTS = [path for path in CONFIGS if path not in SEMANTIC and not path.stem.startswith("common")]
 KEYS = (
     *("num_classes", "crop_size", "train_dataloader", "val_dataloader", "test_dataloader"),

@@ -1,4 +1,5 @@
 # What all datasets share. Each dataset config adds: num_classes, crop_size, data_root, geometry, folders.
+_base_ = "loaders.py"
 
 # Reading goes through a check that names the file at fault: missing, truncated, or with unknown labels.
 load_image = dict(
@@ -19,20 +20,6 @@ vary_and_pack = [
 tta_ratios = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 flip_views = [dict(type="mmengine.RandomFlip", prob=0.0), dict(type="mmengine.RandomFlip", prob=1.0)]
 
-# Batch sizes are per process; the published runs use 8 processes with 2 images each.
-train_dataloader = dict(
-    batch_size=2,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type="mmengine.InfiniteSampler", shuffle=True),
-)
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type="mmengine.DefaultSampler", shuffle=False),
-)
-test_dataloader = val_dataloader
 val_evaluator = dict(type="mmseg_m2f.SemanticIoU")
 test_evaluator = val_evaluator
 

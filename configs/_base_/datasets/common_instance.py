@@ -1,4 +1,6 @@
 # What instance data sets share. Each adds: num_classes, crop_size, data_root, geometry, folders, evaluators.
+_base_ = "loaders.py"
+
 load_image = dict(type="mmengine.LoadImageFromFile", imdecode_backend="pillow")
 load_objects = dict(type="mmdet.LoadAnnotations", with_bbox=True, with_mask=True)
 # Objects that the crop emptied are dropped; images without any object stay and teach what is none.
@@ -9,19 +11,6 @@ finish = [
 pack_for_test = dict(
     type="mmdet.PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
 )
-train_dataloader = dict(
-    batch_size=2,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type="mmengine.InfiniteSampler", shuffle=True),
-)
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type="mmengine.DefaultSampler", shuffle=False),
-)
-test_dataloader = val_dataloader
 data_preprocessor = dict(
     type="mmdet.DetDataPreprocessor",
     mean=[123.675, 116.28, 103.53],

@@ -1,38 +1,18 @@
 # Generated scenes with objects and stuff, 3 stuff classes and 5 thing classes: nothing to download.
+_base_ = "loaders.py"
+
 num_classes = 8
 thing_classes = [3, 4, 5, 6, 7]
 crop_size = (96, 96)  # height and width of the scenes
 meta_keys = ("img_path", "ori_shape", "img_shape")
 test_pipeline = [dict(type="mmseg_m2f.SegmentsToObjects"), dict(type="mmdet.PackDetInputs", meta_keys=meta_keys)]
 train_pipeline = [dict(type="mmengine.RandomFlip", prob=0.5), *test_pipeline]
+scenes = dict(type="mmseg_m2f.GeneratedShapes", image_size=crop_size, segments=True)
 train_dataloader = dict(
-    batch_size=8,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type="mmengine.InfiniteSampler", shuffle=True),
-    dataset=dict(
-        type="mmseg_m2f.GeneratedShapes",
-        length=100000,
-        seed=0,
-        image_size=crop_size,
-        segments=True,
-        pipeline=train_pipeline,
-    ),
+    batch_size=8, num_workers=1, dataset=dict(scenes, length=100000, seed=0, pipeline=train_pipeline)
 )
 val_dataloader = dict(
-    batch_size=8,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type="mmengine.DefaultSampler", shuffle=False),
-    dataset=dict(
-        type="mmseg_m2f.GeneratedShapes",
-        length=128,
-        seed=1,
-        image_size=crop_size,
-        segments=True,
-        pipeline=test_pipeline,
-        test_mode=True,
-    ),
+    batch_size=8, num_workers=1, dataset=dict(scenes, length=128, seed=1, pipeline=test_pipeline, test_mode=True)
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(type="mmseg_m2f.PanopticQuality", thing_classes=thing_classes)
