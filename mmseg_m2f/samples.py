@@ -3,11 +3,14 @@
 Works on the fields that mmseg's and mmdet's samples share, and imports neither library.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float, Int
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from torch import Tensor
 
+from mmseg_m2f.core.boxes import to_centres
 from mmseg_m2f.core.postprocess import Instances, tight_boxes
 from mmseg_m2f.core.targets import segments_of_label_map, segments_of_masks
 from mmseg_m2f.structures import VOID, MaskTarget
@@ -33,22 +36,32 @@ def read_target(sample: BaseDataElement, num_classes: int, *, ignore_index: int 
 
 
 def read_segments_target(
-    sample: BaseDataElement, is_thing: Bool[Tensor, "K"], *, ignore_index: int = 255
+    sample: BaseDataElement, is_thing: Bool[Tensor, "K"], *, ignore_index: int = 255, with_boxes: bool = False
 ) -> MaskTarget:
     """The things of `gt_instances` and, if the sample has a `gt_sem_seg`, the stuff in it (mmdet's layout).
 
     With `gt_sem_seg`, what no segment covers is void: the ignore label, crowds, padding. Without it, the outside of
     all objects is background, but crowds (`ignored_instances`) and padding (beyond `img_shape`) are void. Objects that
-    a crop emptied are dropped.
+    a crop emptied are dropped. Objects without masks, for box losses alone, have a map that is void everywhere.
+
+    Args:
+        with_boxes: also give the boxes: the objects' own, and tight ones for stuff.
 
     Raises:
         ValueError: a label is not a class; names the image and the label.
     """
     instances = sample.gt_instances
     device = instances.labels.device
-    labels, masks = instances.labels, _dense_masks(instances, device)
+    labels = instances.labels
+    boxes = _boxes(instances) if with_boxes else None
+    if "masks" not in instances:
+        _check_labels(labels, len(is_thing), sample)
+        nowhere = labels.new_full((1, 1, 1), VOID).expand(1, *_canvas(sample))
+        return MaskTarget(labels, nowhere, sample_name(sample), _relative(boxes, sample))
+    masks = _dense_masks(instances, device)
     visible = masks.flatten(1).any(1)
     labels, masks = labels[visible], masks[visible]
+    boxes = None if boxes is None else boxes[visible]
     _check_labels(labels, len(is_thing), sample)
     if "gt_sem_seg" in sample:
         semantic = sample.gt_sem_seg.sem_seg.squeeze(0).long()
@@ -56,7 +69,9 @@ def read_segments_target(
         present = present[present != ignore_index]
         _check_labels(present, len(is_thing), sample)
         stuff = present[~is_thing.to(device)[present]]
-        labels, masks = torch.cat([labels, stuff]), torch.cat([masks, semantic == stuff[:, None, None]])
+        stuff_masks = semantic == stuff[:, None, None]
+        labels, masks = torch.cat([labels, stuff]), torch.cat([masks, stuff_masks])
+        boxes = None if boxes is None else torch.cat([boxes, tight_boxes(stuff_masks)])
         void = ~masks.any(0)
     else:
         height, width = sample.metainfo.get("img_shape", masks.shape[1:])[:2]
@@ -67,7 +82,40 @@ def read_segments_target(
         void &= ~masks.any(0)
     segment_map = segments_of_masks(masks)
     segment_map[0, void] = VOID
-    return MaskTarget(labels, segment_map, sample_name(sample))
+    return MaskTarget(labels, segment_map, sample_name(sample), _relative(boxes, sample))
+
+
+def valid_pixels(
+    samples: Sequence[BaseDataElement], canvas: tuple[int, int], like: Tensor
+) -> Bool[Tensor, "B H W"] | None:
+    """Which pixels of a padded batch lie on the images (`img_shape`); None where no image is padded."""
+    shapes = [tuple(sample.metainfo.get("img_shape", canvas)[:2]) for sample in samples]
+    if all(shape == canvas for shape in shapes):
+        return None
+    valid = torch.zeros(len(shapes), *canvas, dtype=torch.bool, device=like.device)
+    for image, (height, width) in zip(valid, shapes, strict=True):
+        image[:height, :width] = True
+    return valid
+
+
+def _boxes(instances: BaseDataElement) -> Float[Tensor, "G 4"]:
+    """x1 y1 x2 y2 in pixels: the annotation's, or tight ones where it has none."""
+    if "bboxes" not in instances:
+        return tight_boxes(_dense_masks(instances, instances.labels.device))
+    return getattr(instances.bboxes, "tensor", instances.bboxes).float()  # mmdet wraps its boxes
+
+
+def _relative(boxes: Float[Tensor, "G 4"] | None, sample: BaseDataElement) -> Float[Tensor, "G 4"] | None:
+    """Pixel corners to centre and size, as fractions of the image without padding."""
+    if boxes is None:
+        return None
+    height, width = sample.metainfo["img_shape"][:2]
+    return to_centres(boxes) / boxes.new_tensor([width, height, width, height])
+
+
+def _canvas(sample: BaseDataElement) -> tuple[int, int]:
+    height, width = sample.metainfo.get("batch_input_shape") or sample.metainfo["img_shape"][:2]
+    return height, width
 
 
 def _check_labels(labels: Int[Tensor, "_"], num_classes: int, sample: BaseDataElement) -> None:
@@ -94,10 +142,12 @@ def write_semantic(
 
 
 def write_instances(sample: BaseDataElement, found: Instances) -> None:
-    """Put detected objects with their tight boxes into mmdet's `pred_instances`."""
-    sample.pred_instances = InstanceData(
-        bboxes=tight_boxes(found.masks), labels=found.labels, scores=found.scores, masks=found.masks
-    )
+    """Put detected objects into mmdet's `pred_instances`; `masks` and `mask_probs` only where there are some."""
+    fields = dict(bboxes=found.boxes, labels=found.labels, scores=found.scores)
+    fields |= {
+        name: value for name, value in (("masks", found.masks), ("mask_probs", found.mask_probs)) if value is not None
+    }
+    sample.pred_instances = InstanceData(**fields)
 
 
 def write_panoptic(sample: BaseDataElement, panoptic: Int[Tensor, "H W"]) -> None:

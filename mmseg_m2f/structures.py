@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 #: Value of `MaskTarget.segment_map` where a pixel belongs to no segment and counts as background.
@@ -40,14 +40,39 @@ class PixelSpec:
 class PixelFeatures(NamedTuple):
     """What a pixel decoder returns.
 
-    `mask_features` is the finest map, multiplied with mask embeddings to give mask logits.
-    `levels` are the maps that masked attention looks at in turn, coarse to fine.
+    `mask_features` is the map that masks are made of: the finest one, multiplied with mask embeddings, except for
+    DETR, whose mask head starts from the coarsest.
+    `levels` are finer maps for the queries, coarse to fine: masked attention looks at them in turn.
     `memory` is the coarse map that global attention looks at.
+    `valid` says which cells of `memory` lie on the image; None where there is no padding or it counts as image.
     """
 
     mask_features: Float[Tensor, "B C H W"]
-    levels: tuple[Float[Tensor, "B C1 _ _"], ...]
-    memory: Float[Tensor, "B C2 _ _"]
+    levels: tuple[Float[Tensor, "B _ _ _"], ...]
+    memory: Float[Tensor, "B C2 H2 W2"]
+    valid: Bool[Tensor, "B H2 W2"] | None = None
+
+
+@runtime_checkable
+class Prediction(Protocol):
+    """What a query decoder says in one supervised layer."""
+
+    class_logits: Float[Tensor, "B Q K1"]
+
+    @property
+    def has_masks(self) -> bool: ...
+
+    def mask_logits(self) -> Float[Tensor, "B Q H W"]:
+        """Mask logits of all queries."""
+        ...
+
+    def mask_logits_of(self, queries: Int[Tensor, "N"], counts: Sequence[int]) -> Float[Tensor, "N H W"]:
+        """Mask logits of some queries: the first `counts[0]` belong to image 0, and so on."""
+        ...
+
+    def float(self) -> "Prediction":
+        """The same in float32."""
+        ...
 
 
 class MaskPrediction(NamedTuple):
@@ -61,9 +86,85 @@ class MaskPrediction(NamedTuple):
     mask_embeddings: Float[Tensor, "B Q C"]
     mask_features: Float[Tensor, "B C H W"]
 
+    @property
+    def has_masks(self) -> bool:
+        """Always."""
+        return True
+
     def mask_logits(self) -> Float[Tensor, "B Q H W"]:
         """All mask logits at the resolution of the mask features."""
         return torch.einsum("bqc,bchw->bqhw", self.mask_embeddings, self.mask_features)
+
+    def mask_logits_of(self, queries: Int[Tensor, "N"], counts: Sequence[int]) -> Float[Tensor, "N H W"]:
+        """Mask logits of some queries: the first `counts[0]` belong to image 0, and so on."""
+        maps = [
+            self.mask_embeddings[image, chosen] @ self.mask_features[image].flatten(1)
+            for image, chosen in enumerate(queries.split(list(counts)))
+        ]
+        return torch.cat(maps).unflatten(-1, self.mask_features.shape[-2:])
+
+    def float(self) -> "MaskPrediction":
+        """The same in float32."""
+        return MaskPrediction(*(part.float() for part in self))
+
+
+class MaskMaker(Protocol):
+    """Computes mask logits of the queries it is asked for."""
+
+    def __call__(self, queries: Int[Tensor, "N"], counts: Sequence[int]) -> Float[Tensor, "N H W"]: ...
+
+
+class BoxPrediction(NamedTuple):
+    """Class logits and boxes of one supervised layer, and masks where a mask head makes them.
+
+    Boxes are centre x, centre y, width, height, in [0, 1] of the image without padding.
+    """
+
+    class_logits: Float[Tensor, "B Q K1"]
+    boxes: Float[Tensor, "B Q 4"]
+    masks: MaskMaker | None = None
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether there is a mask head and this is the layer it looks at."""
+        return self.masks is not None
+
+    def mask_logits(self) -> Float[Tensor, "B Q H W"]:
+        """Mask logits of all queries."""
+        num_images, num_queries = self.class_logits.shape[:2]
+        queries = torch.arange(num_queries, device=self.boxes.device).repeat(num_images)
+        return self.mask_logits_of(queries, [num_queries] * num_images).unflatten(0, (num_images, num_queries))
+
+    def mask_logits_of(self, queries: Int[Tensor, "N"], counts: Sequence[int]) -> Float[Tensor, "N H W"]:
+        """Mask logits of some queries: the first `counts[0]` belong to image 0, and so on.
+
+        Raises:
+            ValueError: there is no mask head, or this layer has no masks.
+        """
+        if self.masks is None:
+            raise ValueError(
+                "BoxPrediction: expected masks, but the decoder has no mask head (or this is not its last layer). Give "
+                "decode_head.query_decoder a mask_head, or ask for boxes alone."
+            )
+        return self.masks(queries, counts)
+
+    def float(self) -> "BoxPrediction":
+        """The same in float32."""
+        return BoxPrediction(self.class_logits.float(), self.boxes.float(), self.masks)
+
+
+def boxes_of(prediction: Prediction) -> Float[Tensor, "B Q 4"]:
+    """The boxes of a prediction.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if not isinstance(prediction, BoxPrediction):
+        raise ValueError(
+            "Box costs and losses need boxes, but decode_head.query_decoder predicts masks alone. Use BoxDecoder, or "
+            "take the box costs and losses out of decode_head.criterion."
+        )
+    return prediction.boxes
 
 
 @dataclass(frozen=True)
@@ -77,11 +178,14 @@ class MaskTarget:
         labels: class of each segment, in [0, K).
         segment_map: index into `labels`, or `BACKGROUND`, or `VOID`, on the padded canvas.
         name: what to call the image in an error message.
+        boxes: of each segment, centre x, centre y, width, height, in [0, 1] of the image without padding; None
+            where nobody asked for them.
     """
 
     labels: Int[Tensor, "G"]
     segment_map: Int[Tensor, "S H W"]
     name: str = ""
+    boxes: Float[Tensor, "G 4"] | None = None
 
     @property
     def num_segments(self) -> int:
@@ -109,7 +213,9 @@ class PixelDecoder(Protocol):
 
     spec: PixelSpec
 
-    def __call__(self, features: Sequence[Tensor]) -> PixelFeatures: ...
+    def __call__(self, features: Sequence[Tensor], valid: Bool[Tensor, "B H W"] | None = None) -> PixelFeatures:
+        """Decode maps; `valid` says which cells of the coarsest one lie on the image, None that all do."""
+        ...
 
 
 @runtime_checkable
@@ -120,7 +226,7 @@ class QueryDecoder(Protocol):
     skipped where possible.
     """
 
-    def __call__(self, features: PixelFeatures, *, last_only: bool = False) -> list[MaskPrediction]: ...
+    def __call__(self, features: PixelFeatures, *, last_only: bool = False) -> Sequence[Prediction]: ...
 
 
 class MaskReadings(NamedTuple):
@@ -140,7 +246,7 @@ class MaskSampling(Protocol):
     """Decides where masks are compared: at points, or everywhere."""
 
     def for_matching(
-        self, prediction: MaskPrediction, segment_maps: Int[Tensor, "B S H W"], num_segments: int
+        self, prediction: Prediction, segment_maps: Int[Tensor, "B S H W"], num_segments: int
     ) -> MaskReadings:
         """Logits `B Q P` of all queries, masks `B G P` of all segments, and `B P`, at places they share."""
         ...
@@ -160,4 +266,4 @@ class MaskSampling(Protocol):
 class Assigner(Protocol):
     """Decides which query answers for which segment, for all layers and images in one call."""
 
-    def __call__(self, predictions: Sequence[MaskPrediction], targets: Sequence[MaskTarget]) -> Assignment: ...
+    def __call__(self, predictions: Sequence[Prediction], targets: Sequence[MaskTarget]) -> Assignment: ...

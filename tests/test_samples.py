@@ -7,7 +7,7 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData, PixelData
 
-from mmseg_m2f.samples import read_segments_target
+from mmseg_m2f.samples import read_segments_target, valid_pixels
 from mmseg_m2f.structures import BACKGROUND, VOID
 
 IS_THING = torch.tensor([True, True, False, False])
@@ -76,3 +76,32 @@ def test_read_segments_target__unknown_stuff_label():
     sample.gt_sem_seg = PixelData(sem_seg=torch.full((1, 8, 10), 200))
     with pytest.raises(ValueError, match=r"a.jpg: expected labels 0…3, got \[200\]"):
         read_segments_target(sample, IS_THING)
+
+
+def test_read_segments_target__boxes_are_relative_to_the_image_without_padding():
+    sample = make_sample([1, 0], box_masks((0, 4, 0, 5), (2, 2, 0, 0)), img_shape=(8, 5))
+    sample.gt_instances.bboxes = torch.tensor([[0.0, 0.0, 4.5, 4.0], [0.0, 0.0, 1.0, 1.0]])
+    sample.gt_sem_seg = PixelData(sem_seg=torch.full((1, 8, 10), 255))
+    sample.gt_sem_seg.sem_seg[:, 6:, 1:5] = 2
+    target = read_segments_target(sample, IS_THING, with_boxes=True)
+    assert target.labels.tolist() == [1, 2]  # the second object is empty; stuff has a tight box
+    expected = torch.tensor([[0.45, 0.25, 0.9, 0.5], [0.6, 0.875, 0.8, 0.25]])
+    torch.testing.assert_close(target.boxes, expected)
+    assert read_segments_target(sample, IS_THING).boxes is None
+
+
+def test_read_segments_target__boxes_alone():
+    sample = DetDataSample(metainfo=dict(img_path="a.jpg", img_shape=(8, 10), batch_input_shape=(8, 12)))
+    boxes = torch.tensor([[1.0, 2.0, 3.0, 6.0]])
+    sample.gt_instances = InstanceData(labels=torch.tensor([3]), bboxes=boxes)
+    target = read_segments_target(sample, IS_THING, with_boxes=True)
+    torch.testing.assert_close(target.boxes, torch.tensor([[0.2, 0.5, 0.2, 0.5]]))
+    assert target.segment_map.shape == (1, 8, 12)
+    assert (target.segment_map == VOID).all()
+
+
+def test_valid_pixels__what_is_not_padding():
+    samples = [DetDataSample(metainfo=dict(img_shape=shape)) for shape in ((2, 3), (1, 2))]
+    valid = valid_pixels(samples, (2, 3), torch.zeros(1))
+    assert valid.tolist() == [[[True] * 3] * 2, [[True, True, False], [False] * 3]]
+    assert valid_pixels(samples[:1], (2, 3), torch.zeros(1)) is None

@@ -1,4 +1,4 @@
-"""Losses of class logits and of mask logits (arXiv 2112.01527, section 3.3; 2107.06278, section 3.2).
+"""Losses of class logits, mask logits and boxes (arXiv 2112.01527, 3.3; 2107.06278, 3.2; 2005.12872, 3.1).
 
 A mask is compared at P places. `masks` are already multiplied by `known`; void places have `known` 0 and add nothing.
 """
@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from mmseg_m2f.core.boxes import generalized_iou, to_corners
 
 
 def class_loss(
@@ -52,6 +54,16 @@ def mask_focal_loss(
     """Focal loss (arXiv 1708.02002) of each mask, averaged over its known places; `alpha` weighs the inside."""
     inside, outside = focal_terms(logits, alpha=alpha, gamma=gamma)
     return (masks * inside + (known - masks) * outside).sum(-1) / known.sum(-1).clamp(min=1)
+
+
+def box_l1_loss(predicted: Float[Tensor, "N 4"], true: Float[Tensor, "N 4"]) -> Float[Tensor, "N"]:
+    """Sum of the absolute differences of the four numbers of two boxes."""
+    return (predicted - true).abs().sum(-1)
+
+
+def box_giou_loss(predicted: Float[Tensor, "N 4"], true: Float[Tensor, "N 4"]) -> Float[Tensor, "N"]:
+    """One minus the generalized IoU (arXiv 1902.09630) of boxes given as centre, width and height; in [0, 2]."""
+    return 1 - generalized_iou(to_corners(predicted), to_corners(true))
 
 
 def focal_terms(logits: Tensor, *, alpha: float, gamma: float) -> tuple[Tensor, Tensor]:

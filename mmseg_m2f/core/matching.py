@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from mmseg_m2f.core.boxes import generalized_iou, to_corners
 from mmseg_m2f.core.losses import focal_terms
 
 
@@ -63,6 +64,16 @@ def mask_focal_cost(
     inside, outside = focal_terms(logits, alpha=alpha, gamma=gamma)
     everywhere = torch.einsum("...qp,...p->...q", outside, known / total).unsqueeze(-1)
     return everywhere + torch.einsum("...qp,...gp->...qg", inside - outside, masks / total.unsqueeze(-1))
+
+
+def box_l1_cost(predicted: Float[Tensor, "*B Q 4"], true: Float[Tensor, "*B G 4"]) -> Float[Tensor, "*B Q G"]:
+    """Sum of the absolute differences of the four numbers of each pair of boxes."""
+    return (predicted.unsqueeze(-2) - true.unsqueeze(-3)).abs().sum(-1)
+
+
+def box_giou_cost(predicted: Float[Tensor, "*B Q 4"], true: Float[Tensor, "*B G 4"]) -> Float[Tensor, "*B Q G"]:
+    """Minus the generalized IoU of each pair of boxes, given as centre, width and height; in [-1, 1]."""
+    return -generalized_iou(to_corners(predicted).unsqueeze(-2), to_corners(true).unsqueeze(-3))
 
 
 def solve_assignment(costs: Float[np.ndarray, "Q G"]) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mmseg_m2f.core.boxes import to_corners
+
 
 def semantic_scores(
     class_logits: Float[Tensor, "B Q K1"], mask_logits: Float[Tensor, "B Q H W"]
@@ -32,11 +34,16 @@ INSTANCE_OFFSET = 1000
 
 
 class Instances(NamedTuple):
-    """Detected objects of one image, in no particular order."""
+    """Detected objects of one image, in no particular order.
+
+    `boxes` are x1 y1 x2 y2 in pixels. `mask_probs` are in [0, 1]; the masks are where they exceed 0.5.
+    """
 
     scores: Float[Tensor, "N"]
     labels: Int[Tensor, "N"]
-    masks: Bool[Tensor, "N H W"]
+    boxes: Float[Tensor, "N 4"]
+    masks: Bool[Tensor, "N H W"] | None = None
+    mask_probs: Float[Tensor, "N H W"] | None = None
 
 
 def panoptic_map(
@@ -78,6 +85,49 @@ def panoptic_map(
     return ids[winner].where(certain.gather(0, winner.unsqueeze(0)).squeeze(0), num_classes)
 
 
+def detr_panoptic_map(
+    class_logits: Float[Tensor, "Q K1"],
+    mask_logits: Float[Tensor, "Q H W"],
+    is_thing: Bool[Tensor, "K"],
+    *,
+    size: tuple[int, int],
+    object_threshold: float = 0.85,
+    min_area: int = 4,
+    merge_stuff: bool = False,
+) -> Int[Tensor, "H1 W1"]:
+    """DETR's panoptic map (arXiv 2005.12872, section 4.2), at `size`: class + 1000 · instance number.
+
+    Each pixel goes to the highest mask logit among the queries surer than `object_threshold` of a class, whatever
+    their scores. Queries with at most `min_area` pixels are removed, and the others compete again until all are
+    larger. K everywhere where no query is left.
+
+    Args:
+        mask_logits: at the size of the processed image, where the queries compete.
+        merge_stuff: unite the queries of a stuff class. The authors' code means to, but then removes the united ones
+            as empty and lets the others compete for their pixels; of each stuff class the first query survives.
+    """
+    scores, labels = class_logits.softmax(-1).max(-1)
+    num_classes = len(is_thing)
+    kept = ((labels != num_classes) & (scores > object_threshold)).nonzero().squeeze(1)
+    same_stuff = (labels[:, None] == labels) & ~is_thing[labels.clamp(max=num_classes - 1)]
+    merging = True
+    while len(kept):
+        winner = mask_logits[kept].argmax(0)
+        if merging:
+            first = same_stuff[kept][:, kept].int().argmax(1)  # of the same stuff class; 0 where there is none
+            winner = torch.where(is_thing[labels[kept]], torch.arange(len(kept), device=kept.device), first)[winner]
+        winner = F.interpolate(winner[None, None].float(), size, mode="nearest-exact")[0, 0].long()
+        large = torch.bincount(winner.flatten(), minlength=len(kept)) > min_area
+        if merge_stuff:  # united queries stay or go with the first
+            large = torch.where(is_thing[labels[kept]], large, large[first])
+        if large.all():
+            things = is_thing[labels[kept]]
+            return (labels[kept] + INSTANCE_OFFSET * things.cumsum(0) * things)[winner]
+        kept = kept[large]
+        merging = merge_stuff
+    return labels.new_full(size, num_classes)
+
+
 def top_instances(
     class_logits: Float[Tensor, "Q K1"],
     mask_logits: Float[Tensor, "Q H W"],
@@ -85,27 +135,94 @@ def top_instances(
     *,
     max_per_image: int = 100,
     things_first: bool = True,
+    score_threshold: float = 0.0,
+    one_class_per_query: bool = False,
+    mask_nms_threshold: float | None = None,
+    soft_masks: bool = False,
 ) -> Instances:
     """The best pairs of query and thing class; a query may appear with several classes.
 
-    The score is the class probability times the mean mask probability inside the mask.
+    The score is the class probability times the mean mask probability inside the mask. The boxes are tight.
 
     Args:
         max_per_image: how many pairs; fewer where there are fewer.
         things_first: spend them on things alone. The official release and mmdet also let stuff compete and drop it
             afterwards.
+        score_threshold: leave out what scores less.
+        one_class_per_query: let a query appear with its best class alone.
+        mask_nms_threshold: leave out an object whose mask has a higher IoU than this with a better one of its class.
+        soft_masks: also give the mask probabilities.
     """
     probs = class_logits.softmax(-1)[:, :-1]
     num_classes = len(is_thing)
     if things_first:
         probs = probs.masked_fill(~is_thing, -1.0)
+    if one_class_per_query:
+        best_class = torch.zeros_like(probs, dtype=torch.bool).scatter_(1, probs.argmax(1, keepdim=True), True)
+        probs = probs.masked_fill(~best_class, -1.0)
     best, index = probs.flatten().topk(min(max_per_image, probs.numel()), sorted=False)
     labels, queries = index % num_classes, index // num_classes
-    wanted = is_thing[labels]
+    wanted = is_thing[labels] & (best >= 0)
     best, labels, logits = best[wanted], labels[wanted], mask_logits[queries[wanted]]
     masks = logits > 0
-    inside = (logits.sigmoid() * masks).sum((1, 2)) / (masks.sum((1, 2)) + 1e-6)
-    return Instances(best * inside, labels, masks)
+    probs = logits.sigmoid()
+    scores = best * ((probs * masks).sum((1, 2)) / (masks.sum((1, 2)) + 1e-6))
+    kept = scores >= score_threshold
+    if mask_nms_threshold is not None:
+        kept &= _survives_nms(masks, labels, scores, mask_nms_threshold)
+    masks = masks[kept]
+    return Instances(scores[kept], labels[kept], tight_boxes(masks), masks, probs[kept] if soft_masks else None)
+
+
+def top_boxes(
+    class_logits: Float[Tensor, "Q K1"],
+    boxes: Float[Tensor, "Q 4"],
+    is_thing: Bool[Tensor, "K"],
+    *,
+    size: tuple[int, int],
+    mask_logits: Float[Tensor, "Q H W"] | None = None,
+    max_per_image: int = 100,
+    score_threshold: float = 0.0,
+    soft_masks: bool = False,
+) -> Instances:
+    """Each query with its best class, best first (arXiv 2005.12872, section 3): no suppression, "no object" or not.
+
+    Args:
+        boxes: centre x, centre y, width, height, as fractions of the image; cut to it.
+        size: of the image, in pixels.
+        mask_logits: at that size, if there are masks.
+        max_per_image: how many of the thing classes; fewer where there are fewer.
+        score_threshold: leave out what scores less.
+        soft_masks: also give the mask probabilities.
+    """
+    scores, labels = class_logits.softmax(-1)[:, :-1].max(-1)
+    things = (is_thing[labels] & (scores >= score_threshold)).nonzero().squeeze(1)
+    best, order = scores[things].topk(min(max_per_image, len(things)))
+    queries = things[order]
+    height, width = size
+    corners = to_corners(boxes[queries]) * boxes.new_tensor([width, height, width, height])
+    corners = torch.stack([corners[:, 0::2].clamp(0, width), corners[:, 1::2].clamp(0, height)], -1).flatten(1)
+    if mask_logits is None:
+        return Instances(best, labels[queries], corners)
+    logits = mask_logits[queries]
+    return Instances(best, labels[queries], corners, logits > 0, logits.sigmoid() if soft_masks else None)
+
+
+def _survives_nms(
+    masks: Bool[Tensor, "N H W"], labels: Int[Tensor, "N"], scores: Float[Tensor, "N"], threshold: float
+) -> Bool[Tensor, "N"]:
+    """Greedy non-maximum suppression by mask IoU within each class."""
+    flat = masks.flatten(1).float()
+    overlap, areas = flat @ flat.T, flat.sum(1)
+    iou = overlap / (areas[:, None] + areas - overlap).clamp(min=1)
+    rivals = ((iou > threshold) & (labels[:, None] == labels)).cpu()
+    survives = torch.ones(len(masks), dtype=torch.bool)
+    order = scores.argsort(descending=True, stable=True).tolist()
+    for place, index in enumerate(order):
+        if survives[index]:
+            worse = order[place + 1 :]
+            survives[worse] &= ~rivals[index, worse]
+    return survives.to(masks.device)
 
 
 def tight_boxes(masks: Bool[Tensor, "N H W"]) -> Float[Tensor, "N 4"]:

@@ -1,13 +1,49 @@
 """Segments kept as one map per image, and read at points without ever making one mask per segment."""
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from mmseg_m2f.structures import BACKGROUND, VOID
+from mmseg_m2f.structures import BACKGROUND, VOID, MaskTarget
+
+
+class TargetBatch:
+    """The targets of a batch as tensors, padded to the same G; each tensor is made when first asked for."""
+
+    def __init__(self, targets: Sequence[MaskTarget]) -> None:
+        self.targets = targets
+
+    @cached_property
+    def labels(self) -> Int[Tensor, "B G"]:
+        """Classes, padded with 0."""
+        return pad_sequence([target.labels for target in self.targets], batch_first=True)
+
+    @cached_property
+    def segment_maps(self) -> Int[Tensor, "B S H W"]:
+        """Segment maps; see `stack_segment_maps`."""
+        return stack_segment_maps([target.segment_map for target in self.targets])
+
+    @cached_property
+    def boxes(self) -> Float[Tensor, "B G 4"]:
+        """Boxes (see `MaskTarget.boxes`), padded with 0.
+
+        Raises:
+            ValueError: a target has none; names the image.
+        """
+        boxes = []
+        for target in self.targets:
+            if target.boxes is None:
+                raise ValueError(
+                    f"{target.name or 'An image'}: expected boxes for the box costs and losses, got a target without. "
+                    "Train on objects with a MaskDetector, whose samples have gt_instances.bboxes."
+                )
+            boxes.append(target.boxes)
+        return pad_sequence(boxes, batch_first=True)
 
 
 def segments_of_label_map(

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -15,17 +15,34 @@ def sine_position_encoding(
     Positions count from 1 and are scaled so that the last one is 2π. Even channels hold sines, odd ones
     cosines. Dtype and device are those of `like`; computed in at least float32.
     """
+    period = _periods(channels, like, temperature)
+    height, width = size
+    rows = _encode(torch.arange(1, height + 1, dtype=period.dtype, device=period.device), height, period)
+    columns = _encode(torch.arange(1, width + 1, dtype=period.dtype, device=period.device), width, period)
+    encoded = torch.cat([rows.unsqueeze(1).expand(-1, width, -1), columns.expand(height, -1, -1)], -1)
+    return encoded.permute(2, 0, 1).to(like.dtype)
+
+
+def padded_position_encoding(
+    valid: Bool[Tensor, "B H W"], channels: int, like: Tensor, *, temperature: float = 10000.0
+) -> Float[Tensor, "B C H W"]:
+    """The same for images with padding: positions count, and are scaled by, the valid cells of a row or column.
+
+    Valid cells get what they would get without the padding. The values of the others mean nothing.
+    """
+    period = _periods(channels, like, temperature)
+    rows, columns = (valid.cumsum(axis, dtype=period.dtype) for axis in (1, 2))
+    encoded = torch.cat([_encode(rows, rows[:, -1:], period), _encode(columns, columns[:, :, -1:], period)], -1)
+    return encoded.permute(0, 3, 1, 2).to(like.dtype)
+
+
+def _periods(channels: int, like: Tensor, temperature: float) -> Float[Tensor, "C"]:
     per_axis = channels // 2
     dtype = torch.promote_types(like.dtype, torch.float32)
     index = torch.arange(per_axis, dtype=dtype, device=like.device)
-    period = temperature ** (2 * (index // 2) / per_axis)
-    height, width = size
-    rows = _encode_axis(height, period).unsqueeze(1).expand(-1, width, -1)
-    columns = _encode_axis(width, period).unsqueeze(0).expand(height, -1, -1)
-    return torch.cat([rows, columns], -1).permute(2, 0, 1).to(like.dtype)
+    return temperature ** (2 * (index // 2) / per_axis)
 
 
-def _encode_axis(length: int, period: Float[Tensor, "C"]) -> Float[Tensor, "N C"]:
-    position = torch.arange(1, length + 1, dtype=period.dtype, device=period.device)
-    angle = (position / (length + 1e-6) * (2 * math.pi)).unsqueeze(1) / period
-    return torch.stack([angle[:, 0::2].sin(), angle[:, 1::2].cos()], -1).flatten(1)
+def _encode(position: Float[Tensor, "*N"], last: int | Tensor, period: Float[Tensor, "C"]) -> Float[Tensor, "*N C"]:
+    angle = (position / (last + 1e-6) * (2 * math.pi)).unsqueeze(-1) / period
+    return torch.stack([angle[..., 0::2].sin(), angle[..., 1::2].cos()], -1).flatten(-2)

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from mmseg_m2f.layers.deformable_attention import DeformableAttention
+from mmseg_m2f.layers.position_encoding import padded_position_encoding, sine_position_encoding
 
 
 class Attention(nn.Module):
@@ -29,7 +30,7 @@ class Attention(nn.Module):
         query: Float[Tensor, "B Q C"],
         key: Float[Tensor, "B N C"],
         value: Float[Tensor, "B N C"],
-        may_attend: Bool[Tensor, "B Q N"] | None = None,
+        may_attend: Bool[Tensor, "B #Q N"] | None = None,
     ) -> Float[Tensor, "B Q C"]:
         """Attend from each query to the keys it may see; every query must see at least one."""
         weights = self.attn.in_proj_weight.chunk(3)
@@ -97,10 +98,39 @@ class EncoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
         init_matrices(self)
 
-    def forward(self, tokens: Float[Tensor, "B N C"], position: Float[Tensor, "N C"]) -> Float[Tensor, "B N C"]:
+    def forward(
+        self,
+        tokens: Float[Tensor, "B N C"],
+        position: Float[Tensor, "*#B N C"],
+        may_attend: Bool[Tensor, "B 1 N"] | None = None,
+    ) -> Float[Tensor, "B N C"]:
         placed = tokens + position
-        tokens = self.norms[0](tokens + self.dropout(self.self_attn(placed, placed, tokens)))
+        attended = self.self_attn(placed, placed, tokens, may_attend)
+        tokens = self.norms[0](tokens + self.dropout(attended))
         return self.norms[1](tokens + self.ffn(tokens))
+
+
+class Encoder(nn.Module):
+    """A stack of DETR's encoder layers over the cells of one map."""
+
+    def __init__(
+        self, channels: int, *, num_layers: int, num_heads: int, feedforward_channels: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            EncoderLayer(channels, num_heads=num_heads, feedforward_channels=feedforward_channels, dropout=dropout)
+            for _ in range(num_layers)
+        )
+
+    def forward(
+        self, x: Float[Tensor, "B C H W"], valid: Bool[Tensor, "B H W"] | None = None
+    ) -> Float[Tensor, "B C H W"]:
+        """The encoded map; no cell looks at one that is not valid."""
+        tokens, position = place_tokens(x, valid)
+        may_attend = attend_valid(valid)
+        for layer in self.layers:
+            tokens = layer(tokens, position, may_attend)
+        return tokens.transpose(1, 2).unflatten(-1, x.shape[-2:])
 
 
 class DecoderLayer(nn.Module):
@@ -121,12 +151,45 @@ class DecoderLayer(nn.Module):
         query_position: Float[Tensor, "Q C"],
         key: Float[Tensor, "B N C"],
         value: Float[Tensor, "B N C"],
+        may_attend: Bool[Tensor, "B 1 N"] | None = None,
     ) -> Float[Tensor, "B Q C"]:
         placed = queries + query_position
         queries = self.norms[0](queries + self.dropout(self.self_attn(placed, placed, queries)))
-        attended = self.cross_attn(queries + query_position, key, value)
+        attended = self.cross_attn(queries + query_position, key, value, may_attend)
         queries = self.norms[1](queries + self.dropout(attended))
         return self.norms[2](queries + self.ffn(queries))
+
+
+class Decoder(nn.Module):
+    """A stack of DETR's decoder layers and the norm before the prediction heads, which all layers share."""
+
+    def __init__(
+        self, channels: int, *, num_layers: int, num_heads: int, feedforward_channels: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            DecoderLayer(channels, num_heads=num_heads, feedforward_channels=feedforward_channels, dropout=dropout)
+            for _ in range(num_layers)
+        )
+        self.post_norm = nn.LayerNorm(channels)
+
+    def forward(
+        self,
+        query_position: Float[Tensor, "Q C"],
+        memory: Float[Tensor, "B C H W"],
+        valid: Bool[Tensor, "B H W"] | None = None,
+        *,
+        last_only: bool = False,
+    ) -> list[Float[Tensor, "B Q C"]]:
+        """Normed queries after every layer, or after the last one only. Queries start as zeros."""
+        value, position = place_tokens(memory, valid)
+        key, may_attend = value + position, attend_valid(valid)
+        queries = query_position.new_zeros(len(memory), *query_position.shape)
+        states = []
+        for layer in self.layers:
+            queries = layer(queries, query_position, key, value, may_attend)
+            states.append(queries)
+        return [self.post_norm(state) for state in (states[-1:] if last_only else states)]
 
 
 class MaskedDecoderLayer(nn.Module):
@@ -169,6 +232,22 @@ def attend_inside(mask_logits: Float[Tensor, "B Q N"]) -> Bool[Tensor, "B Q N"]:
     """Where each query may attend: where its mask logit is not negative, and everywhere if that is nowhere."""
     inside = mask_logits >= 0
     return inside | ~inside.any(-1, keepdim=True)
+
+
+def attend_valid(valid: Bool[Tensor, "B H W"] | None) -> Bool[Tensor, "B 1 N"] | None:
+    """Cells that may be attended to: those on the image. None, for all of them, where there is no padding."""
+    return None if valid is None else valid.flatten(1).unsqueeze(1)
+
+
+def place_tokens(
+    x: Float[Tensor, "B C H W"], valid: Bool[Tensor, "B H W"] | None
+) -> tuple[Float[Tensor, "B N C"], Float[Tensor, "*_ N C"]]:
+    """The cells of a map as tokens, and their positions: `N C`, or `B N C` where padding differs between images."""
+    if valid is None:
+        position = sine_position_encoding((x.shape[-2], x.shape[-1]), x.shape[1], x)
+    else:
+        position = padded_position_encoding(valid, x.shape[1], x)
+    return flatten_maps([x]), position.flatten(-2).transpose(-1, -2)
 
 
 def flatten_maps(maps: Sequence[Float[Tensor, "B C _ _"]]) -> Float[Tensor, "B N C"]:

@@ -1,7 +1,15 @@
 import pytest
 import torch
 
-from mmseg_m2f.core.postprocess import panoptic_map, resize_maps, semantic_scores, tight_boxes, top_instances
+from mmseg_m2f.core.postprocess import (
+    detr_panoptic_map,
+    panoptic_map,
+    resize_maps,
+    semantic_scores,
+    tight_boxes,
+    top_boxes,
+    top_instances,
+)
 
 
 def test_semantic_scores__by_hand():
@@ -88,3 +96,97 @@ def test_tight_boxes__include_the_last_pixel():
     masks = torch.zeros(2, 6, 7, dtype=torch.bool)
     masks[0, 2:4, 3:7] = True
     assert tight_boxes(masks).tolist() == [[3, 2, 7, 4], [0, 0, 0, 0]]
+
+
+def test_top_instances__one_class_per_query():
+    class_logits = torch.log(torch.tensor([[0.5, 0.4, 0.1], [0.3, 0.2, 0.5]]))
+    both = torch.tensor([True, True])
+    masks = torch.ones(2, 4, 4)
+    assert len(top_instances(class_logits, masks, both).scores) == 4
+    found = top_instances(class_logits, masks, both, one_class_per_query=True)
+    assert sorted(found.scores.tolist()) == pytest.approx([0.3 * 0.7311, 0.5 * 0.7311], abs=1e-4)
+    assert found.labels.tolist() == [0, 0]
+
+
+def test_top_instances__score_threshold():
+    class_logits = torch.log(torch.tensor([[0.9, 0.1], [0.4, 0.6]]))
+    found = top_instances(class_logits, torch.full((2, 4, 4), 9.0), torch.tensor([True]), score_threshold=0.5)
+    assert found.scores.tolist() == pytest.approx([0.9], abs=1e-3)
+
+
+def test_top_instances__mask_nms_within_a_class():
+    # Two queries of class 0 share 4 of 5 columns (IoU 0.8), a third of class 1 lies on the same place.
+    class_logits = torch.log(torch.tensor([[0.6, 0.1, 0.3], [0.8, 0.1, 0.1], [0.0, 0.7, 0.3]]))
+    found = top_instances(
+        class_logits,
+        left_of([4, 5, 5]),
+        torch.tensor([True, True]),
+        one_class_per_query=True,
+        mask_nms_threshold=0.7,
+    )
+    assert sorted(found.labels.tolist()) == [0, 1]
+    assert found.masks[found.labels == 0].sum().item() == 20  # the surer one
+    kept = top_instances(
+        class_logits, left_of([4, 5, 5]), torch.tensor([True, True]), one_class_per_query=True, mask_nms_threshold=0.85
+    )
+    assert len(kept.scores) == 3
+
+
+def test_top_instances__soft_masks():
+    logits = torch.tensor([[[3.0, -2.0]]])
+    found = top_instances(torch.tensor([[9.0, 0.0]]), logits, torch.tensor([True]), soft_masks=True)
+    torch.testing.assert_close(found.mask_probs, logits.sigmoid())
+    assert top_instances(torch.tensor([[9.0, 0.0]]), logits, torch.tensor([True])).mask_probs is None
+
+
+def test_top_boxes__corners_in_pixels_best_first_cut_to_the_image():
+    class_logits = torch.log(torch.tensor([[0.2, 0.1, 0.7], [0.6, 0.3, 0.1], [0.1, 0.8, 0.1]]))
+    boxes = torch.tensor([[0.5, 0.5, 0.5, 0.5], [0.9, 0.5, 0.4, 1.0], [0.5, 0.5, 0.1, 0.1]])
+    found = top_boxes(class_logits, boxes, IS_THING, size=(10, 20))
+    # The first is mostly "no object" and is kept all the same; the last is stuff.
+    assert found.scores.tolist() == pytest.approx([0.6, 0.2])
+    torch.testing.assert_close(found.boxes, torch.tensor([[14.0, 0.0, 20.0, 10.0], [5.0, 2.5, 15.0, 7.5]]))
+    assert found.masks is None
+
+
+def test_top_boxes__masks_of_the_same_queries():
+    class_logits = torch.log(torch.tensor([[0.2, 0.1, 0.7], [0.6, 0.3, 0.1]]))
+    logits = left_of([2, 5])
+    found = top_boxes(class_logits, torch.rand(2, 4), IS_THING, size=(4, 8), mask_logits=logits, max_per_image=1)
+    assert torch.equal(found.masks, logits[1:] > 0)
+
+
+def test_detr_panoptic_map__highest_logit_wins_whatever_the_score():
+    logits = torch.tensor([[[2.0, -1.0, 0.2]], [[1.0, 1.0, -0.3]]])
+    panoptic = detr_panoptic_map(sure_of([0, 0], 2), logits, IS_THING, size=(1, 3), min_area=0)
+    assert panoptic.tolist() == [[1000, 2000, 1000]]
+
+
+def test_detr_panoptic_map__small_segments_leave_their_pixels_to_others():
+    logits = left_of([1, 8])  # the first wins a column of 4 pixels
+    logits[0, :, 0] += 1
+    class_logits = sure_of([0, 1], 2)
+    assert (detr_panoptic_map(class_logits, logits, IS_THING, size=(4, 8)) == 1).all()
+    kept = detr_panoptic_map(class_logits, logits, IS_THING, size=(4, 8), min_area=3)
+    assert kept[0].tolist() == [1000, 1, 1, 1, 1, 1, 1, 1]
+
+
+def test_detr_panoptic_map__stuff_of_one_class():
+    # Stuff left and right, a thing in the middle that reaches faintly to the right.
+    logits = left_of([3, -3, 1])
+    logits[2] = -8.5
+    logits[2, :, 3:5] = 8.0
+    logits[2, :, 5:] = -7.0
+    class_logits = sure_of([1, 1, 0], 2)
+    published = detr_panoptic_map(class_logits, logits, IS_THING, size=(4, 8))
+    assert published[0].tolist() == [1, 1, 1, 1000, 1000, 1000, 1000, 1000]  # the second stuff query is removed
+    merged = detr_panoptic_map(class_logits, logits, IS_THING, size=(4, 8), merge_stuff=True)
+    assert merged[0].tolist() == [1, 1, 1, 1000, 1000, 1, 1, 1]
+
+
+def test_detr_panoptic_map__another_size_and_nothing_sure():
+    logits = left_of([4, -4])
+    panoptic = detr_panoptic_map(sure_of([0, 1], 2), logits, IS_THING, size=(8, 4))
+    assert panoptic.tolist() == [[1000, 1000, 1, 1]] * 8
+    unsure = detr_panoptic_map(torch.zeros(2, 3), logits, IS_THING, size=(8, 4))
+    assert (unsure == 2).all()

@@ -1,6 +1,6 @@
 import torch
 
-from mmseg_m2f.layers.position_encoding import sine_position_encoding
+from mmseg_m2f.layers.position_encoding import padded_position_encoding, sine_position_encoding
 
 
 def test_sine_position_encoding__known_values():
@@ -18,3 +18,23 @@ def test_sine_position_encoding__half_precision_is_the_rounded_float():
     code = sine_position_encoding((3, 4), 16, torch.zeros(1, dtype=torch.bfloat16))
     exact = sine_position_encoding((3, 4), 16, torch.zeros(1))
     assert torch.equal(code, exact.bfloat16())
+
+
+def test_padded_position_encoding__known_values():
+    # A map of 1×3 whose third column is padding (arXiv 2005.12872's code gives these values).
+    code = padded_position_encoding(torch.tensor([[[True, True, False]]]), 256, torch.zeros(1))[0, :, 0]
+    expected = [
+        (code[128:132, 0], [1.3e-6, -1.0, 0.4087523, -0.9126454]),
+        (code[128:132, 1], [-2.7e-6, 1.0, -0.7460917, 0.6658432]),
+        (code[:4, 0], [-6.0e-6, 1.0, -0.7460936, 0.6658410]),
+    ]
+    for actual, values in expected:
+        torch.testing.assert_close(actual, torch.tensor(values), rtol=0, atol=5e-6)
+
+
+def test_padded_position_encoding__valid_cells_do_not_see_the_padding():
+    valid = torch.zeros(2, 5, 7, dtype=torch.bool)
+    valid[0, :3, :4], valid[1] = True, True
+    code = padded_position_encoding(valid, 16, torch.zeros(1, dtype=torch.double))
+    torch.testing.assert_close(code[0, :, :3, :4], sine_position_encoding((3, 4), 16, code))
+    torch.testing.assert_close(code[1], sine_position_encoding((5, 7), 16, code))

@@ -12,7 +12,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData, PixelData
 
-from mmseg_m2f.core.postprocess import panoptic_map, tight_boxes, top_instances
+from mmseg_m2f.core.postprocess import panoptic_map, top_instances
+from mmseg_m2f.samples import write_instances
 from tests.parity.conftest import CONFIGS, aligned_gradient, shake
 
 pytestmark = pytest.mark.parity
@@ -133,7 +134,9 @@ def test_mmdet__fusion_of_confident_queries(seed, filter_low_score):
     reference = head.instance_postprocess(class_logits, blobs)
     found = top_instances(class_logits, blobs, is_thing, max_per_image=30, things_first=False)
     assert len(reference) == len(found.scores) > 5
-    assert_same_instances(InstanceData(bboxes=tight_boxes(found.masks), **found._asdict()), reference)
+    sample = DetDataSample()
+    write_instances(sample, found)
+    assert_same_instances(sample.pred_instances, reference)
 
 
 def assert_same_instances(ours: InstanceData, theirs: InstanceData) -> None:

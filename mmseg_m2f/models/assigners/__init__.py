@@ -1,6 +1,21 @@
 """Which query answers for which segment."""
 
 from mmseg_m2f.models.assigners.hungarian import HungarianAssigner
-from mmseg_m2f.models.assigners.match_costs import ClassCost, MaskBCECost, MaskDiceCost, MaskFocalCost
+from mmseg_m2f.models.assigners.match_costs import (
+    BoxGIoUCost,
+    BoxL1Cost,
+    ClassCost,
+    MaskBCECost,
+    MaskDiceCost,
+    MaskFocalCost,
+)
 
-__all__ = ["ClassCost", "HungarianAssigner", "MaskBCECost", "MaskDiceCost", "MaskFocalCost"]
+__all__ = [
+    "BoxGIoUCost",
+    "BoxL1Cost",
+    "ClassCost",
+    "HungarianAssigner",
+    "MaskBCECost",
+    "MaskDiceCost",
+    "MaskFocalCost",
+]

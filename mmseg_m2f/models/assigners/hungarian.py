@@ -5,17 +5,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from mmengine.config import ConfigDict
 from mmengine.logging import print_log
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from mmseg_m2f.core.matching import solve_assignment
-from mmseg_m2f.core.targets import stack_segment_maps
+from mmseg_m2f.core.targets import TargetBatch
 from mmseg_m2f.models.assigners.match_costs import MatchInputs
 from mmseg_m2f.registry import TASK_UTILS
-from mmseg_m2f.structures import Assignment, MaskPrediction, MaskSampling, MaskTarget
+from mmseg_m2f.structures import Assignment, MaskSampling, MaskTarget, Prediction
 
 
 @TASK_UTILS.register_module()
@@ -27,21 +26,21 @@ class HungarianAssigner:
 
     Args:
         match_costs: the costs to add up.
-        sampling: where masks are compared; the criterion passes its own.
+        sampling: where masks are compared; the criterion passes its own, or None if it compares none.
     """
 
     def __init__(
         self,
         match_costs: Sequence[ConfigDict | dict],
         *,
-        sampling: MaskSampling,
+        sampling: MaskSampling | None,
     ) -> None:
         self.match_costs = [TASK_UTILS.build(cost) for cost in match_costs]
         self.sampling = sampling
         self._warned = False
 
     @torch.no_grad()
-    def __call__(self, predictions: Sequence[MaskPrediction], targets: Sequence[MaskTarget]) -> Assignment:
+    def __call__(self, predictions: Sequence[Prediction], targets: Sequence[MaskTarget]) -> Assignment:
         """Pair queries with segments.
 
         Raises:
@@ -50,22 +49,13 @@ class HungarianAssigner:
         num_queries = predictions[0].class_logits.shape[1]
         self._warn_about_surplus(num_queries, targets)
         device = predictions[0].class_logits.device
+        batch = TargetBatch(targets)
         with torch.autocast(device.type, enabled=False):
-            labels = pad_sequence([target.labels for target in targets], batch_first=True)
-            segment_maps = stack_segment_maps([target.segment_map for target in targets])
-            costs = torch.stack([self._layer_cost(p, labels, segment_maps) for p in predictions])
+            costs = torch.stack([self._layer_cost(prediction, batch) for prediction in predictions])
         return _solve(costs, targets)
 
-    def _layer_cost(
-        self,
-        prediction: MaskPrediction,
-        labels: Int[Tensor, "B G"],
-        segment_maps: Int[Tensor, "B S H W"],
-    ) -> Float[Tensor, "B Q G"]:
-        exact = MaskPrediction(*(part.float() for part in prediction))
-        inputs = MatchInputs(
-            exact.class_logits, labels, *self.sampling.for_matching(exact, segment_maps, labels.shape[1])
-        )
+    def _layer_cost(self, prediction: Prediction, targets: TargetBatch) -> Float[Tensor, "B Q G"]:
+        inputs = MatchInputs(prediction.float(), targets, self.sampling)
         return torch.stack([cost(inputs) for cost in self.match_costs]).sum(0)
 
     def _warn_about_surplus(self, num_queries: int, targets: Sequence[MaskTarget]) -> None:

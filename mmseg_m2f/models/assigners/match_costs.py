@@ -1,25 +1,63 @@
-"""Match costs that a config names; each is thin over a function in `core.matching`."""
+"""Match costs that a config names, and what they look at; each is thin over a function in `core.matching`."""
 
+from functools import cached_property
 from typing import NamedTuple
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmseg_m2f.core import matching
+from mmseg_m2f.core.targets import TargetBatch
 from mmseg_m2f.registry import TASK_UTILS
+from mmseg_m2f.structures import MaskReadings, MaskSampling, Prediction, boxes_of
 
 
-class MatchInputs(NamedTuple):
+class BoxPairs(NamedTuple):
+    """Boxes to be paired: centre x, centre y, width, height, in [0, 1] of the image without padding."""
+
+    predicted: Float[Tensor, "B Q 4"]
+    true: Float[Tensor, "B G 4"]
+
+
+class MatchInputs:
     """What a match cost may look at: the queries of one layer and the segments, padded to the same G.
 
-    Masks are given at places shared by the queries and segments of an image, see `structures.MaskReadings`.
+    Masks and boxes are prepared when the first cost asks for them, and not at all if none does.
     """
 
-    class_logits: Float[Tensor, "B Q K1"]
-    labels: Int[Tensor, "B G"]
-    mask_logits: Float[Tensor, "B Q P"]
-    masks: Float[Tensor, "B G P"]
-    known: Float[Tensor, "B P"]
+    def __init__(self, prediction: Prediction, targets: TargetBatch, sampling: MaskSampling | None) -> None:
+        self._prediction, self._targets, self._sampling = prediction, targets, sampling
+
+    @property
+    def class_logits(self) -> Float[Tensor, "B Q K1"]:
+        return self._prediction.class_logits
+
+    @property
+    def labels(self) -> Int[Tensor, "B G"]:
+        return self._targets.labels
+
+    @cached_property
+    def masks(self) -> MaskReadings:
+        """Logits `B Q P`, masks `B G P` and knowledge `B P` at places shared by queries and segments of an image.
+
+        Raises:
+            ValueError: the criterion has no sampling.
+        """
+        if self._sampling is None:
+            raise ValueError(
+                "A match cost compares masks, but the criterion has no sampling. Set "
+                "decode_head.criterion.sampling, or match by class and box alone."
+            )
+        return self._sampling.for_matching(self._prediction, self._targets.segment_maps, self.labels.shape[1])
+
+    @cached_property
+    def boxes(self) -> BoxPairs:
+        """Boxes of queries and segments.
+
+        Raises:
+            ValueError: the decoder predicts no boxes, or a target has none.
+        """
+        return BoxPairs(boxes_of(self._prediction), self._targets.boxes)
 
 
 @TASK_UTILS.register_module()
@@ -41,8 +79,7 @@ class MaskBCECost:
         self.weight = weight
 
     def __call__(self, inputs: MatchInputs) -> Float[Tensor, "B Q G"]:
-        cost = matching.mask_bce_cost(inputs.mask_logits, inputs.masks, inputs.known)
-        return self.weight * cost
+        return self.weight * matching.mask_bce_cost(*inputs.masks)
 
 
 @TASK_UTILS.register_module()
@@ -53,8 +90,7 @@ class MaskDiceCost:
         self.weight, self.smooth = weight, smooth
 
     def __call__(self, inputs: MatchInputs) -> Float[Tensor, "B Q G"]:
-        cost = matching.mask_dice_cost(inputs.mask_logits, inputs.masks, inputs.known, smooth=self.smooth)
-        return self.weight * cost
+        return self.weight * matching.mask_dice_cost(*inputs.masks, smooth=self.smooth)
 
 
 @TASK_UTILS.register_module()
@@ -65,7 +101,26 @@ class MaskFocalCost:
         self.weight, self.alpha, self.gamma = weight, alpha, gamma
 
     def __call__(self, inputs: MatchInputs) -> Float[Tensor, "B Q G"]:
-        cost = matching.mask_focal_cost(
-            inputs.mask_logits, inputs.masks, inputs.known, alpha=self.alpha, gamma=self.gamma
-        )
-        return self.weight * cost
+        return self.weight * matching.mask_focal_cost(*inputs.masks, alpha=self.alpha, gamma=self.gamma)
+
+
+@TASK_UTILS.register_module()
+class BoxL1Cost:
+    """Sum of the absolute differences of centre, width and height, as fractions of the image."""
+
+    def __init__(self, weight: float = 5.0) -> None:
+        self.weight = weight
+
+    def __call__(self, inputs: MatchInputs) -> Float[Tensor, "B Q G"]:
+        return self.weight * matching.box_l1_cost(*inputs.boxes)
+
+
+@TASK_UTILS.register_module()
+class BoxGIoUCost:
+    """Minus the generalized IoU."""
+
+    def __init__(self, weight: float = 2.0) -> None:
+        self.weight = weight
+
+    def __call__(self, inputs: MatchInputs) -> Float[Tensor, "B Q G"]:
+        return self.weight * matching.box_giou_cost(*inputs.boxes)

@@ -3,20 +3,21 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
 from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
 from mmseg_m2f.checkpoints.openmmlab import adopt_head_keys
 from mmseg_m2f.registry import MODELS
-from mmseg_m2f.structures import FeatureSpec, MaskPrediction, MaskTarget
+from mmseg_m2f.structures import FeatureSpec, MaskTarget, Prediction
 
 
 @MODELS.register_module()
 class MaskHead(nn.Module):
     """Turns backbone maps into mask predictions and, with targets, into losses.
 
-    Checkpoints of mmseg's and mmdet's Mask2Former heads load as they are.
+    Checkpoints of mmseg's and mmdet's Mask2Former and MaskFormer heads load as they are.
 
     Args:
         num_classes: K.
@@ -50,24 +51,44 @@ class MaskHead(nn.Module):
         self.register_load_state_dict_pre_hook(adopt_head_keys)
         self.register_load_state_dict_pre_hook(_check_class_layer)
 
-    def forward(self, features: Sequence[Tensor], *, last_only: bool = False) -> list[MaskPrediction]:
+    @property
+    def reads_boxes(self) -> bool:
+        """Whether training needs boxes in the targets."""
+        return self.criterion is not None and bool(self.criterion.box_losses)
+
+    def forward(
+        self,
+        features: Sequence[Tensor],
+        valid: Bool[Tensor, "B H W"] | None = None,
+        *,
+        last_only: bool = False,
+    ) -> list[Prediction]:
         """One prediction per supervised layer, the answer last; with `last_only`, the answer alone.
 
         Args:
             features: the backbone's maps, fine to coarse.
+            valid: which pixels lie on the image, not on padding; None where all do, or padding counts as image.
         """
-        return self.query_decoder(self.pixel_decoder(features), last_only=last_only)
+        if valid is not None:
+            cells = F.interpolate(valid.unsqueeze(1).float(), features[-1].shape[-2:], mode="nearest")
+            valid = cells.squeeze(1).bool()
+        return self.query_decoder(self.pixel_decoder(features, valid), last_only=last_only)
 
-    def loss(self, features: Sequence[Tensor], targets: Sequence[MaskTarget]) -> dict[str, Float[Tensor, ""]]:
+    def loss(
+        self,
+        features: Sequence[Tensor],
+        targets: Sequence[MaskTarget],
+        valid: Bool[Tensor, "B H W"] | None = None,
+    ) -> dict[str, Float[Tensor, ""]]:
         """Losses of all supervised layers; `targets` lie on the canvas of the images, one per image."""
         if self.criterion is None:
             raise ValueError("decode_head.criterion is None: this head cannot be trained. Give it a criterion.")
-        return self.criterion(self(features), targets)
+        return self.criterion(self(features, valid), targets)
 
     @torch.no_grad()
-    def predict(self, features: Sequence[Tensor]) -> MaskPrediction:
+    def predict(self, features: Sequence[Tensor], valid: Bool[Tensor, "B H W"] | None = None) -> Prediction:
         """The last layer's prediction."""
-        return self(features, last_only=True)[-1]
+        return self(features, valid, last_only=True)[-1]
 
 
 def _check_class_layer(head: MaskHead, state_dict: dict[str, Tensor], prefix: str, *_: object) -> None:

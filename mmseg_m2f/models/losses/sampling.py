@@ -9,7 +9,7 @@ from mmseg_m2f.core.points import pick_uncertain, sample_points
 from mmseg_m2f.core.postprocess import resize_maps
 from mmseg_m2f.core.targets import is_known, read_paired_segments, read_segments
 from mmseg_m2f.registry import TASK_UTILS
-from mmseg_m2f.structures import VOID, MaskPrediction, MaskReadings
+from mmseg_m2f.structures import VOID, MaskReadings, Prediction
 
 
 @TASK_UTILS.register_module()
@@ -27,7 +27,7 @@ class PointSampling:
         self.num_uncertain = int(num_points * importance)
 
     def for_matching(
-        self, prediction: MaskPrediction, segment_maps: Int[Tensor, "B S H W"], num_segments: int
+        self, prediction: Prediction, segment_maps: Int[Tensor, "B S H W"], num_segments: int
     ) -> MaskReadings:
         logits = prediction.mask_logits()
         # One draw per image, in the order of the images: the random stream equals mmdet's.
@@ -67,7 +67,7 @@ class FullMaskSampling:
     """
 
     def for_matching(
-        self, prediction: MaskPrediction, segment_maps: Int[Tensor, "B S H W"], num_segments: int
+        self, prediction: Prediction, segment_maps: Int[Tensor, "B S H W"], num_segments: int
     ) -> MaskReadings:
         logits = prediction.mask_logits()
         # Segment indices are small integers, which float32 holds exactly.

@@ -7,7 +7,7 @@ Deviations: encoder matrices start xavier-uniform as in the official release (mm
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from mmcv.cnn import ConvModule
 from mmengine.model import caffe2_xavier_init, xavier_init
 from torch import Tensor, nn
@@ -130,8 +130,10 @@ class DeformablePixelDecoder(nn.Module):
             caffe2_xavier_init(module.conv)
         caffe2_xavier_init(self.mask_feature)
 
-    def forward(self, features: Sequence[Float[Tensor, "B _ _ _"]]) -> PixelFeatures:
-        """Decode maps given fine to coarse."""
+    def forward(
+        self, features: Sequence[Float[Tensor, "B _ _ _"]], valid: Bool[Tensor, "B _ _"] | None = None
+    ) -> PixelFeatures:
+        """Decode maps given fine to coarse; padding is treated as image, as in all implementations."""
         coarse_to_fine = list(features)[::-1]
         maps = [conv(x) for conv, x in zip(self.input_convs, coarse_to_fine, strict=False)]
         sizes = [(x.shape[-2], x.shape[-1]) for x in maps]
@@ -150,7 +152,7 @@ class DeformablePixelDecoder(nn.Module):
         for lateral, output, x in zip(self.lateral_convs, self.output_convs, finer, strict=True):
             detail = lateral(x)
             finest = output(detail + resize_maps(finest, detail.shape[-2:]))
-        return PixelFeatures(self.mask_feature(finest), tuple(levels), memory=levels[0])
+        return PixelFeatures(self.mask_feature(finest), tuple(levels), levels[0], valid)
 
 
 def _cell_centres(size: tuple[int, int], like: Tensor) -> Float[Tensor, "N 2"]:

@@ -6,7 +6,7 @@ Parameter names are mmdet's `PixelDecoder`'s; no code is adapted from it.
 from collections.abc import Sequence
 
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from mmcv.cnn import ConvModule
 from mmengine.model import caffe2_xavier_init
 from torch import Tensor, nn
@@ -38,11 +38,13 @@ class FPNPixelDecoder(nn.Module):
         self.mask_feature = nn.Conv2d(channels, channels, 3, padding=1)
         caffe2_xavier_init(self.mask_feature)
 
-    def forward(self, features: Sequence[Float[Tensor, "B _ _ _"]]) -> PixelFeatures:
+    def forward(
+        self, features: Sequence[Float[Tensor, "B _ _ _"]], valid: Bool[Tensor, "B _ _"] | None = None
+    ) -> PixelFeatures:
         """Decode maps given fine to coarse."""
         *finer, coarsest = features
         maps = top_down(self.lateral_convs, self.output_convs, self.last_feat_conv(coarsest), finer)
-        return PixelFeatures(self.mask_feature(maps[-1]), tuple(maps[: self.num_levels]), memory=coarsest)
+        return PixelFeatures(self.mask_feature(maps[-1]), tuple(maps[: self.num_levels]), coarsest, valid)
 
 
 def output_conv(in_channels: int, channels: int, norm_groups: int) -> ConvModule:

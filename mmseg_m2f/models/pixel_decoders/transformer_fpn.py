@@ -1,38 +1,18 @@
 """MaskFormer's pixel decoder with a DETR encoder on the coarsest map (arXiv 2107.06278, section 4.1).
 
 Parameter names are mmdet's `TransformerEncoderPixelDecoder`'s; no code is adapted from it.
-Deviations: padding is treated as image, as in the official release (mmdet masks it).
 """
 
 from collections.abc import Sequence
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from mmengine.model import caffe2_xavier_init
 from torch import Tensor, nn
 
-from mmseg_m2f.layers.position_encoding import sine_position_encoding
-from mmseg_m2f.layers.transformer import EncoderLayer, flatten_maps
+from mmseg_m2f.layers.transformer import Encoder
 from mmseg_m2f.models.pixel_decoders.fpn import output_conv, top_down, top_down_convs
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.structures import FeatureSpec, PixelFeatures, PixelSpec
-
-
-class Encoder(nn.Module):
-    """A stack of DETR encoder layers over the cells of one map."""
-
-    def __init__(
-        self, channels: int, *, num_layers: int, num_heads: int, feedforward_channels: int, dropout: float
-    ) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(
-            EncoderLayer(channels, num_heads=num_heads, feedforward_channels=feedforward_channels, dropout=dropout)
-            for _ in range(num_layers)
-        )
-
-    def forward(self, tokens: Float[Tensor, "B N C"], position: Float[Tensor, "N C"]) -> Float[Tensor, "B N C"]:
-        for layer in self.layers:
-            tokens = layer(tokens, position)
-        return tokens
 
 
 @MODELS.register_module()
@@ -79,12 +59,11 @@ class TransformerFPNPixelDecoder(nn.Module):
         for conv in (self.encoder_in_proj, self.mask_feature):
             caffe2_xavier_init(conv)
 
-    def forward(self, features: Sequence[Float[Tensor, "B _ _ _"]]) -> PixelFeatures:
-        """Decode maps given fine to coarse."""
+    def forward(
+        self, features: Sequence[Float[Tensor, "B _ _ _"]], valid: Bool[Tensor, "B _ _"] | None = None
+    ) -> PixelFeatures:
+        """Decode maps given fine to coarse; the encoder does not look at padding."""
         *finer, coarsest = features
-        x = self.encoder_in_proj(coarsest)
-        size = (x.shape[-2], x.shape[-1])
-        position = sine_position_encoding(size, x.shape[1], x).flatten(1).T
-        memory = self.encoder(flatten_maps([x]), position).transpose(1, 2).unflatten(-1, size)
+        memory = self.encoder(self.encoder_in_proj(coarsest), valid)
         maps = top_down(self.lateral_convs, self.output_convs, self.encoder_out_proj(memory), finer)
-        return PixelFeatures(self.mask_feature(maps[-1]), tuple(maps[: self.num_levels]), memory=memory)
+        return PixelFeatures(self.mask_feature(maps[-1]), tuple(maps[: self.num_levels]), memory, valid)

@@ -1,31 +1,16 @@
 """MaskFormer's transformer decoder (arXiv 2107.06278, section 3.3), which is DETR's (2005.12872, section 3.2).
 
-Deviations: padding is treated as image, as in the official release (mmdet masks it).
+Where the pixel features say what is padding, it is masked as in mmdet and in DETR; the authors' release has no padding
+masks, which is the same for images one by one.
 """
 
-from jaxtyping import Float
 from mmengine.model import caffe2_xavier_init
-from torch import Tensor, nn
+from torch import nn
 
-from mmseg_m2f.layers.position_encoding import sine_position_encoding
-from mmseg_m2f.layers.transformer import DecoderLayer, flatten_maps
-from mmseg_m2f.models.query_decoders.mask_mlp import MaskMLP
+from mmseg_m2f.layers.transformer import Decoder
+from mmseg_m2f.models.query_decoders.query_mlp import QueryMLP
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.structures import MaskPrediction, PixelFeatures, PixelSpec
-
-
-class CrossAttentionLayers(nn.Module):
-    """The decoder layers and the norm before the prediction heads, which all layers share."""
-
-    def __init__(
-        self, channels: int, *, num_layers: int, num_heads: int, feedforward_channels: int, dropout: float
-    ) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(
-            DecoderLayer(channels, num_heads=num_heads, feedforward_channels=feedforward_channels, dropout=dropout)
-            for _ in range(num_layers)
-        )
-        self.post_norm = nn.LayerNorm(channels)
 
 
 @MODELS.register_module()
@@ -62,7 +47,7 @@ class CrossAttentionDecoder(nn.Module):
         if enforce_projection or pixel_spec.memory != channels:
             self.decoder_input_proj = nn.Conv2d(pixel_spec.memory, channels, 1)
             caffe2_xavier_init(self.decoder_input_proj)
-        self.transformer_decoder = CrossAttentionLayers(
+        self.transformer_decoder = Decoder(
             channels,
             num_layers=num_layers,
             num_heads=num_heads,
@@ -70,24 +55,10 @@ class CrossAttentionDecoder(nn.Module):
             dropout=dropout,
         )
         self.cls_embed = nn.Linear(channels, num_classes + 1)
-        self.mask_embed = MaskMLP(channels, pixel_spec.mask_features)
+        self.mask_embed = QueryMLP(channels, pixel_spec.mask_features)
 
     def forward(self, features: PixelFeatures, *, last_only: bool = False) -> list[MaskPrediction]:
         """Predictions after every layer, or after the last one only."""
         memory = self.decoder_input_proj(features.memory)
-        size = (memory.shape[-2], memory.shape[-1])
-        value = flatten_maps([memory])
-        key = value + sine_position_encoding(size, memory.shape[1], memory).flatten(1).T
-        position = self.query_embed.weight
-        queries = position.new_zeros(len(memory), *position.shape)
-        predictions = []
-        layers = self.transformer_decoder.layers
-        for index, layer in enumerate(layers):
-            queries = layer(queries, position, key, value)
-            if index == len(layers) - 1 or not last_only:
-                predictions.append(self._predict(queries, features.mask_features))
-        return predictions
-
-    def _predict(self, queries: Float[Tensor, "B Q C"], mask_features: Float[Tensor, "B C1 H W"]) -> MaskPrediction:
-        normed = self.transformer_decoder.post_norm(queries)
-        return MaskPrediction(self.cls_embed(normed), self.mask_embed(normed), mask_features)
+        states = self.transformer_decoder(self.query_embed.weight, memory, features.valid, last_only=last_only)
+        return [MaskPrediction(self.cls_embed(x), self.mask_embed(x), features.mask_features) for x in states]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mmseg_m2f.core.postprocess import resize_maps
 from mmseg_m2f.layers.position_encoding import sine_position_encoding
 from mmseg_m2f.layers.transformer import MaskedDecoderLayer, attend_inside, flatten_maps
-from mmseg_m2f.models.query_decoders.mask_mlp import MaskMLP
+from mmseg_m2f.models.query_decoders.query_mlp import QueryMLP
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.structures import MaskPrediction, PixelFeatures, PixelSpec
 
@@ -71,7 +71,7 @@ class MaskedAttentionDecoder(nn.Module):
             channels, num_layers=num_layers, num_heads=num_heads, feedforward_channels=feedforward_channels
         )
         self.cls_embed = nn.Linear(channels, num_classes + 1)
-        self.mask_embed = MaskMLP(channels, pixel_spec.mask_features)
+        self.mask_embed = QueryMLP(channels, pixel_spec.mask_features)
 
     def forward(self, features: PixelFeatures, *, last_only: bool = False) -> list[MaskPrediction]:
         """Predictions before the first layer and after every layer, or the last one only."""

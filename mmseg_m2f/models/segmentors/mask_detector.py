@@ -7,24 +7,53 @@ from jaxtyping import Float
 from mmdet.models.detectors.base import BaseDetector
 from mmengine.config import ConfigDict
 from mmengine.structures import BaseDataElement, PixelData
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmseg_m2f.checkpoints.openmmlab import adopt_detector_keys
-from mmseg_m2f.core.postprocess import INSTANCE_OFFSET, panoptic_map, resize_maps, semantic_scores, top_instances
+from mmseg_m2f.core.postprocess import (
+    INSTANCE_OFFSET,
+    detr_panoptic_map,
+    panoptic_map,
+    resize_maps,
+    semantic_scores,
+    top_boxes,
+    top_instances,
+)
 from mmseg_m2f.models.feature_spec import probe_feature_spec
 from mmseg_m2f.registry import MODELS
-from mmseg_m2f.samples import read_segments_target, write_instances, write_panoptic
+from mmseg_m2f.samples import read_segments_target, valid_pixels, write_instances, write_panoptic
+from mmseg_m2f.structures import BoxPrediction
 
 _TEST_CFG = dict(
     panoptic=True,
     instance=True,
     semantic=False,
+    panoptic_rule="mask2former",
     object_threshold=0.8,
     overlap_threshold=0.8,
     keep_low_pixels=False,
+    min_area=4,
+    merge_stuff=False,
     max_per_image=100,
     things_first=True,
+    score_threshold=0.0,
+    one_class_per_query=False,
+    mask_nms_threshold=None,
+    soft_masks=False,
 )
+_PANOPTIC_KEYS = dict(
+    mask2former=("object_threshold", "overlap_threshold", "keep_low_pixels"),
+    detr=("object_threshold", "min_area", "merge_stuff"),
+)
+_INSTANCE_KEYS = (
+    "max_per_image",
+    "things_first",
+    "score_threshold",
+    "one_class_per_query",
+    "mask_nms_threshold",
+    "soft_masks",
+)
+_BOX_KEYS = ("max_per_image", "score_threshold", "soft_masks")
 
 
 @MODELS.register_module()
@@ -36,8 +65,11 @@ class MaskDetector(BaseDetector):
         decode_head: config of the `MaskHead`.
         thing_classes: which of the classes are countable objects; the others are stuff.
         neck: between backbone and head.
-        test_cfg: which of `panoptic`, `instance`, `semantic` to answer, and the arguments of
-            `core.postprocess.panoptic_map` and `top_instances`.
+        trainable: beginnings of the names of the only parameters to train, for example the mask head of a trained
+            DETR; all by default.
+        test_cfg: which of `panoptic`, `instance`, `semantic` to answer; `panoptic_rule` "mask2former" (also
+            MaskFormer's) or "detr"; and the arguments of `core.postprocess.panoptic_map`, `detr_panoptic_map`,
+            `top_instances` and `top_boxes`. A head with boxes alone needs `panoptic=False, semantic=False`.
     """
 
     def __init__(
@@ -50,6 +82,7 @@ class MaskDetector(BaseDetector):
         data_preprocessor: ConfigDict | dict | None = None,
         train_cfg: ConfigDict | dict | None = None,
         test_cfg: ConfigDict | dict | None = None,
+        trainable: Sequence[str] | None = None,
         init_cfg: ConfigDict | dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
@@ -69,6 +102,8 @@ class MaskDetector(BaseDetector):
                 f"decode_head.num_classes is {len(is_thing)}. Expected fewer than {INSTANCE_OFFSET} classes, or "
                 "test_cfg.panoptic=False."
             )
+        if trainable is not None:
+            _freeze_others(self, trainable)
         self.register_load_state_dict_pre_hook(adopt_detector_keys)
 
     def extract_feat(self, batch_inputs: Float[Tensor, "B C H W"]) -> Sequence[Tensor]:
@@ -80,8 +115,12 @@ class MaskDetector(BaseDetector):
         self, batch_inputs: Float[Tensor, "B C H W"], batch_data_samples: Sequence[BaseDataElement]
     ) -> dict[str, Tensor]:
         """Losses of a batch; names are mmdet's."""
-        targets = [read_segments_target(sample, self.is_thing) for sample in batch_data_samples]
-        return self.decode_head.loss(self.extract_feat(batch_inputs), targets)
+        targets = [
+            read_segments_target(sample, self.is_thing, with_boxes=self.decode_head.reads_boxes)
+            for sample in batch_data_samples
+        ]
+        valid = valid_pixels(batch_data_samples, _size(batch_inputs), batch_inputs)
+        return self.decode_head.loss(self.extract_feat(batch_inputs), targets, valid)
 
     @torch.no_grad()
     def predict(
@@ -95,56 +134,90 @@ class MaskDetector(BaseDetector):
         Args:
             rescale: answer at the original size (`ori_shape`), not at that of the resized image (`img_shape`).
         """
-        prediction = self.decode_head.predict(self.extract_feat(batch_inputs))
-        canvas = (batch_inputs.shape[-2], batch_inputs.shape[-1])
-        all_logits = resize_maps(prediction.mask_logits(), canvas)
-        for sample, class_logits, mask_logits in zip(
-            batch_data_samples, prediction.class_logits, all_logits, strict=True
-        ):
+        canvas = _size(batch_inputs)
+        valid = valid_pixels(batch_data_samples, canvas, batch_inputs)
+        prediction = self.decode_head.predict(self.extract_feat(batch_inputs), valid)
+        all_logits = resize_maps(prediction.mask_logits(), canvas) if prediction.has_masks else None
+        for index, sample in enumerate(batch_data_samples):
             height, width = sample.metainfo.get("img_shape", canvas)[:2]
-            mask_logits = mask_logits[:, :height, :width]
-            if rescale and "ori_shape" in sample.metainfo:
-                mask_logits = resize_maps(mask_logits.unsqueeze(0), tuple(sample.ori_shape[:2])).squeeze(0)
-            self._answer(sample, class_logits, mask_logits)
+            target = tuple(sample.ori_shape[:2]) if rescale and "ori_shape" in sample.metainfo else (height, width)
+            masks = None if all_logits is None else all_logits[index, :, :height, :width]
+            boxes = prediction.boxes[index] if isinstance(prediction, BoxPrediction) else None
+            self._answer(sample, prediction.class_logits[index], masks, boxes, target)
         return batch_data_samples
 
     def _answer(
-        self, sample: BaseDataElement, class_logits: Float[Tensor, "Q K1"], mask_logits: Float[Tensor, "Q H W"]
+        self,
+        sample: BaseDataElement,
+        class_logits: Float[Tensor, "Q K1"],
+        processed: Float[Tensor, "Q _ _"] | None,
+        boxes: Float[Tensor, "Q 4"] | None,
+        size: tuple[int, int],
     ) -> None:
-        cfg = self.test_cfg
+        """Write what `test_cfg` asks for; `processed` are mask logits of the processed image, answers have `size`."""
+        cfg, is_thing = self.test_cfg, self.is_thing
+        masks = None if processed is None else resize_maps(processed.unsqueeze(0), size).squeeze(0)
+        if cfg.instance and boxes is not None:
+            options = {key: cfg[key] for key in _BOX_KEYS}
+            write_instances(sample, top_boxes(class_logits, boxes, is_thing, size=size, mask_logits=masks, **options))
+        elif cfg.instance:
+            options = {key: cfg[key] for key in _INSTANCE_KEYS}
+            write_instances(sample, top_instances(class_logits, self._required(masks), is_thing, **options))
         if cfg.panoptic:
-            panoptic = panoptic_map(
-                class_logits,
-                mask_logits,
-                self.is_thing,
-                object_threshold=cfg.object_threshold,
-                overlap_threshold=cfg.overlap_threshold,
-                keep_low_pixels=cfg.keep_low_pixels,
-            )
+            options = {key: cfg[key] for key in _PANOPTIC_KEYS[cfg.panoptic_rule]}
+            if cfg.panoptic_rule == "detr":
+                panoptic = detr_panoptic_map(class_logits, self._required(processed), is_thing, size=size, **options)
+            else:
+                panoptic = panoptic_map(class_logits, self._required(masks), is_thing, **options)
             write_panoptic(sample, panoptic)
-        if cfg.instance:
-            found = top_instances(
-                class_logits,
-                mask_logits,
-                self.is_thing,
-                max_per_image=cfg.max_per_image,
-                things_first=cfg.things_first,
-            )
-            write_instances(sample, found)
         if cfg.semantic:
-            scores = semantic_scores(class_logits.unsqueeze(0), mask_logits.unsqueeze(0))
+            scores = semantic_scores(class_logits.unsqueeze(0), self._required(masks).unsqueeze(0))
             sample.pred_sem_seg = PixelData(sem_seg=scores.argmax(1))
+
+    @staticmethod
+    def _required(masks: Float[Tensor, "Q _ _"] | None) -> Float[Tensor, "Q _ _"]:
+        if masks is None:
+            raise ValueError(
+                "MaskDetector: model.test_cfg asks for panoptic or semantic answers, but the decoder predicts boxes "
+                "alone. Set panoptic=False and semantic=False, or give decode_head.query_decoder a mask_head."
+            )
+        return masks
 
     def _forward(
         self, batch_inputs: Float[Tensor, "B C H W"], batch_data_samples: Sequence[BaseDataElement] | None = None
-    ) -> tuple[Float[Tensor, "B Q K1"], Float[Tensor, "B Q _ _"]]:
-        """Class and mask logits of the last layer, before any post-processing."""
-        prediction = self.decode_head(self.extract_feat(batch_inputs), last_only=True)[-1]
-        return prediction.class_logits, prediction.mask_logits()
+    ) -> tuple[Tensor, ...]:
+        """Of the last layer, before any post-processing: class logits, boxes and mask logits as far as there are."""
+        valid = valid_pixels(batch_data_samples or (), _size(batch_inputs), batch_inputs)
+        prediction = self.decode_head(self.extract_feat(batch_inputs), valid, last_only=True)[-1]
+        boxes = (prediction.boxes,) if isinstance(prediction, BoxPrediction) else ()
+        masks = (prediction.mask_logits(),) if prediction.has_masks else ()
+        return (prediction.class_logits, *boxes, *masks)
+
+
+def _size(batch_inputs: Float[Tensor, "B C H W"]) -> tuple[int, int]:
+    return batch_inputs.shape[-2], batch_inputs.shape[-1]
+
+
+def _freeze_others(model: nn.Module, trainable: Sequence[str]) -> None:
+    names = [name for name, _ in model.named_parameters()]
+    for start in trainable:
+        if not any(name.startswith(start) for name in names):
+            parts = sorted({".".join(name.split(".")[:3]) for name in names})
+            raise ValueError(
+                f"model.trainable: expected beginnings of parameter names, got '{start}', with which none begins. "
+                f"There are: {', '.join(parts)}."
+            )
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith(tuple(trainable)))
 
 
 def _checked_test_cfg(test_cfg: ConfigDict | dict | None) -> ConfigDict:
     unknown = set(test_cfg or {}) - set(_TEST_CFG)
     if unknown:
         raise ValueError(f"model.test_cfg: expected keys {sorted(_TEST_CFG)}, got {sorted(unknown)} as well.")
-    return ConfigDict({**_TEST_CFG, **(test_cfg or {})})
+    checked = ConfigDict({**_TEST_CFG, **(test_cfg or {})})
+    if checked.panoptic_rule not in _PANOPTIC_KEYS:
+        raise ValueError(
+            f"model.test_cfg.panoptic_rule: expected one of {list(_PANOPTIC_KEYS)}, got {checked.panoptic_rule!r}."
+        )
+    return checked

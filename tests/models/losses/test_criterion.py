@@ -3,7 +3,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
-from mmseg_m2f.structures import BACKGROUND, VOID, MaskPrediction, MaskTarget
+from mmseg_m2f.structures import BACKGROUND, VOID, BoxPrediction, MaskPrediction, MaskTarget
 from tests.models.conftest import CONFIGS
 
 
@@ -92,11 +92,17 @@ def test_criterion__surplus_segments_are_counted():
 
 @pytest.mark.parametrize(
     ("counts", "reference", "expected"),
-    [((3, 0), None, 3.0), ((3, 0), "mmdet", 4.0), ((1, 9), None, 10.0), ((1, 9), "mmdet", 7.0), ((0, 0), None, 1.0)],
+    [
+        ((3, 0), None, [3.0, 3.0]),
+        ((3, 0), "mmdet", [4.0, 3.0]),
+        ((1, 9), None, [10.0, 10.0]),
+        ((1, 9), "mmdet", [7.0, 7.0]),
+        ((0, 0), None, [1.0, 1.0]),
+    ],
 )
-def test_criterion__number_of_masks(counts, reference, expected):
+def test_criterion__number_of_masks_and_boxes(counts, reference, expected):
     targets = [blocks([0] * count) for count in counts]
-    assert build_criterion(reference=reference)._num_masks(random_predictions()[0], targets).item() == expected
+    assert build_criterion(reference=reference)._num_pairs(random_predictions()[0], targets).tolist() == expected
 
 
 def test_criterion__no_object_weight():
@@ -128,3 +134,59 @@ def test_criterion__autocast_changes_little():
         half = criterion(predictions, targets)
     for name, value in exact.items():
         torch.testing.assert_close(half[name], value, rtol=1e-5, atol=1e-5)
+
+
+def build_box_criterion(model: str = "detr", **options: object) -> torch.nn.Module:
+    cfg = Config.fromfile(CONFIGS / f"_base_/models/{model}.py").model.decode_head.criterion
+    cfg.update(options)
+    return MODELS.build(cfg)
+
+
+def box_target(labels: list[int], boxes: list[list[float]]) -> MaskTarget:
+    nowhere = torch.full((1, 8, 8), VOID)
+    return MaskTarget(torch.tensor(labels, dtype=torch.long), nowhere, "a.jpg", torch.tensor(boxes).reshape(-1, 4))
+
+
+def test_criterion__boxes_by_hand():
+    # The boxes of tests/core/test_boxes.py, the second query far away and sure of nothing.
+    logits = torch.tensor([[[2.0, 0.0, 1.0], [0.0, 0.0, 20.0]]])
+    boxes = torch.tensor([[[0.3, 0.3, 0.4, 0.4], [0.1, 0.1, 0.01, 0.01]]], requires_grad=True)
+    target = box_target([0], [[0.5, 0.6, 0.4, 0.6]])
+    losses = build_box_criterion()([BoxPrediction(logits, boxes)], [target])
+    assert losses["loss_bbox"].item() == pytest.approx(3.5, abs=1e-5)
+    assert losses["loss_iou"].item() == pytest.approx(2.2777779, abs=1e-5)
+    # -log 0.6652409 with weight 1, and nothing with weight 0.1.
+    assert losses["loss_cls"].item() == pytest.approx(0.4076059 / 1.1, abs=1e-5)
+    sum(losses.values()).backward()
+    assert (boxes.grad[0, 1] == 0).all()
+
+
+def test_criterion__boxes_of_images_without_objects():
+    boxes = torch.rand(2, 5, 4, requires_grad=True)
+    prediction = BoxPrediction(torch.randn(2, 5, 3, requires_grad=True), boxes)
+    losses = build_box_criterion()([prediction], [box_target([], []), box_target([], [])])
+    sum(losses.values()).backward()
+    assert losses["loss_bbox"].item() == losses["loss_iou"].item() == 0.0
+    assert (boxes.grad == 0).all()
+
+
+def test_criterion__targets_without_boxes():
+    prediction = BoxPrediction(torch.randn(1, 5, 5), torch.rand(1, 5, 4))
+    with pytest.raises(ValueError, match="blocks: expected boxes for the box costs"):
+        build_box_criterion()([prediction], [blocks([0])])
+
+
+def test_criterion__box_losses_of_a_decoder_without_boxes():
+    with pytest.raises(ValueError, match="predicts masks alone"):
+        build_box_criterion()(random_predictions(), [box_target([0], [[0.5, 0.5, 1, 1]])] * 2)
+
+
+def test_criterion__mask_losses_of_a_decoder_without_masks():
+    prediction = BoxPrediction(torch.randn(1, 5, 5), torch.rand(1, 5, 4))
+    with pytest.raises(ValueError, match="loss_mask and loss_dice need masks"):
+        build_box_criterion("detr_panoptic")([prediction], [box_target([0], [[0.5, 0.5, 1, 1]])])
+
+
+def test_criterion__mask_losses_without_sampling():
+    with pytest.raises(ValueError, match="sampling is None"):
+        build_box_criterion("detr_panoptic", sampling=None)

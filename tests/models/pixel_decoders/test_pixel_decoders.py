@@ -39,7 +39,7 @@ def test_pixel_decoder__published_size(decoder, parameters):
 @pytest.mark.parametrize("decoder", [DeformablePixelDecoder, FPNPixelDecoder, TransformerFPNPixelDecoder])
 def test_pixel_decoder__odd_sizes_keep_the_maps_sizes(decoder):
     features = feature_maps(SMALL, (52, 76))
-    mask_features, levels, memory = decoder(SMALL, channels=16, norm_groups=4)(features)
+    mask_features, levels, memory, _ = decoder(SMALL, channels=16, norm_groups=4)(features)
     assert memory.shape[-2:] == (2, 3)
     assert mask_features.shape == (2, 16, 13, 19)
     assert [tuple(x.shape[-2:]) for x in levels] == [(2, 3), (4, 5), (7, 10)]
@@ -63,7 +63,7 @@ def test_deformable__too_few_maps():
 
 def test_deformable__two_finer_maps_take_two_fpn_steps():
     spec = FeatureSpec((4, 8, 16, 24, 32), (2, 4, 8, 16, 32))
-    mask_features, levels, _ = DeformablePixelDecoder(spec, channels=32)(feature_maps(spec))
+    mask_features, levels, *_ = DeformablePixelDecoder(spec, channels=32)(feature_maps(spec))
     assert mask_features.shape[-2:] == (32, 48)
     assert len(levels) == 3
 

@@ -3,11 +3,12 @@ import pytest
 import torch
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS
 from mmengine.structures import InstanceData, PixelData
 
-from tests.models.conftest import NUM_CLASSES
+from mmseg_m2f.core.postprocess import tight_boxes
+from tests.models.conftest import CONFIGS, NUM_CLASSES
 
 THINGS = [0, 3]
 
@@ -86,4 +87,94 @@ def test_mask_detector__tensor_mode(detector_config):
 def test_mask_detector__too_many_classes_for_a_panoptic_map(detector_config):
     detector_config.decode_head.num_classes = 1000
     with pytest.raises(ValueError, match=r"num_classes is 1000. Expected fewer than 1000 classes"):
+        MODELS.build(detector_config)
+
+
+def detr_config(model: str) -> ConfigDict:
+    """A DETR of one layer each."""
+    cfg = Config.fromfile(CONFIGS / f"_base_/models/{model}.py").model
+    cfg.update(backbone=dict(type="mmseg.ResNet", depth=18), thing_classes=THINGS)
+    small = dict(num_layers=1, num_heads=4, feedforward_channels=32, dropout=0.0)
+    cfg.decode_head.num_classes = NUM_CLASSES
+    cfg.decode_head.pixel_decoder.update(small, channels=128)
+    cfg.decode_head.query_decoder.update(small, num_queries=9)
+    return cfg
+
+
+def make_box_batch() -> tuple[torch.Tensor, list[DetDataSample]]:
+    images, (sample,) = make_batch()
+    sample.gt_instances.bboxes = tight_boxes(sample.gt_instances.masks.to_tensor(torch.bool, "cpu"))
+    return images, [sample]
+
+
+def test_mask_detector__detr_boxes_learn_from_samples_without_masks():
+    detector = MODELS.build(detr_config("detr"))
+    images, (sample,) = make_box_batch()
+    del sample.gt_instances.masks
+    total, logged = detector.parse_losses(detector.loss(images, [sample]))
+    total.backward()
+    assert {"loss_cls", "loss_bbox", "loss_iou"} <= set(logged)
+    assert [name for name, p in detector.named_parameters() if p.grad is None and "backbone" not in name] == []
+
+
+def test_mask_detector__detr_answers_with_boxes():
+    detector = MODELS.build(detr_config("detr")).eval()
+    (found,) = detector.predict(*make_box_batch())
+    boxes = found.pred_instances.bboxes
+    assert "masks" not in found.pred_instances
+    assert (boxes >= 0).all()
+    assert (boxes <= torch.tensor([45, 30, 45, 30])).all()
+    assert set(found.pred_instances.labels.tolist()) <= set(THINGS)
+
+
+def test_mask_detector__detr_mask_head_is_trained_alone():
+    detector = MODELS.build(detr_config("detr_panoptic"))
+    total, logged = detector.parse_losses(detector.loss(*make_box_batch()))
+    total.backward()
+    assert {"loss_mask", "loss_dice"} <= set(logged)
+    learnt = {name for name, p in detector.named_parameters() if p.grad is not None}
+    assert learnt == {name for name, _ in detector.named_parameters() if ".mask_head." in name}
+
+
+def test_mask_detector__detr_answers_with_all_three():
+    cfg = detr_config("detr_panoptic")
+    cfg.test_cfg.update(semantic=True, object_threshold=0.0)
+    (found,) = MODELS.build(cfg).eval().predict(*make_box_batch())
+    assert found.pred_instances.masks.shape == (len(found.pred_instances), 30, 45)
+    assert found.pred_panoptic_seg.sem_seg.shape == (1, 30, 45)
+    assert (found.pred_panoptic_seg.sem_seg % 1000 <= NUM_CLASSES).all()
+
+
+def test_mask_detector__padding_changes_nothing_for_the_transformer():
+    # The same maps with other values in the padding: the boxes stay.
+    detector = MODELS.build(detr_config("detr")).eval()
+    images, samples = make_box_batch()
+    maps = [x.clone() for x in detector.extract_feat(images)]
+    expected, _ = detector._forward(images, samples)
+    maps[-1][..., -1] = 1e3  # 90 of 96 columns are image; the last of three cells is padding as its nearest pixel is
+    samples[0].set_metainfo(dict(img_shape=(60, 64)))
+    detector.extract_feat = lambda _: maps
+    padded, _ = detector._forward(images, samples)
+    maps[-1][..., -1] = 0.0
+    again, _ = detector._forward(images, samples)
+    assert torch.equal(padded, again)
+    assert not torch.equal(padded, expected)
+
+
+def test_mask_detector__panoptic_answer_of_boxes_alone():
+    cfg = detr_config("detr")
+    cfg.test_cfg.panoptic = True
+    with pytest.raises(ValueError, match="the decoder predicts boxes alone"):
+        MODELS.build(cfg).eval().predict(*make_box_batch())
+
+
+def test_mask_detector__unknown_panoptic_rule(detector_config):
+    detector_config.test_cfg = dict(panoptic_rule="kirillov")
+    with pytest.raises(ValueError, match=r"expected one of \['mask2former', 'detr'\], got 'kirillov'"):
+        MODELS.build(detector_config)
+
+
+def test_mask_detector__trainable_part_that_does_not_exist(detector_config):
+    detector_config.trainable = ["decode_head.mask_head."]
+    with pytest.raises(ValueError, match="got 'decode_head.mask_head.', with which none begins"):
         MODELS.build(detector_config)

@@ -98,3 +98,31 @@ class MaskFocalLoss(nn.Module):
     ) -> Float[Tensor, ""]:
         focal = losses.mask_focal_loss(logits, masks, known, alpha=self.alpha, gamma=self.gamma)
         return self.loss_weight * focal.sum() / num_masks
+
+
+@MODELS.register_module()
+class BoxL1Loss(nn.Module):
+    """Absolute differences of boxes, summed over boxes and divided by the normaliser."""
+
+    def __init__(self, loss_weight: float = 5.0) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+
+    def forward(
+        self, predicted: Float[Tensor, "N 4"], true: Float[Tensor, "N 4"], num_boxes: float | Tensor
+    ) -> Float[Tensor, ""]:
+        return self.loss_weight * losses.box_l1_loss(predicted, true).sum() / num_boxes
+
+
+@MODELS.register_module()
+class BoxGIoULoss(nn.Module):
+    """One minus the generalized IoU of boxes, summed over boxes and divided by the normaliser."""
+
+    def __init__(self, loss_weight: float = 2.0) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+
+    def forward(
+        self, predicted: Float[Tensor, "N 4"], true: Float[Tensor, "N 4"], num_boxes: float | Tensor
+    ) -> Float[Tensor, ""]:
+        return self.loss_weight * losses.box_giou_loss(predicted, true).sum() / num_boxes
