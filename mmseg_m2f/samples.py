@@ -58,7 +58,7 @@ def read_segments_target(
         _check_labels(labels, len(is_thing), sample)
         nowhere = labels.new_full((1, 1, 1), VOID).expand(1, *_canvas(sample))
         return MaskTarget(labels, nowhere, sample_name(sample), _relative(boxes, sample))
-    masks = _dense_masks(instances, device)
+    masks = dense_masks(instances, device)
     visible = masks.flatten(1).any(1)
     labels, masks = labels[visible], masks[visible]
     boxes = None if boxes is None else boxes[visible]
@@ -78,7 +78,7 @@ def read_segments_target(
         void = torch.ones(masks.shape[1:], dtype=torch.bool, device=device)
         void[:height, :width] = False
         if "ignored_instances" in sample and "masks" in sample.ignored_instances:
-            void |= _dense_masks(sample.ignored_instances, device).any(0)
+            void |= dense_masks(sample.ignored_instances, device).any(0)
         void &= ~masks.any(0)
     segment_map = segments_of_masks(masks)
     segment_map[0, void] = VOID
@@ -101,7 +101,7 @@ def valid_pixels(
 def _boxes(instances: BaseDataElement) -> Float[Tensor, "G 4"]:
     """x1 y1 x2 y2 in pixels: the annotation's, or tight ones where it has none."""
     if "bboxes" not in instances:
-        return tight_boxes(_dense_masks(instances, instances.labels.device))
+        return tight_boxes(dense_masks(instances, instances.labels.device))
     return getattr(instances.bboxes, "tensor", instances.bboxes).float()  # mmdet wraps its boxes
 
 
@@ -125,6 +125,14 @@ def _check_labels(labels: Int[Tensor, "_"], num_classes: int, sample: BaseDataEl
             f"{sample_name(sample)}: expected labels 0…{num_classes - 1}, got {wrong}. Fix the annotation or set "
             "decode_head.num_classes."
         )
+
+
+def dense_masks(instances: BaseDataElement, device: torch.device) -> Bool[Tensor, "G H W"]:
+    """The masks as a tensor, from a tensor or mmdet's mask structures."""
+    masks = instances.masks
+    if isinstance(masks, Tensor):
+        return masks.to(device).bool()
+    return masks.to_tensor(dtype=torch.bool, device=device)
 
 
 def sample_name(sample: BaseDataElement) -> str:
@@ -153,11 +161,3 @@ def write_instances(sample: BaseDataElement, found: Instances) -> None:
 def write_panoptic(sample: BaseDataElement, panoptic: Int[Tensor, "H W"]) -> None:
     """Put a panoptic map (class + 1000 · instance number) into mmdet's `pred_panoptic_seg`."""
     sample.pred_panoptic_seg = PixelData(sem_seg=panoptic.unsqueeze(0))
-
-
-def _dense_masks(instances: BaseDataElement, device: torch.device) -> Bool[Tensor, "G H W"]:
-    """The masks as a tensor, from a tensor or mmdet's mask structures."""
-    masks = instances.masks
-    if isinstance(masks, Tensor):
-        return masks.to(device).bool()
-    return masks.to_tensor(dtype=torch.bool, device=device)

@@ -1,6 +1,8 @@
 """Metrics, registered for mmengine's evaluator."""
 
+from mmseg_m2f.evaluation.mask_ap import MaskAP
+from mmseg_m2f.evaluation.object_matching import ObjectMatching
 from mmseg_m2f.evaluation.panoptic_quality import PanopticQuality
 from mmseg_m2f.evaluation.semantic_iou import SemanticIoU
 
-__all__ = ["PanopticQuality", "SemanticIoU"]
+__all__ = ["MaskAP", "ObjectMatching", "PanopticQuality", "SemanticIoU"]

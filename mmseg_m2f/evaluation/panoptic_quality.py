@@ -1,8 +1,7 @@
-"""Panoptic quality ("Panoptic Segmentation", arXiv 1801.00868, section 4).
+"""Panoptic quality ("Panoptic Segmentation", arXiv 1801.00868, section 4; crowds as in COCO's own evaluation).
 
-Deviations:
-- Crowds (`ignored_instances`) are void for every class, so that they also leave the union of an overlapping
-  prediction. In COCO's own evaluation a crowd excuses predictions of its class alone and stays in the union.
+Boundary PQ is that of arXiv 2103.16562, section 5, with void handled as in its official release: the boundary region
+of a prediction is that of the whole segment, and its part on void leaves the union.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from mmengine.structures import BaseDataElement
@@ -18,6 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmseg_m2f.core.postprocess import INSTANCE_OFFSET
+from mmseg_m2f.evaluation.boundary import boundary_pixels, boundary_width
+from mmseg_m2f.evaluation.reading import check_sizes, class_names, describe_sample, has_parts, read_field, read_masks
 from mmseg_m2f.registry import METRICS
 from mmseg_m2f.samples import read_segments_target
 from mmseg_m2f.structures import VOID
@@ -35,6 +36,17 @@ class SegmentCounts(NamedTuple):
     matched: NDArray[np.int64]
     wrong: NDArray[np.int64]
     missed: NDArray[np.int64]
+
+
+class TrueSegments(NamedTuple):
+    """Objects and stuff of an image, then its crowds; they do not overlap.
+
+    `segment_map` holds indices into `labels`, or `BACKGROUND`, or `VOID`.
+    """
+
+    labels: Int[Tensor, "G"]
+    is_crowd: Bool[Tensor, "G"]
+    segment_map: Int[Tensor, "H W"]
 
 
 class ClassQualities(NamedTuple):
@@ -58,42 +70,51 @@ class PanopticQuality(BaseMetric):
 
     Args:
         thing_classes: Which of the classes are countable objects; the others are stuff. As in `MaskDetector`.
+        boundary: Let the smaller of mask IoU and Boundary IoU decide and count (Boundary PQ, arXiv 2103.16562); all
+            names then begin with `boundary_`.
         collect_device: Where a distributed run gathers the entries, "cpu" or "gpu".
         prefix: Put before every name, with a slash.
     """
 
     default_prefix = ""  # none; mmengine warns where this is unset
 
-    def __init__(self, *, thing_classes: Sequence[int], collect_device: str = "cpu", prefix: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        thing_classes: Sequence[int],
+        boundary: bool = False,
+        collect_device: str = "cpu",
+        prefix: str | None = None,
+    ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.thing_classes = tuple(thing_classes)
+        self.boundary = boundary
 
     def process(self, data_batch: object, data_samples: Sequence[Mapping]) -> None:
         """Adds one entry for each sample.
 
         A sample needs `pred_panoptic_seg` (`sem_seg`: 1 H W, class + 1000 · instance number, K for void),
         `gt_instances` (`labels`: G, `masks`: G H W, a tensor or mmdet's) and, unless all classes are things,
-        `gt_sem_seg` (`sem_seg`: 1 H W, stuff classes, 255 for void). `ignored_instances` are crowds. Where true
-        segments overlap, the pixels belong to the first: objects in their order, then stuff; one that keeps no pixel
-        is not counted.
+        `gt_sem_seg` (`sem_seg`: 1 H W, stuff classes, 255 for void). Where true segments overlap, the pixels belong
+        to the first: objects in their order, then stuff, then crowds; one that keeps no pixel is not counted.
+
+        `ignored_instances` are crowds: a prediction of a crowd's class without a partner does not count if it lies on
+        the crowd or void by more than half. Without `labels` they are void for every class.
 
         Raises:
             ValueError: A field is missing, prediction and truth differ in size, or a class is out of range. The
                 message names the sample.
         """
-        classes = self._classes()
+        classes = class_names(self)
         is_thing = self._is_thing(len(classes))
         for sample in data_samples:
-            name = str(sample.get("img_path") or f"sample {len(self.results)}")
-            prediction = _field(sample, "pred_panoptic_seg", ("sem_seg",), name=name).sem_seg.squeeze(0)
-            labels, truth = _read_truth(sample, is_thing, name=name)
-            if prediction.shape != truth.shape:
-                raise ValueError(
-                    f"PanopticQuality, {name}: expected a prediction of the annotation's size {tuple(truth.shape)}, "
-                    f"got {tuple(prediction.shape)}. Load the annotation after the resizing transforms of the test "
-                    "pipeline, so that it keeps the original size."
-                )
-            self.results.append(count_segments(prediction, truth, labels=labels, num_classes=len(classes), name=name))
+            where = describe_sample(self, sample)
+            prediction = read_field(sample, "pred_panoptic_seg", ("sem_seg",), where=where).sem_seg.squeeze(0)
+            truth = _read_truth(sample, is_thing, where=where)
+            check_sizes(prediction.shape, truth.segment_map.shape, where=where)
+            self.results.append(
+                count_segments(prediction, truth, num_classes=len(classes), boundary=self.boundary, where=where)
+            )
 
     def compute_metrics(self, results: Sequence[tuple[NDArray, ...]]) -> dict[str, float]:
         """Sums the entries up (mmengine turned them into plain tuples), writes the table, gives the figures.
@@ -101,7 +122,7 @@ class PanopticQuality(BaseMetric):
         Raises:
             ValueError: Not a single segment in the truth.
         """
-        classes = self._classes()
+        classes = class_names(self)
         is_thing = self._is_thing(len(classes)).numpy()
         iou = np.zeros(len(classes))
         counts = np.zeros((3, len(classes)), dtype=np.int64)  # matched, wrong, missed
@@ -117,8 +138,9 @@ class PanopticQuality(BaseMetric):
         qualities = _qualities(iou, matched, wrong=wrong, missed=missed)
         occurs = ~np.isnan(qualities.pq)
         groups = {"": occurs, "_things": occurs & is_thing, "_stuff": occurs & ~is_thing}
+        prefix = "boundary_" if self.boundary else ""
         metrics = {
-            name + group: float(values[members].mean())
+            prefix + name + group: float(values[members].mean())
             for group, members in groups.items()
             if members.any()
             for name, values in zip(("PQ", "SQ", "RQ"), qualities, strict=True)
@@ -126,19 +148,11 @@ class PanopticQuality(BaseMetric):
         table = _format_table(classes, is_thing=is_thing, qualities=qualities, counts=counts)
         summary = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         print_log(
-            f"Panoptic quality of {len(classes)} classes on {len(results)} images\n{table}\n{summary}",
+            f"{'Boundary panoptic' if self.boundary else 'Panoptic'} quality of {len(classes)} classes on "
+            f"{len(results)} images\n{table}\n{summary}",
             logger="current",
         )
-        return metrics | {f"PQ.{classes[c]}": float(qualities.pq[c]) for c in occurs.nonzero()[0]}
-
-    def _classes(self) -> Sequence[str]:
-        classes = (self.dataset_meta or {}).get("classes")
-        if not classes:
-            raise ValueError(
-                f"PanopticQuality: expected class names in the dataset's metainfo, got {self.dataset_meta}. "
-                "Pass metainfo=dict(classes=[...]) to the validation dataset."
-            )
-        return classes
+        return metrics | {f"{prefix}PQ.{classes[c]}": float(qualities.pq[c]) for c in occurs.nonzero()[0]}
 
     def _is_thing(self, num_classes: int) -> Tensor:
         """K, boolean."""
@@ -154,99 +168,119 @@ class PanopticQuality(BaseMetric):
 
 
 def count_segments(
-    prediction: Int[Tensor, "H W"],
-    truth: Int[Tensor, "H W"],
-    *,
-    labels: Int[Tensor, "G"],
-    num_classes: int,
-    name: str,
+    prediction: Int[Tensor, "H W"], truth: TrueSegments, *, num_classes: int, where: str, boundary: bool = False
 ) -> SegmentCounts:
     """Which predicted segments of an image answer for which true ones.
 
     Two segments of one class match where their IoU is above 0.5; the part of the prediction that lies on void is not
-    in their union. A predicted segment without a partner that lies on void by more than half does not count.
+    in their union. A predicted segment without a partner that lies by more than half on void or crowds of its class
+    does not count.
 
     Args:
         prediction: Class + 1000 · instance number, or `num_classes` where nothing was recognised.
-        truth: Index into `labels`, `BACKGROUND` or `VOID`; compared on the prediction's device.
-        labels: Class of each true segment, in [0, K).
-        name: What error messages call the image.
+        truth: Compared on the prediction's device.
+        where: How error messages begin.
+        boundary: Take the smaller of mask IoU and Boundary IoU.
 
     Raises:
         ValueError: A class is out of range.
     """
     ids, rows = prediction.long().unique(return_inverse=True)
-    first = -VOID  # column 0: void, 1: background, then the true segments
-    width = first + len(labels)
-    cells = (rows * width + truth.to(rows.device) - VOID).flatten()
-    pixels = torch.bincount(cells, minlength=len(ids) * width).unflatten(0, (-1, width)).cpu().numpy()
-    predicted_ids, truth_classes = ids.cpu().numpy(), labels.cpu().numpy()
-    _check_classes(predicted_ids, truth_classes, num_classes=num_classes, name=name)
+    predicted_ids, truth_classes, is_crowd = (t.cpu().numpy() for t in (ids, truth.labels, truth.is_crowd))
+    _check_classes(predicted_ids, truth_classes, num_classes=num_classes, where=where)
+    columns = truth.segment_map.to(rows.device) - VOID  # 0: void, 1: background, then the true segments
+    shape = (len(ids), len(truth_classes) - VOID)
+    pixels = _count_pairs(rows, columns, shape)
+    iou, fits = _pair_ious(pixels, pixels, pixels)
+    if boundary:
+        near, near_true = _boundary_regions(rows), _boundary_regions(columns)
+        regions = (near & near_true, near, near_true)
+        region_iou, region_fits = _pair_ious(*(_count_pairs(rows[r], columns[r], shape) for r in regions))
+        iou, fits = np.minimum(iou, region_iou), fits & region_fits
 
-    truth_area = pixels.sum(0)[first:]
-    recognised = predicted_ids % INSTANCE_OFFSET != num_classes
-    classes, pixels = predicted_ids[recognised] % INSTANCE_OFFSET, pixels[recognised]
-    area, on_void, common = pixels.sum(1), pixels[:, 0], pixels[:, first:]
-    union = (area - on_void)[:, None] + truth_area - common
-    # In whole numbers, so that exactly one half is no match. True segments are disjoint: no row or column has two.
-    partners = (classes[:, None] == truth_classes) & (2 * common > union)
-    wrong = ~partners.any(1) & (2 * on_void <= area)
-    missed = ~partners.any(0) & (truth_area > 0)
+    classes = predicted_ids % INSTANCE_OFFSET
+    same_class = classes[:, None] == truth_classes
+    # True segments are disjoint: no row or column has two partners.
+    partners = same_class & fits & ~is_crowd
+    excused = pixels[:, 0] + (pixels[:, -VOID:] * (same_class & is_crowd)).sum(1)
+    wrong = (classes != num_classes) & ~partners.any(1) & (2 * excused <= pixels.sum(1))
+    missed = ~is_crowd & ~partners.any(0) & (pixels[:, -VOID:].sum(0) > 0)
 
     matched_classes = classes[partners.nonzero()[0]]
-    iou = np.zeros(num_classes)
-    np.add.at(iou, matched_classes, common[partners] / union[partners])
+    iou_sums = np.zeros(num_classes)
+    np.add.at(iou_sums, matched_classes, iou[partners])
     matched, unpaired, unfound = (
         np.bincount(c, minlength=num_classes) for c in (matched_classes, classes[wrong], truth_classes[missed])
     )
     present = (matched + unpaired + unfound).nonzero()[0]
-    return SegmentCounts(present, iou[present], matched[present], unpaired[present], unfound[present])
+    return SegmentCounts(present, iou_sums[present], matched[present], unpaired[present], unfound[present])
+
+
+def _count_pairs(rows: Int[Tensor, "*S"], columns: Int[Tensor, "*S"], shape: tuple[int, int]) -> NDArray[np.int64]:
+    """How many pixels have which row and which column."""
+    cells = (rows * shape[1] + columns).flatten()
+    return torch.bincount(cells, minlength=shape[0] * shape[1]).unflatten(0, shape).cpu().numpy()
+
+
+def _pair_ious(
+    common: NDArray[np.int64], predicted: NDArray[np.int64], true: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """IoU of each predicted with each true segment, and whether it is above 0.5.
+
+    Args:
+        common: pixels in the regions of both, by predicted segment and by void, background and true segments.
+        predicted: pixels in the region of the predicted segment alone, likewise.
+        true: pixels in the region of the true segment, likewise.
+    """
+    shared = common[:, -VOID:]
+    union = predicted[:, 1:].sum(1, keepdims=True) + true[:, -VOID:].sum(0) - shared
+    # In whole numbers, so that exactly one half is not above.
+    return shared / np.maximum(union, 1), 2 * shared > union
+
+
+def _boundary_regions(segment_map: Int[Tensor, "H W"]) -> Bool[Tensor, "H W"]:
+    height, width = segment_map.shape
+    region = boundary_pixels(segment_map.cpu().numpy(), boundary_width((height, width)))
+    return torch.from_numpy(region).to(segment_map.device)
 
 
 def _check_classes(
-    predicted_ids: NDArray[np.int64], truth_classes: NDArray[np.int64], *, num_classes: int, name: str
+    predicted_ids: NDArray[np.int64], truth_classes: NDArray[np.int64], *, num_classes: int, where: str
 ) -> None:
     wrong_ids = predicted_ids[(predicted_ids < 0) | (predicted_ids % INSTANCE_OFFSET > num_classes)]
     if len(wrong_ids):
         raise ValueError(
-            f"PanopticQuality, {name}: expected predicted ids of class + {INSTANCE_OFFSET} · instance number with "
+            f"{where}: expected predicted ids of class + {INSTANCE_OFFSET} · instance number with "
             f"classes 0…{num_classes - 1}, or {num_classes} for void, got {wrong_ids.tolist()}. Check the dataset's "
             "classes and the head's num_classes."
         )
     wrong = truth_classes[(truth_classes < 0) | (truth_classes >= num_classes)]
     if len(wrong):
         raise ValueError(
-            f"PanopticQuality, {name}: expected true segments of classes 0…{num_classes - 1}, got {wrong.tolist()}. "
+            f"{where}: expected true segments of classes 0…{num_classes - 1}, got {wrong.tolist()}. "
             "Check the annotation and the dataset's classes."
         )
 
 
-def _read_truth(sample: Mapping, is_thing: Tensor, *, name: str) -> tuple[Int[Tensor, "G"], Int[Tensor, "H W"]]:
-    """Classes of the true segments and the map that says which pixel belongs to which."""
+def _read_truth(sample: Mapping, is_thing: Bool[Tensor, "K"], *, where: str) -> TrueSegments:
     # Nothing else of the sample: its img_shape is the resized image's, the annotation has the original size.
-    element = BaseDataElement(metainfo=dict(img_path=name))
-    element.gt_instances = _field(sample, "gt_instances", ("labels", "masks"), name=name)
+    element = BaseDataElement(metainfo=dict(img_path=where))
+    element.gt_instances = read_field(sample, "gt_instances", ("labels", "masks"), where=where)
     if "gt_sem_seg" in sample or not is_thing.all():
-        element.gt_sem_seg = _field(sample, "gt_sem_seg", ("sem_seg",), name=name)
-    if "masks" in sample.get("ignored_instances", ()):  # mmdet packs an empty structure where none were loaded
-        element.ignored_instances = _field(sample, "ignored_instances", ("masks",), name=name)
+        element.gt_sem_seg = read_field(sample, "gt_sem_seg", ("sem_seg",), where=where)
+    if has_parts(sample, "ignored_instances", ("masks",)):
+        element.ignored_instances = read_field(sample, "ignored_instances", ("masks",), where=where)
     target = read_segments_target(element, is_thing)
-    sheets = target.segment_map
+    sheets, labels = target.segment_map, target.labels
     first = sheets.where(sheets >= 0, target.num_segments).amin(0)
-    return target.labels, first.where(first < target.num_segments, sheets[0])
-
-
-def _field(sample: Mapping, key: str, parts: Sequence[str], *, name: str) -> BaseDataElement:
-    """The structure under `key`, which the evaluator passes as a dict and other callers as an object."""
-    value = sample.get(key)
-    found = [] if value is None else sorted(value.keys())
-    if not set(parts) <= set(found):
-        raise ValueError(
-            f"PanopticQuality, {name}: expected '{key}' with {', '.join(parts)} in the sample, got "
-            f"{sorted(sample) if value is None else found}. Evaluate a MaskDetector that answers panoptic, on a "
-            "dataset whose test pipeline loads and packs masks and semantic labels."
-        )
-    return BaseDataElement(**value) if isinstance(value, Mapping) else value
+    segment_map = first.where(first < target.num_segments, sheets[0])
+    if has_parts(sample, "ignored_instances", ("labels", "masks")):
+        crowds = element.ignored_instances
+        labels = torch.cat([labels, crowds.labels.to(labels.device)])
+        for index, crowd in enumerate(read_masks(crowds).to(labels.device), start=target.num_segments):
+            segment_map[crowd & (segment_map == VOID)] = index
+    is_crowd = torch.arange(len(labels)) >= target.num_segments
+    return TrueSegments(labels, is_crowd, segment_map)
 
 
 def _qualities(

@@ -5,18 +5,22 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Int, Shaped
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
+from mmengine.structures import BaseDataElement
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mmseg_m2f.evaluation.boundary import boundary_pixels, boundary_width
+from mmseg_m2f.evaluation.reading import check_sizes, class_names, describe_sample, has_parts, read_field, read_masks
 from mmseg_m2f.registry import METRICS
 
 
 class PixelCounts(NamedTuple):
-    """The occupied cells of one image's K K confusion matrix.
+    """The occupied cells of one image's confusion matrix: K K, and K1 K1 for boundary regions.
 
-    `cells` holds truth * K + prediction, ascending, each once; `counts` the number of pixels of each.
+    `cells` holds truth * K + prediction (or K1), ascending, each once; `counts` the number of pixels of each.
     """
 
     cells: NDArray[np.int64]
@@ -37,30 +41,54 @@ class SemanticIoU(BaseMetric):
 
     Args:
         ignore_index: Truth label that is not evaluated.
+        boundary: Compare the boundary regions of each class instead (Boundary IoU, arXiv 2103.16562): gives
+            `boundary_mIoU` and `boundary_IoU.<class>`. The prediction's regions are those of the prediction with
+            void cut out, so that a right one has Boundary IoU 1.
         collect_device: Where a distributed run gathers the entries, "cpu" or "gpu".
         prefix: Put before every name, with a slash.
     """
 
     default_prefix = ""  # none; mmengine warns where this is unset
 
-    def __init__(self, *, ignore_index: int = 255, collect_device: str = "cpu", prefix: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        ignore_index: int = 255,
+        boundary: bool = False,
+        collect_device: str = "cpu",
+        prefix: str | None = None,
+    ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.ignore_index = ignore_index
+        self.boundary = boundary
 
     def process(self, data_batch: object, data_samples: Sequence[Mapping]) -> None:
-        """Adds one entry for each sample, which needs `pred_sem_seg` and `gt_sem_seg` (`data`: 1 H W or H W).
+        """Adds one entry for each sample.
+
+        A sample needs `pred_sem_seg` and `gt_sem_seg`, each with mmseg's `data` or mmdet's `sem_seg` (1 H W or H W).
+        Where it has `gt_instances` with masks, as mmdet packs them, objects win over the label map, the first over
+        later ones: the map may then hold stuff alone.
 
         Raises:
-            ValueError: Prediction and truth differ in size, or a label is outside the classes. The message
-                names the sample.
+            ValueError: A field is missing, prediction and truth differ in size, or a label is outside the classes.
+                The message names the sample.
         """
-        classes = self._classes()
+        classes = class_names(self)
         for sample in data_samples:
-            name = str(sample.get("img_path") or sample.get("seg_map_path") or f"sample {len(self.results)}")
-            prediction = _label_map(sample, "pred_sem_seg", name=name)
-            truth = _label_map(sample, "gt_sem_seg", name=name)
+            where = describe_sample(self, sample)
+            prediction = _label_map(sample, "pred_sem_seg", where=where)
+            truth = _label_map(sample, "gt_sem_seg", where=where)
+            if has_parts(sample, "gt_instances", ("labels", "masks")):
+                truth = _draw_objects(truth, read_field(sample, "gt_instances", where=where))
             self.results.append(
-                count_pixels(prediction, truth, num_classes=len(classes), ignore_index=self.ignore_index, name=name)
+                count_pixels(
+                    prediction,
+                    truth,
+                    num_classes=len(classes),
+                    ignore_index=self.ignore_index,
+                    boundary=self.boundary,
+                    where=where,
+                )
             )
 
     def compute_metrics(self, results: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> dict[str, float]:
@@ -69,8 +97,9 @@ class SemanticIoU(BaseMetric):
         Raises:
             ValueError: Not a single pixel has a class in the truth.
         """
-        classes = self._classes()
-        totals = np.zeros(len(classes) ** 2, dtype=np.int64)
+        classes = class_names(self)
+        side = len(classes) + self.boundary
+        totals = np.zeros(side**2, dtype=np.int64)
         for cells, counts in results:
             totals[cells] += counts
         if not totals.any():
@@ -78,75 +107,84 @@ class SemanticIoU(BaseMetric):
                 f"SemanticIoU: expected labelled pixels, got {len(results)} images without any "
                 f"(all pixels are {self.ignore_index}). Check the label files and the dataset's label map."
             )
-        confusion = totals.reshape(len(classes), len(classes))
-        hits, in_truth, in_prediction = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+        confusion = totals.reshape(side, side)
+        hits, in_truth, in_prediction = (
+            figures[: len(classes)] for figures in (confusion.diagonal(), confusion.sum(1), confusion.sum(0))
+        )
         union = in_truth + in_prediction - hits
         iou = np.divide(hits, union, out=np.full(len(classes), np.nan), where=union > 0)
         accuracy = np.divide(hits, in_truth, out=np.full(len(classes), np.nan), where=in_truth > 0)
-        metrics = dict(
-            mIoU=float(np.nanmean(iou)),
-            aAcc=float(hits.sum() / in_truth.sum()),
-            mAcc=float(np.nanmean(accuracy)),
-        )
+        prefix = "boundary_" if self.boundary else ""
+        metrics = {f"{prefix}mIoU": float(np.nanmean(iou))}
+        if not self.boundary:
+            metrics |= dict(aAcc=float(hits.sum() / in_truth.sum()), mAcc=float(np.nanmean(accuracy)))
         table = _format_table(classes, iou=iou, accuracy=accuracy, share=in_truth / in_truth.sum())
         summary = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        print_log(f"IoU of {len(classes)} classes on {len(results)} images\n{table}\n{summary}", logger="current")
-        return metrics | {f"IoU.{c}": float(v) for c, v in zip(classes, iou, strict=True) if not np.isnan(v)}
-
-    def _classes(self) -> Sequence[str]:
-        classes = (self.dataset_meta or {}).get("classes")
-        if not classes:
-            raise ValueError(
-                f"SemanticIoU: expected class names in the dataset's metainfo, got {self.dataset_meta}. "
-                "Pass metainfo=dict(classes=[...]) to the validation dataset."
-            )
-        return classes
+        print_log(
+            f"{'Boundary ' if self.boundary else ''}IoU of {len(classes)} classes on {len(results)} images\n"
+            f"{table}\n{summary}",
+            logger="current",
+        )
+        return metrics | {f"{prefix}IoU.{c}": float(v) for c, v in zip(classes, iou, strict=True) if not np.isnan(v)}
 
 
-def count_pixels(prediction: Tensor, truth: Tensor, *, num_classes: int, ignore_index: int, name: str) -> PixelCounts:
+def count_pixels(
+    prediction: Shaped[Tensor, "_ _"],
+    truth: Shaped[Tensor, "_ _"],
+    *,
+    num_classes: int,
+    ignore_index: int,
+    where: str,
+    boundary: bool = False,
+) -> PixelCounts:
     """How many pixels of an image have which class in the truth and which in the prediction.
 
     Args:
-        prediction: H W, integer classes in [0, K).
-        truth: H W, integer classes in [0, K) or `ignore_index`; compared on the prediction's device.
-        name: What error messages call the image.
+        prediction: Integer classes in [0, K).
+        truth: Integer classes in [0, K) or `ignore_index`; compared on the prediction's device.
+        where: How error messages begin.
+        boundary: Take a pixel's class where it lies in the boundary region of its class, and K elsewhere.
 
     Raises:
         ValueError: Different sizes, or a class out of range at a pixel that counts.
     """
-    if prediction.shape != truth.shape:
-        raise ValueError(
-            f"SemanticIoU, {name}: expected a prediction of the label's size {tuple(truth.shape)}, got "
-            f"{tuple(prediction.shape)}. Load the annotation after the resizing transforms of the test "
-            "pipeline, so that it keeps the original size."
-        )
+    check_sizes(prediction.shape, truth.shape, where=where)
     truth = truth.to(prediction.device).long()
     valid = truth != ignore_index
-    pairs = torch.stack((truth[valid], prediction[valid].long()))  # 2 N
+    maps = torch.stack((truth, prediction.long()))  # 2 H W
+    pairs = maps[:, valid]
     if pairs.numel():
         low, high = pairs.amin(1).tolist(), pairs.amax(1).tolist()
         for what, least, most in zip(("label", "predicted class"), low, high, strict=True):
             if least < 0 or most >= num_classes:
                 raise ValueError(
-                    f"SemanticIoU, {name}: expected every {what} in 0...{num_classes - 1}, or {ignore_index} "
-                    f"for void in the label, got {least if least < 0 else most}. Check the dataset's "
-                    "classes, reduce_zero_label and the head's num_classes."
+                    f"{where}: expected every {what} in 0...{num_classes - 1}, or {ignore_index} for void in the "
+                    f"label, got {least if least < 0 else most}. Check the dataset's classes, reduce_zero_label and "
+                    "the head's num_classes."
                 )
-    cells = torch.bincount(pairs[0] * num_classes + pairs[1], minlength=1)
+    if boundary:
+        known = maps.where(valid, ignore_index).cpu().numpy()
+        width = boundary_width((known.shape[1], known.shape[2]))
+        regions = torch.from_numpy(np.stack([boundary_pixels(label_map, width) for label_map in known]))
+        pairs = pairs.where(regions.to(pairs.device)[:, valid], num_classes)
+    cells = torch.bincount(pairs[0] * (num_classes + boundary) + pairs[1], minlength=1)
     occupied = cells.nonzero()[:, 0]
     return PixelCounts(occupied.cpu().numpy(), cells[occupied].cpu().numpy())
 
 
-def _label_map(sample: Mapping, key: str, *, name: str) -> Tensor:
-    """H W: the labels under `key`, which the evaluator passes as a dict and other callers as an object."""
-    if key not in sample:
-        raise ValueError(
-            f"SemanticIoU, {name}: expected '{key}' in the sample, got {sorted(sample)}. Evaluate a semantic "
-            "segmentor on a dataset whose pipeline loads annotations."
-        )
-    value = sample[key]
-    labels = value["data"] if isinstance(value, Mapping) else value.data
+def _label_map(sample: Mapping, key: str, *, where: str) -> Shaped[Tensor, "H W"]:
+    field = read_field(sample, key, where=where)
+    part = "data" if "data" in field else "sem_seg"
+    labels = read_field(sample, key, (part,), where=where).get(part)
     return labels.squeeze(0) if labels.ndim == 3 else labels
+
+
+def _draw_objects(label_map: Shaped[Tensor, "H W"], objects: BaseDataElement) -> Int[Tensor, "H W"]:
+    drawn = label_map.long().clone()
+    masks = read_masks(objects).to(drawn.device)
+    for label, mask in zip(objects.labels.flip(0).tolist(), masks.flip(0), strict=True):
+        drawn[mask] = label
+    return drawn
 
 
 def _format_table(

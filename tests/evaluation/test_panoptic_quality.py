@@ -1,18 +1,24 @@
 import math
+from collections import defaultdict
 from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from mmdet.evaluation.functional import panoptic_utils
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks, PolygonMasks
 from mmengine.evaluator import Evaluator
 from mmengine.structures import InstanceData, PixelData
+from PIL import Image
 from torch import Tensor
 
 from mmseg_m2f.evaluation import PanopticQuality
-from mmseg_m2f.evaluation.panoptic_quality import SegmentCounts, count_segments
+from mmseg_m2f.evaluation.panoptic_quality import SegmentCounts, TrueSegments, count_segments
 from mmseg_m2f.structures import BACKGROUND, VOID
+from tests.evaluation.object_samples import looped_boundary, rectangle
 
 CLASSES = ("cat", "dog", "grass", "sky")  # K = 4: predicted void is 4
 THINGS = (0, 1)
@@ -35,27 +41,25 @@ def sample(prediction: list | Tensor, truth: list | Tensor, *, path: str = "a/b.
     return element.to_dict()
 
 
-def metric(classes: tuple[str, ...] = CLASSES, things: tuple[int, ...] = THINGS) -> PanopticQuality:
-    built = PanopticQuality(thing_classes=things)
+def metric(
+    classes: tuple[str, ...] = CLASSES, things: tuple[int, ...] = THINGS, *, boundary: bool = False
+) -> PanopticQuality:
+    built = PanopticQuality(thing_classes=things, boundary=boundary)
     built.dataset_meta = dict(classes=classes)
     return built
 
 
-def evaluate(*samples: dict) -> dict[str, float]:
-    built = metric()
+def evaluate(*samples: dict, boundary: bool = False) -> dict[str, float]:
+    built = metric(boundary=boundary)
     built.process({}, samples)
     return built.evaluate(size=len(samples))
 
 
-def counts(prediction: list, truth: list, labels: list[int]) -> dict[int, tuple[float, int, int, int]]:
-    """Class → IoU sum, matched, wrong, missed."""
-    entry = count_segments(
-        torch.tensor(prediction),
-        torch.tensor(truth),
-        labels=torch.tensor(labels, dtype=torch.long),
-        num_classes=len(CLASSES),
-        name="x",
-    )
+def counts(prediction: list, truth: list, labels: list[int], crowds: int = 0) -> dict[int, tuple[float, int, int, int]]:
+    """Class → IoU sum, matched, wrong, missed; the last `crowds` segments are some."""
+    is_crowd = torch.arange(len(labels)) >= len(labels) - crowds
+    segments = TrueSegments(torch.tensor(labels, dtype=torch.long), is_crowd, torch.tensor(truth))
+    entry = count_segments(torch.tensor(prediction), segments, num_classes=len(CLASSES), where="x")
     return {c: tuple(rest) for c, *rest in zip(*(column.tolist() for column in entry), strict=True)}
 
 
@@ -104,6 +108,26 @@ def test_count_segments__hand_worked(
     assert counts(prediction, truth, labels) == expected
 
 
+@pytest.mark.parametrize(
+    ("prediction", "truth", "labels", "expected"),
+    [
+        # Two of three pixels of the cat on the crowd: excused, but not the dog's.
+        pytest.param([[1000, 1000, 1000]], [[0, 0, BACKGROUND]], [CAT], {}, id="more_than_half_on_the_crowd"),
+        pytest.param([[1001, 1001, 1001]], [[0, 0, BACKGROUND]], [CAT], {DOG: (0.0, 0, 1, 0)}, id="other_class"),
+        pytest.param([[1000, 1000]], [[0, BACKGROUND]], [CAT], {CAT: (0.0, 0, 1, 0)}, id="half_on_the_crowd"),
+        pytest.param([[1000, 1000, 1000]], [[0, VOID, BACKGROUND]], [CAT], {}, id="crowd_and_void_together"),
+        # The crowd's pixel stays in the union of cat and cat: 2 / 3. As void it would leave it.
+        pytest.param([[1000, 1000, 1000]], [[0, 0, 1]], [CAT, CAT], {CAT: (2 / 3, 1, 0, 0)}, id="stays_in_the_union"),
+        pytest.param([[2, 2]], [[0, 0]], [CAT], {GRASS: (0.0, 0, 1, 0)}, id="stuff_on_a_crowd_is_wrong"),
+        pytest.param([[4, 4]], [[0, 0]], [CAT], {}, id="is_never_missed"),
+    ],
+)  # fmt: skip
+def test_count_segments__crowd_comes_last(
+    prediction: list, truth: list, labels: list[int], expected: dict[int, tuple]
+) -> None:
+    assert counts(prediction, truth, labels, crowds=1) == expected
+
+
 def random_maps(seed: int) -> tuple[Tensor, Tensor]:
     """Blocks of segments, and the same with pixels and whole segments changed; truth has void."""
     draw = np.random.default_rng(seed)
@@ -116,8 +140,15 @@ def random_maps(seed: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(prediction), torch.from_numpy(truth)
 
 
-def brute_force(pairs: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
+def brute_force(pairs: list[tuple[Tensor, Tensor]], *, boundary: bool = False) -> dict[str, float]:
     """The definition, pair of masks by pair of masks, in fractions."""
+
+    def overlap(mask: Tensor, other: Tensor, void: Tensor) -> Fraction:
+        return Fraction(int((mask & other).sum()), max(int((mask | (other & ~void)).sum()), 1))
+
+    def edge(mask: Tensor) -> Tensor:
+        return torch.from_numpy(looped_boundary(mask.numpy(), 1))  # 2 % of 31 pixels
+
     tally = {c: [Fraction(0), 0, 0, 0] for c in range(len(CLASSES))}
     for prediction, truth in pairs:
         void = truth == 255
@@ -126,8 +157,9 @@ def brute_force(pairs: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
         used = set()
         for i, mask in true:
             for j, other in predicted:
-                overlap = int((mask & other).sum())
-                iou = Fraction(overlap, int((mask | (other & ~void)).sum()))
+                iou = overlap(mask, other, void)
+                if boundary and iou > Fraction(1, 2):
+                    iou = min(iou, overlap(edge(mask), edge(other), void))
                 if i % 1000 == j % 1000 and iou > Fraction(1, 2):
                     tally[i % 1000][0] += iou
                     tally[i % 1000][1] += 1
@@ -150,7 +182,8 @@ def brute_force(pairs: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
         for k, quality in enumerate(("PQ", "SQ", "RQ")):
             if members:
                 result[quality + group] = float(sum(figures[c][k] for c in members) / len(members))
-    return result
+    prefix = "boundary_" if boundary else ""
+    return {prefix + name: value for name, value in result.items()}
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -159,6 +192,86 @@ def test_panoptic_quality__equals_brute_force_over_masks(seed: int) -> None:
     expected = brute_force(pairs)
     assert 0 < expected["PQ"] < 1
     assert evaluate(*(sample(*pair) for pair in pairs)) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_panoptic_quality__boundary_equals_brute_force_over_masks(seed: int) -> None:
+    pairs = [random_maps(100 + 3 * seed + k) for k in range(3)]
+    # Whole numbers of blocks are found exactly or not at all: move some edges by a pixel.
+    pairs = [(torch.where(truth.roll(1, 1) % 1000 == GRASS, truth.roll(1, 1), truth), truth) for _, truth in pairs]
+    pairs = [(torch.where(prediction == 255, NOTHING, prediction), truth) for prediction, truth in pairs]
+    expected = brute_force(pairs, boundary=True)
+    assert 0 < expected["boundary_PQ"] < brute_force(pairs)["PQ"] < 1
+    assert evaluate(*(sample(*pair) for pair in pairs), boundary=True) == pytest.approx(expected, abs=1e-12)
+
+
+def test_panoptic_quality__boundary_takes_the_smaller_iou() -> None:
+    # Ten columns of which one is missed: mask IoU 0.9, rings of 36 and 34 pixels that share 26 of 44.
+    size = (20, 30)
+    truth, found = (torch.from_numpy(rectangle(4, 5, 10, width, size=size)) for width in (10, 9))
+    given = sample(torch.where(found, 1000, NOTHING), torch.where(truth, 1000, 255))
+    assert evaluate(given)["PQ.cat"] == pytest.approx(0.9, abs=1e-12)
+    metrics = evaluate(given, boundary=True)
+    assert metrics["boundary_PQ.cat"] == pytest.approx(26 / 44, abs=1e-12)
+    assert all(name.startswith("boundary_") for name in metrics)
+    # A large hole: 500 of 900 pixels of the masks, 116 of 116 + 84 of the regions.
+    truth, hole = (
+        torch.from_numpy(rectangle(5 + k, 5 + k, side, side, size=(40, 50))) for k, side in ((0, 30), (5, 20))
+    )
+    given = sample(torch.where(truth & ~hole, 1000, NOTHING), torch.where(truth, 1000, 255))
+    assert evaluate(given, boundary=True)["boundary_PQ.cat"] == pytest.approx(5 / 9, abs=1e-12)
+
+
+def test_panoptic_quality__boundary_needs_more_than_half_of_both() -> None:
+    # Shifted by one: 90 of 110 pixels of the masks, but 18 of 54 of the rings.
+    cat, shifted = (torch.from_numpy(rectangle(4, left, 10, 10, size=(20, 30))) for left in (5, 6))
+    given = sample(torch.where(shifted, 1000, NOTHING), torch.where(cat, 1000, GRASS))
+    assert evaluate(given)["PQ.cat"] == pytest.approx(9 / 11, abs=1e-12)
+    assert evaluate(given, boundary=True)["boundary_PQ.cat"] == 0.0
+
+
+class CountsOfCategories(defaultdict):
+    """Stands for panopticapi's `PQStat`, which is no dependency: counts of each class, all zero at first."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: SimpleNamespace(iou=0.0, tp=0, fp=0, fn=0))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_panoptic_quality__crowds_equal_coco_as_mmdet_evaluates_it(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prediction, truth = random_maps(200 + seed)
+    crowds = [i for i in (3000, 2001) if (truth == i).any()]  # at most one of a class, as in COCO
+    assert crowds
+    given = sample(prediction, truth)
+    objects = given["gt_instances"]
+    ids = torch.tensor([i for i in truth.unique().tolist() if i != 255 and i % 1000 in THINGS])
+    is_crowd = torch.isin(ids, torch.tensor(crowds)).numpy()
+    for name, chosen in (("gt_instances", ~is_crowd), ("ignored_instances", is_crowd)):
+        given[name] = dict(labels=objects["labels"][chosen], masks=objects["masks"][chosen])
+
+    monkeypatch.setattr(panoptic_utils, "PQStat", CountsOfCategories)
+    monkeypatch.setattr(panoptic_utils, "rgb2id", lambda rgb: rgb.astype(np.int64) @ [1, 256, 65536])
+    annotations = []
+    for name, ids_map, nothing in (("truth", truth, 255), ("prediction", prediction, NOTHING)):
+        ids_map = torch.where(ids_map == nothing, 0, ids_map).numpy()
+        pixels = np.stack([ids_map % 256, ids_map // 256, 0 * ids_map], -1).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+        segments = [
+            dict(id=i, area=(ids_map == i).sum(), category_id=i % 1000, iscrowd=int(i in crowds and name == "truth"))
+            for i in np.unique(ids_map[ids_map > 0]).tolist()
+        ]
+        annotations.append(dict(image_id=0, file_name=f"{name}.png", segments_info=segments))
+    folder = str(tmp_path)
+    counts_of = panoptic_utils.pq_compute_single_core(0, [tuple(annotations)], folder, folder, {*range(4)})
+
+    built = metric()
+    built.process({}, [given])
+    entry = built.results[0]
+    expected = {c: (s.iou, s.tp, s.fp, s.fn) for c, s in counts_of.items() if s.tp + s.fp + s.fn}
+    got = {c: tuple(rest) for c, *rest in zip(*(column.tolist() for column in entry), strict=True)}
+    assert got == {c: pytest.approx(figures, abs=1e-12) for c, figures in expected.items()}
 
 
 def test_panoptic_quality__reads_what_an_evaluator_passes() -> None:
@@ -185,20 +298,45 @@ def test_panoptic_quality__reads_structures_and_polygons() -> None:
     assert evaluate(given)["PQ"] == 1.0
 
 
-def test_panoptic_quality__crowds_are_void() -> None:
-    given = sample([[1000, 1000, 1001, 1001]], [[1000, 1000, 0, 0]])  # a second cat, of which we make a crowd
-    crowd = given["gt_instances"]["masks"]
-    given["gt_instances"] = dict(labels=torch.tensor([0]), masks=torch.tensor([[[1, 1, 0, 0]]]))
-    given["ignored_instances"] = dict(labels=torch.tensor([0]), masks=crowd[:1])
-    names = ("PQ", "SQ", "RQ", "PQ_things", "SQ_things", "RQ_things", "PQ.cat")
-    assert evaluate(given) == dict.fromkeys(names, 1.0)
+def crowd_sample(prediction: list) -> dict:
+    """A cat on the left, a crowd of cats on the right; mmdet's label map names the crowd's class, too."""
+    given = sample(prediction, [[1000, 1000, 2000, 2000, 2000]])
+    masks = given["gt_instances"]["masks"]
+    given["gt_instances"] = dict(labels=torch.tensor([CAT]), masks=masks[:1])
+    given["ignored_instances"] = dict(labels=torch.tensor([CAT]), masks=masks[1:])
+    return given
+
+
+def test_panoptic_quality__crowd_excuses_its_own_class() -> None:
+    cats = evaluate(crowd_sample([[1000, 1000, 2000, 2000, 2000]]))
+    assert cats == dict.fromkeys(("PQ", "SQ", "RQ", "PQ_things", "SQ_things", "RQ_things", "PQ.cat"), 1.0)
+    dog = evaluate(crowd_sample([[1000, 1000, 2001, 2001, 2001]]))
+    assert (dog["PQ.cat"], dog["PQ.dog"]) == (1.0, 0.0)
+
+
+def test_panoptic_quality__crowd_stays_in_the_union() -> None:
+    assert evaluate(crowd_sample([[1000, 1000, 1000, NOTHING, NOTHING]]))["PQ.cat"] == pytest.approx(2 / 3, abs=1e-12)
+
+
+def test_panoptic_quality__object_keeps_its_pixels_from_a_crowd() -> None:
+    given = crowd_sample([[1000, 1000, NOTHING, NOTHING, NOTHING]])
+    given["ignored_instances"]["masks"] = torch.ones(1, 1, 5)
+    assert evaluate(given)["PQ.cat"] == 1.0
+
+
+def test_panoptic_quality__crowds_without_labels_are_void() -> None:
+    given = crowd_sample([[1000, 1000, 1000, 2001, 2001]])
+    del given["ignored_instances"]["labels"]
+    metrics = evaluate(given)
+    assert metrics["PQ.cat"] == 1.0
+    assert "PQ.dog" not in metrics
 
 
 def test_panoptic_quality__things_alone_need_no_stuff() -> None:
     built = metric(("cat", "dog"))
     given = dict(
-        # Cat 1 whole; a dog on the crowd, not counted; a dog on the background, wrong.
-        pred_panoptic_seg=dict(sem_seg=torch.tensor([[[1000, 1000, 1001, 1001, 2001, 2]]])),
+        # Cat 1 whole; a cat on the crowd, not counted; a dog on the background, wrong.
+        pred_panoptic_seg=dict(sem_seg=torch.tensor([[[1000, 1000, 2000, 2000, 2001, 2]]])),
         gt_instances=dict(labels=torch.tensor([0]), masks=torch.tensor([[[1, 1, 0, 0, 0, 0]]])),
         ignored_instances=dict(labels=torch.tensor([0]), masks=torch.tensor([[[0, 0, 1, 1, 0, 0]]])),
         img_shape=(1, 2),  # of the resized image: says nothing about the annotation

@@ -1,14 +1,18 @@
 import math
 
+import numpy as np
 import pytest
 import torch
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
 from mmengine.evaluator import Evaluator
 from mmengine.registry import METRICS
-from mmengine.structures import BaseDataElement, PixelData
+from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from torch import Tensor
 
 from mmseg_m2f.evaluation import SemanticIoU
 from mmseg_m2f.evaluation.semantic_iou import count_pixels
+from tests.evaluation.object_samples import looped_boundary, rectangle
 
 CLASSES = ("road", "tree", "sky")
 
@@ -17,14 +21,14 @@ def sample(prediction: Tensor, truth: Tensor, *, path: str = "a/b.png") -> dict:
     return dict(pred_sem_seg=dict(data=prediction), gt_sem_seg=dict(data=truth), img_path=path)
 
 
-def metric(classes: tuple[str, ...] = CLASSES) -> SemanticIoU:
-    built = SemanticIoU()
+def metric(classes: tuple[str, ...] = CLASSES, *, boundary: bool = False) -> SemanticIoU:
+    built = SemanticIoU(boundary=boundary)
     built.dataset_meta = dict(classes=classes)
     return built
 
 
-def evaluate(*samples: dict) -> dict[str, float]:
-    built = metric()
+def evaluate(*samples: dict, boundary: bool = False) -> dict[str, float]:
+    built = metric(boundary=boundary)
     built.process({}, samples)
     return built.evaluate(size=len(samples))
 
@@ -73,6 +77,81 @@ def test_semantic_iou__reads_what_an_evaluator_passes() -> None:
     assert evaluator.evaluate(1)["mIoU"] == 1.0
 
 
+def detector_sample(prediction: list, truth: list, masks: list, labels: list[int]) -> dict:
+    """As mmdet packs it and a `MaskDetector` fills it."""
+    element = DetDataSample(metainfo=dict(img_path="a/b.png"))
+    element.pred_sem_seg = PixelData(sem_seg=torch.tensor([prediction]))
+    element.gt_sem_seg = PixelData(sem_seg=torch.tensor([truth], dtype=torch.uint8))
+    stacked = BitmapMasks(np.array(masks, dtype=np.uint8).reshape(-1, 1, len(truth[0])), 1, len(truth[0]))
+    element.gt_instances = InstanceData(labels=torch.tensor(labels, dtype=torch.long), masks=stacked)
+    element.ignored_instances = InstanceData()
+    return element.to_dict()
+
+
+def test_semantic_iou__objects_win_over_a_map_of_stuff() -> None:
+    # Two trees stand on road and void; where they overlap, both are trees or the first wins.
+    trees = [[[0, 0, 1, 1, 0, 0]], [[0, 0, 0, 1, 1, 0]]]
+    assert evaluate(detector_sample([[0, 0, 1, 1, 1, 2]], [[0, 0, 0, 0, 255, 255]], trees, [1, 1])) == pytest.approx(
+        {"mIoU": 1.0, "aAcc": 1.0, "mAcc": 1.0, "IoU.road": 1.0, "IoU.tree": 1.0}
+    )
+    metrics = evaluate(detector_sample([[0, 0, 1, 1, 2, 0]], [[0, 0, 0, 0, 255, 255]], trees, [1, 2]))
+    assert (metrics["IoU.tree"], metrics["IoU.sky"], metrics["aAcc"]) == (1.0, 1.0, 1.0)
+
+
+def test_semantic_iou__map_of_stuff_without_objects() -> None:
+    metrics = evaluate(detector_sample([[0, 0, 2]], [[0, 2, 2]], [], []))
+    assert (metrics["IoU.road"], metrics["IoU.sky"]) == (0.5, 0.5)
+
+
+def test_semantic_iou__objects_do_not_change_a_complete_map() -> None:
+    prediction, truth = [[1, 0, 0, 0]], [[1, 1, 0, 0]]
+    given = detector_sample(prediction, truth, [truth], [1])
+    assert evaluate(given) == evaluate(sample(torch.tensor(prediction), torch.tensor(truth)))
+
+
+def test_semantic_iou__object_out_of_range_names_the_sample() -> None:
+    with pytest.raises(ValueError, match=r"a/b\.png: expected every label in 0\.\.\.2.*got 3\."):
+        evaluate(detector_sample([[0, 0]], [[0, 0]], [[[1, 0]]], [3]))
+
+
+def test_semantic_iou__boundary_of_a_narrow_class() -> None:
+    # Tree: ten columns of which one is missed: rings of 36 and 34 pixels that share 26 of 44.
+    size = (20, 30)
+    truth, found = (torch.from_numpy(rectangle(4, 5, 10, width, size=size)).long() for width in (10, 9))
+    metrics = evaluate(sample(found, truth), boundary=True)
+    # Road: the ring around the tree is broad by one, the frame of the image too; diagonal neighbours count.
+    rings = [looped_boundary((label_map == 0).numpy(), 1) for label_map in (truth, found)]
+    road = (rings[0] & rings[1]).sum() / (rings[0] | rings[1]).sum()
+    assert metrics == pytest.approx(
+        {"boundary_mIoU": (road + 26 / 44) / 2, "boundary_IoU.road": road, "boundary_IoU.tree": 26 / 44}, abs=1e-12
+    )
+
+
+def test_semantic_iou__boundary_equals_loops_over_classes() -> None:
+    draw = np.random.default_rng(0)
+    common, union, samples = np.zeros(3), np.zeros(3), []
+    for _ in range(3):
+        truth = np.kron(draw.choice([0, 1, 2, 255], (4, 5)), np.ones((5, 6), int))
+        prediction = np.where(truth == 255, draw.integers(3), np.roll(truth, 1, 1) % 255)
+        samples.append(sample(torch.from_numpy(prediction), torch.from_numpy(truth)))
+        known = truth != 255
+        for label in range(3):
+            true, found = (looped_boundary((m == label) & known, 1) for m in (truth, prediction))
+            common[label] += (true & found).sum()
+            union[label] += (true | found).sum()
+    metrics = evaluate(*samples, boundary=True)
+    assert 0 < metrics["boundary_mIoU"] < evaluate(*samples)["mIoU"] < 1
+    assert [metrics[f"boundary_IoU.{name}"] for name in CLASSES] == pytest.approx((common / union).tolist(), abs=1e-12)
+
+
+def test_semantic_iou__boundary_ignores_what_lies_on_void() -> None:
+    truth = torch.zeros(8, 8, dtype=torch.long)
+    truth[:, 4:] = 255
+    perfect = {"boundary_mIoU": 1.0, "boundary_IoU.road": 1.0}
+    for on_void in (0, 1):
+        assert evaluate(sample(truth.where(truth != 255, on_void), truth), boundary=True) == perfect
+
+
 def test_semantic_iou__drops_samples_a_distributed_run_saw_twice() -> None:
     right, wrong = torch.zeros(1, 4, 4, dtype=torch.long), torch.ones(1, 4, 4, dtype=torch.long)
     built = metric()
@@ -83,7 +162,7 @@ def test_semantic_iou__drops_samples_a_distributed_run_saw_twice() -> None:
 def test_semantic_iou__entry_does_not_grow_with_the_image() -> None:
     truth = torch.zeros(512, 512, dtype=torch.long)
     truth[:, 256:] = 149
-    entry = count_pixels(truth, truth, num_classes=150, ignore_index=255, name="x")
+    entry = count_pixels(truth, truth, num_classes=150, ignore_index=255, where="x")
     assert entry.cells.tolist() == [0, 149 * 151]
     assert entry.counts.tolist() == [512 * 256, 512 * 256]
 
@@ -102,7 +181,9 @@ def test_semantic_iou__nothing_but_void_is_an_error() -> None:
 
 
 def test_semantic_iou__other_size_names_the_sample() -> None:
-    with pytest.raises(ValueError, match=r"a/b\.png: expected a prediction of the label's size \(2, 3\), got \(2, 2\)"):
+    with pytest.raises(
+        ValueError, match=r"a/b\.png: expected a prediction of the annotation's size \(2, 3\), got \(2, 2\)"
+    ):
         evaluate(sample(torch.zeros(1, 2, 2), torch.zeros(1, 2, 3)))
 
 

@@ -1,0 +1,167 @@
+"""Counting of matched objects, as in microscopy ("Cell Detection with Star-convex Polygons", arXiv 1806.03535).
+
+Deviations:
+- Objects match within their class. Crowds (`ignored_instances`), which microscopy does not have, excuse detections of
+  their class that have no partner and lie in one of them by more than half.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
+from scipy.optimize import linear_sum_assignment
+
+from mmseg_m2f.evaluation.objects import DetectedObjects, TrueObjects, object_ious, read_objects
+from mmseg_m2f.evaluation.reading import class_names, describe_sample
+from mmseg_m2f.registry import METRICS
+
+_PERCENT = tuple(range(50, 95, 5))  # the IoU thresholds (T)
+
+
+class MatchCounts(NamedTuple):
+    """What one image adds to the classes that occur in it (C), at each IoU threshold (T).
+
+    `classes` is ascending, each once. `matched` counts pairs (TP), `wrong` detections without a partner (FP),
+    `missed` true objects without one (FN). `iou` is the summed IoU of the pairs at the lowest threshold.
+    """
+
+    classes: Int[np.ndarray, "C"]
+    matched: Int[np.ndarray, "C T"]
+    wrong: Int[np.ndarray, "C T"]
+    missed: Int[np.ndarray, "C T"]
+    iou: Float[np.ndarray, "C"]
+
+
+@METRICS.register_module()
+class ObjectMatching(BaseMetric):
+    """TP / (TP + FP + FN) of objects at fixed IoU thresholds, all fractions in [0, 1].
+
+    This is what microscopy calls average precision (StarDist, the 2018 Data Science Bowl); it is no area under a curve
+    and needs a decision which detections count. `matching_AP50`, `matching_AP55` … `matching_AP90` take the counts at
+    IoU 0.50, 0.55 … 0.90; `matching_precision`, `matching_recall`, `matching_F1` and `matching_IoU`, the mean IoU of
+    matched pairs, those at 0.50. `matching_AP50.<class>` is that of one class, absent where the class occurs nowhere.
+    A ratio without a matched pair is 0. The table of all classes goes to the log.
+
+    TP, FP and FN are pooled over all images and classes before dividing: an image or class with many objects weighs
+    more than one with few. At each threshold, detections and true objects are matched one to one such that as many
+    pairs as possible reach the threshold, and of those choices such that their IoUs sum to the most.
+
+    Each image leaves one entry in `results`, because a distributed run drops the samples it saw twice by counting
+    entries. An entry lists only the classes that occur in the image, whatever the image's size.
+
+    Args:
+        score_threshold: Detections with a higher score count.
+        collect_device: Where a distributed run gathers the entries, "cpu" or "gpu".
+        prefix: Put before every name, with a slash.
+    """
+
+    default_prefix = ""  # none; mmengine warns where this is unset
+
+    def __init__(self, *, score_threshold: float = 0.5, collect_device: str = "cpu", prefix: str | None = None) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        self.score_threshold = score_threshold
+
+    def process(self, data_batch: object, data_samples: Sequence[Mapping]) -> None:
+        """Adds one entry for each sample, in mmdet's layout: see `evaluation.objects.read_objects`.
+
+        Raises:
+            ValueError: A field is missing, prediction and truth differ in size, or a class is out of range. The
+                message names the sample.
+        """
+        num_classes = len(class_names(self))
+        for sample in data_samples:
+            detected, true = read_objects(sample, num_classes, where=describe_sample(self, sample))
+            sure = np.flatnonzero(detected.scores > self.score_threshold)
+            kept = DetectedObjects(detected.labels[sure], detected.scores[sure], detected.masks.select(sure))
+            self.results.append(count_matches(kept, true))
+
+    def compute_metrics(self, results: Sequence[tuple[np.ndarray, ...]]) -> dict[str, float]:
+        """Sums the entries up (mmengine turned them into plain tuples), writes the table, gives the figures.
+
+        Raises:
+            ValueError: Not a single object in the truth.
+        """
+        classes = class_names(self)
+        counts = np.zeros((3, len(classes), len(_PERCENT)), dtype=np.int64)  # matched, wrong, missed
+        iou_sum = 0.0
+        for present, *image_counts, ious in results:
+            counts[:, present] += np.stack(image_counts)
+            iou_sum += float(ious.sum())
+        if not counts[[0, 2]].any():
+            raise ValueError(
+                f"ObjectMatching: expected objects in the truth, got {len(results)} images without any. Check the "
+                "annotation files, the dataset's classes, and that the test pipeline loads masks."
+            )
+        pooled = counts.sum(1)
+        matched, wrong, missed = pooled[:, 0].tolist()
+        accuracies = zip(_PERCENT, _accuracy(pooled).tolist(), strict=True)
+        metrics = {f"matching_AP{percent}": accuracy for percent, accuracy in accuracies} | dict(
+            matching_precision=matched / max(matched + wrong, 1),
+            matching_recall=matched / (matched + missed),
+            matching_F1=2 * matched / (2 * matched + wrong + missed),
+            matching_IoU=iou_sum / max(matched, 1),
+        )
+        table = _format_table(classes, counts)
+        summary = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        print_log(
+            f"Matched objects of {len(classes)} classes on {len(results)} images, detections with a score above "
+            f"{self.score_threshold}\n{table}\n{summary}",
+            logger="current",
+        )
+        occurs = counts[:, :, 0].any(0)
+        of_class = _accuracy(counts)[:, 0]
+        return metrics | {f"matching_AP50.{classes[c]}": float(of_class[c]) for c in np.flatnonzero(occurs)}
+
+
+def count_matches(detected: DetectedObjects, true: TrueObjects) -> MatchCounts:
+    """Which detections of an image answer for which true objects, class by class."""
+    ious = object_ious(detected, true)
+    excused = np.nonzero(ious[:, true.is_crowd] > 0.5)[0]
+    objects = ~true.is_crowd
+    classes = np.union1d(detected.labels, true.labels[objects])
+    counts = np.zeros((3, len(classes), len(_PERCENT)), dtype=np.int64)
+    iou_sums = np.zeros(len(classes))
+    for row, label in enumerate(classes):
+        own = np.flatnonzero(detected.labels == label)
+        wanted = np.flatnonzero(objects & (true.labels == label))
+        of_class = ious[np.ix_(own, wanted)]
+        for column, percent in enumerate(_PERCENT):
+            pairs = match_best(of_class, percent / 100)
+            num_pairs = len(pairs[0])
+            unpaired = np.setdiff1d(np.delete(own, pairs[0]), excused)
+            counts[:, row, column] = num_pairs, len(unpaired), len(wanted) - num_pairs
+            if column == 0:
+                iou_sums[row] = of_class[pairs].sum()
+    matched, wrong, missed = counts
+    return MatchCounts(classes, matched, wrong, missed, iou_sums)
+
+
+def match_best(ious: Float[np.ndarray, "N G"], threshold: float) -> tuple[Int[np.ndarray, "P"], Int[np.ndarray, "P"]]:
+    """Rows and columns of as many pairs as possible with at least this IoU, and of those the best sum of IoUs."""
+    enough = ious >= threshold
+    gain = np.where(enough, 1 + ious / (min(ious.shape) + 1), 0.0)  # all IoUs together count less than one pair
+    rows, columns = linear_sum_assignment(gain, maximize=True)
+    taken = enough[rows, columns]
+    return rows[taken], columns[taken]
+
+
+def _accuracy(counts: Int[np.ndarray, "3 ... T"]) -> Float[np.ndarray, "... T"]:
+    """TP / (TP + FP + FN); 0 where there is nothing."""
+    return counts[0] / np.maximum(counts.sum(0), 1)
+
+
+def _format_table(classes: Sequence[str], counts: Int[np.ndarray, "3 K T"]) -> str:
+    """One line for each class; a dash where the class does not occur. Counts are those at IoU 0.5."""
+    width = max(len("class"), *(len(c) for c in classes))
+    middle = _PERCENT.index(75)
+    lines = [f"{'class':<{width}}    AP50    AP75  matched  wrong  missed"]
+    for name, accuracy, (matched, wrong, missed) in zip(
+        classes, _accuracy(counts), counts[:, :, 0].T.tolist(), strict=True
+    ):
+        values = (accuracy[0], accuracy[middle])
+        figures = "".join(f"{format(v, '.4f') if matched + wrong + missed else '-':>8}" for v in values)
+        lines.append(f"{name:<{width}}{figures}{matched:>9}{wrong:>7}{missed:>8}")
+    return "\n".join(lines)

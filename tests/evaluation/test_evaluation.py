@@ -1,0 +1,57 @@
+"""All metrics together, as configs of either framework name them."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from mmengine.evaluator import Evaluator
+from mmengine.registry import DefaultScope
+from mmengine.structures import InstanceData, PixelData
+
+from mmseg_m2f.core.postprocess import INSTANCE_OFFSET
+from mmseg_m2f.datasets import GeneratedShapes
+from mmseg_m2f.samples import write_panoptic
+
+THINGS = [3, 4, 5, 6, 7]
+NAMES = ("PanopticQuality", "MaskAP", "ObjectMatching", "SemanticIoU")
+
+
+@pytest.fixture(params=["mmseg", "mmdet"])
+def scope(request: pytest.FixtureRequest) -> Iterator[str]:
+    with DefaultScope.overwrite_default_scope(request.param):
+        yield request.param
+
+
+def test_metrics__answer_together_in_configs_of_either_framework(scope: str) -> None:
+    configs = [
+        dict(type=f"mmseg_m2f.{name}", **options) | (dict(thing_classes=THINGS) if name == "PanopticQuality" else {})
+        for name in NAMES
+        for options in ([{}] if name == "ObjectMatching" else [{}, dict(boundary=True)])
+    ]
+    evaluator = Evaluator(configs)
+    dataset = GeneratedShapes(
+        4,
+        segments=True,
+        pipeline=[
+            dict(type="mmseg_m2f.SegmentsToObjects"),
+            dict(type="mmdet.PackDetInputs", meta_keys=("img_path", "ori_shape", "img_shape")),
+        ],
+    )
+    evaluator.dataset_meta = dataset.metainfo
+    samples = [dataset[index]["data_samples"] for index in range(4)]
+    for sample in samples:  # the truth as prediction
+        things, semantic = sample.gt_instances, sample.gt_sem_seg.sem_seg.long()
+        panoptic = torch.where(semantic == 255, len(dataset.metainfo["classes"]), semantic)[0]
+        for number, mask in enumerate(things.masks, start=1):
+            panoptic[mask] += number * INSTANCE_OFFSET
+        write_panoptic(sample, panoptic)
+        sample.pred_instances = InstanceData(
+            labels=things.labels, scores=torch.ones(len(things.labels)), masks=things.masks
+        )
+        sample.pred_sem_seg = PixelData(sem_seg=semantic)
+    evaluator.process(samples)
+    metrics = evaluator.evaluate(len(samples))
+    main = ("PQ", "boundary_PQ", "AP", "boundary_AP", "matching_AP90", "mIoU", "boundary_mIoU")
+    assert [metrics[name] for name in main] == [1.0] * len(main)
+    assert np.isfinite([*metrics.values()]).all()
