@@ -15,7 +15,7 @@ def main() -> None:
     parser = make_parser(__doc__, examples=EXAMPLES, config_help="the config the checkpoint was trained with")
     parser.add_argument("checkpoint", help="a .pth file")
     parser.add_argument("--work-dir", help="folder of the log; default work_dirs/<config name>")
-    parser.add_argument("--out", help="folder for metrics.json and labels/: class indices as palette PNG")
+    parser.add_argument("--out", help="folder for metrics.json and predictions: labels/, panoptic/, instances.json")
     parser.add_argument("--show-dir", help="folder for one picture per image: input, truth, prediction")
     parser.add_argument("--tta", action="store_true", help="average over the views of the config's tta_pipeline")
     add_launcher(parser)

@@ -106,7 +106,7 @@ def evaluate(
 
     Args:
         options: See `load_config`.
-        out: Folder for `metrics.json` and, below `labels/`, one PNG of class indices per image.
+        out: Folder for `metrics.json` and the predictions: `labels/`, `panoptic/` with `panoptic.json`, `instances.json`.
         show_dir: Folder for one picture per image: input, truth, prediction.
         tta: Average over the views of the config's `tta_pipeline`.
 
@@ -120,7 +120,7 @@ def evaluate(
         _use_tta(cfg)
     hooks = list(cfg.get("custom_hooks") or [])
     if out is not None:
-        hooks.append(dict(type="mmseg_m2f.SaveLabels", out_dir=str(Path(out) / "labels")))
+        hooks.append(dict(type="mmseg_m2f.SavePredictions", out_dir=out))
     if show_dir is not None:
         hooks.append(dict(type="mmseg_m2f.DrawPredictions", out_dir=show_dir))
     cfg.custom_hooks = hooks

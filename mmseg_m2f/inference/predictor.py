@@ -1,4 +1,4 @@
-"""A config and a checkpoint as one call: image in, label map out."""
+"""A config and a checkpoint as one call: image in, prediction out."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -16,17 +16,20 @@ from mmseg_m2f.checkpoints.loading import load_weights
 from mmseg_m2f.datasets.loading import CheckedLoading
 from mmseg_m2f.engine.launch import drop_initial_weights, load_config
 from mmseg_m2f.engine.preflight import check_checkpoint, check_config
+from mmseg_m2f.predictions import Prediction, read_prediction
 from mmseg_m2f.registry import DATASETS, MODELS, TRANSFORMS
 from mmseg_m2f.visualization import Palette, distinct_palette
 
 _DEFAULT_IMAGE_LOADER = dict(type="mmengine.LoadImageFromFile")
+_ANNOTATION_TRANSFORMS = ("SegmentsToObjects", "SegmentsToLabels", "ObjectsToSegments")
 
 
 class Predictor:
-    """Semantic segmentation of single images with a trained model.
+    """What a trained segmentor or detector says about single images.
 
     The images go through the test pipeline of the config, without its annotations, one at a time; a prediction
-    depends on the pixels alone.
+    depends on the pixels alone. The names of the classes are the config's or its dataset's, else those of the data that
+    the checkpoint was trained on, else those in the dataset's annotation file.
 
     Args:
         config: The file of a config, or a loaded config.
@@ -39,8 +42,8 @@ class Predictor:
 
     Raises:
         FileNotFoundError: The config or the checkpoint is missing.
-        ValueError: The checkpoint is truncated, unsafe or of another model, the head predicts another number of
-            classes than the dataset names, or the model is no semantic segmentor.
+        ValueError: The checkpoint is truncated, unsafe or of another model, nothing names the classes, or the head
+            predicts another number of classes.
     """
 
     def __init__(
@@ -54,16 +57,11 @@ class Predictor:
         check_config(cfg)
         if checkpoint is not None:
             drop_initial_weights(cfg)
+        content = {} if checkpoint is None else check_checkpoint(checkpoint)
         dataset = _test_dataset(cfg)
         with DefaultScope.overwrite_default_scope(cfg.get("default_scope")):
             self.model: nn.Module = MODELS.build(_model_config(cfg))
-            if not hasattr(self.model, "encode_decode"):
-                raise ValueError(
-                    f"Predictor: expected the config of a semantic segmentor, got {cfg.model.type} in {cfg.filename}. "
-                    "Label maps are all it draws; for objects add mmdet's visualisation hook "
-                    "(mmdet.DetVisualizationHook) to the config and run tools/test.py."
-                )
-            metainfo = _metainfo(dataset)
+            metainfo = _metainfo(dataset, content)
             image_loader, transforms = _split_pipeline(dataset.get("pipeline") or ())
             self._load_image = CheckedLoading([image_loader])
             self._transforms = Compose([TRANSFORMS.build(transform) for transform in transforms])
@@ -72,21 +70,20 @@ class Predictor:
         self.palette = palette if len(palette) == len(self.classes) else distinct_palette(len(self.classes))
         self._check_class_count(type_name=str(dataset.get("type")))
         if checkpoint is not None:
-            content = check_checkpoint(checkpoint)
             weights = cast(Mapping[str, torch.Tensor], content.get("state_dict", content))
             load_weights(self.model, weights, source=str(checkpoint))
         self.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
 
     @torch.no_grad()
-    def __call__(self, image: str | os.PathLike[str] | NDArray[np.uint8]) -> NDArray[np.integer]:
-        """The label map H W of an image, in its own size: uint8 for up to 256 classes, int64 beyond.
+    def __call__(self, image: str | os.PathLike[str] | NDArray[np.uint8]) -> Prediction:
+        """What the model answers about an image, in its own size: label map, panoptic map, objects.
 
         Args:
             image: A file, or a BGR array H W 3 (uint8).
 
         Raises:
             FileNotFoundError: The file is missing.
-            ValueError: The file cannot be decoded, or the array is no such image.
+            ValueError: The file cannot be decoded, the array is no such image, or the model answers nothing.
         """
         pixels = image if isinstance(image, np.ndarray) else self.read(image)
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape:
@@ -98,8 +95,14 @@ class Predictor:
         inputs = self._transforms(dict(img=pixels, img_shape=size, ori_shape=size, seg_fields=[]))
         batch = pseudo_collate([inputs])
         sample = self.model.test_step(batch)[0]  # type: ignore[operator]
-        labels = sample.pred_sem_seg.data[0].cpu().numpy()
-        return labels.astype(np.uint8 if len(self.classes) <= 256 else np.int64)
+        prediction = read_prediction(sample)
+        if prediction is None:
+            raise ValueError(
+                f"Predictor: expected 'pred_panoptic_seg', 'pred_instances' or 'pred_sem_seg' of "
+                f"{type(self.model).__name__}, got {sample.keys()}. Choose a segmentor or a detector; a MaskDetector "
+                "answers what its test_cfg says."
+            )
+        return prediction
 
     def read(self, path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         """The image of a file as the config reads it: BGR H W 3, uint8.
@@ -141,23 +144,37 @@ def _test_dataset(cfg: Config) -> Mapping:
     return dataset
 
 
-def _metainfo(dataset: Mapping) -> dict[str, object]:
-    """Classes and palette that the dataset's config sets, else those of its class; no data is touched."""
+def _metainfo(dataset: Mapping, checkpoint: Mapping) -> Mapping[str, object]:
+    """Classes and palette that the dataset's config sets, or its class, the checkpoint, or the data."""
     found = DATASETS.get(dataset["type"]) if isinstance(dataset["type"], str) else dataset["type"]
     own = dict(dataset.get("metainfo") or {})
     if "classes" in own:  # a palette of the class has other entries
         return own
-    return dict(getattr(found, "METAINFO", {})) | own
+    known = dict(getattr(found, "METAINFO", {})) | own
+    trained_on = (checkpoint.get("meta") or {}).get("dataset_meta") or {}
+    if "classes" in known:
+        return known
+    if "classes" in trained_on:
+        return trained_on
+    try:
+        return DATASETS.build({**dataset, "pipeline": []}).metainfo
+    except FileNotFoundError as error:
+        raise ValueError(
+            "Predictor: expected class names in test_dataloader.dataset.metainfo, in the checkpoint "
+            f"(meta.dataset_meta, as training writes it) or in the dataset's files, got none ({error}). Set "
+            "test_dataloader.dataset.metainfo=dict(classes=[...]) or data_root."
+        ) from error
 
 
 def _split_pipeline(pipeline: Sequence[Mapping]) -> tuple[Mapping, list[Mapping]]:
-    """The transform that reads the image, and those that follow, without the ones that read annotations."""
+    """The transform that reads the image, and those that follow, without the ones that read or need annotations."""
     image_loader: Mapping = _DEFAULT_IMAGE_LOADER
     transforms = []
     for transform in pipeline:
         parts = transform["transforms"] if _name(transform) == "CheckedLoading" else [transform]
         if not any(_name(part).startswith("Load") for part in parts):
-            transforms.append(transform)
+            if _name(transform) not in _ANNOTATION_TRANSFORMS:
+                transforms.append(transform)
             continue
         image_loader = next((part for part in parts if _name(part).startswith("LoadImage")), image_loader)
     return image_loader, transforms

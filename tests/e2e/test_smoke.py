@@ -41,7 +41,7 @@ def test_training__is_evaluated(work_dir: Path) -> None:
 def test_prediction__labels_each_pixel(work_dir: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
     predictor = Predictor(str(ROOT / CONFIG), str(work_dir / "iter_2.pth"), device="cpu")
-    labels = predictor(image)
+    labels = predictor(image).semantic
     assert labels.shape == (50, 70)
     assert set(np.unique(labels)) <= set(range(predictor.model.decode_head.num_classes))
 

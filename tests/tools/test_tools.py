@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.checkpoints.test_layouts import random_weights
+from tests.checkpoints.test_layouts_detr import published_coco
 from tests.command_line import ROOT
 from tests.tiny_segmentation import tiny_config, write_config, write_dataset
 
@@ -49,7 +50,16 @@ def test_tools__train_then_test_and_predict(
     assert 0 <= json.loads((out / "metrics.json").read_text())["mIoU"] <= 1
     broken = tmp_path / "data/images/zzz.png"
     broken.write_bytes(b"no image")
-    status = run_main("predict", for_test, checkpoint, str(broken.parent), "--out-dir", str(tmp_path / "seen"))
+    status = run_main(
+        "predict",
+        for_test,
+        checkpoint,
+        str(broken.parent),
+        "--out-dir",
+        str(tmp_path / "seen"),
+        "--score-threshold",
+        "0.3",
+    )
     assert status == 1  # one was skipped, the others were written
     assert f"skipped: Image {broken}" in capsys.readouterr().err
     assert len(list((tmp_path / "seen").glob("*.png"))) == len(list((tmp_path / "seen/labels").glob("*.png"))) == 4
@@ -64,8 +74,8 @@ def test_convert_checkpoint__reports_and_refuses(
     assert run_main("convert_checkpoint", str(tmp_path / "ours.pth"), str(target), "--to", "detectron2") == 0
     count = len(weights)
     assert capsys.readouterr().out.splitlines() == [
-        f"{tmp_path}/ours.pth: {count} weights in the layout of ours",
-        f"{target}: {count - 1} weights in the layout of detectron2, bit-equal on the way back",
+        f"{tmp_path}/ours.pth: {count} weights of a mask2former in the layout of ours",
+        f"{target}: {count - 1} weights in the layout of detectron2, bit-equal on the way back, less the dropped",
         "dropped: 1",
         "  criterion.empty_weight",
     ]
@@ -78,6 +88,28 @@ def test_convert_checkpoint__reports_and_refuses(
     assert run_main("convert_checkpoint", str(tmp_path / "none.pth"), str(target), "--to", "detectron2") == 2
     assert "no such file" in capsys.readouterr().err
     assert not (tmp_path / "a.bin").exists()
+
+
+def test_convert_checkpoint__takes_the_coco_classes_that_exist(
+    tmp_path: Path, run_main: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = published_coco()
+    torch.save(dict(model=weights), tmp_path / "hub.pth")
+    target = tmp_path / "ours.pth"
+    options = ("--to", "ours", "--permute-classes", "coco-detection")
+    assert run_main("convert_checkpoint", str(tmp_path / "hub.pth"), str(target), *options) == 0
+    unused = "[0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83]"
+    assert capsys.readouterr().out.splitlines() == [
+        f"{tmp_path}/hub.pth: {len(weights)} weights of a detr in the layout of torchhub",
+        f"{target}: {len(weights)} weights in the layout of ours, bit-equal on the way back, less the dropped",
+        "dropped: 2",
+        f"  class_embed.weight, rows {unused}",
+        f"  class_embed.bias, rows {unused}",
+    ]
+    options = ("--to", "transformers", "--permute-classes", "coco-detection")
+    assert run_main("convert_checkpoint", str(target), str(tmp_path / "back.bin"), *options) == 2
+    assert "takes 81 of the authors' 92 rows" in capsys.readouterr().err
+    assert not (tmp_path / "back.bin").exists()
 
 
 def test_convert_checkpoint__help_shows_an_example(

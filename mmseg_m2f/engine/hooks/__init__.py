@@ -1,7 +1,7 @@
-"""Hooks: checks before training, the report of a run, pictures of predictions."""
+"""Hooks: checks before training, the report of a run, pictures and files of predictions."""
 
-from mmseg_m2f.engine.hooks.draw_predictions import DrawPredictions, SaveLabels
+from mmseg_m2f.engine.hooks.draw_predictions import DrawPredictions, SavePredictions
 from mmseg_m2f.engine.hooks.preflight import Preflight
 from mmseg_m2f.engine.hooks.report import Report
 
-__all__ = ["DrawPredictions", "Preflight", "Report", "SaveLabels"]
+__all__ = ["DrawPredictions", "Preflight", "Report", "SavePredictions"]

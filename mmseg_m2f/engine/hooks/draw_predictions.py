@@ -1,42 +1,38 @@
-"""Pictures and label files of what a model predicts in the test loop."""
+"""Pictures and files of what a model predicts in the test loop."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 
 import numpy as np
+from mmengine.dist import collect_results
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
-from numpy.typing import NDArray
 from torch import Tensor
 
+from mmseg_m2f.predictions import read_prediction, read_truth
+from mmseg_m2f.predictions.files import ImageRecord, write_maps, write_records
 from mmseg_m2f.registry import HOOKS
-from mmseg_m2f.visualization import (
-    IGNORE_INDEX,
-    Palette,
-    SheetEntry,
-    contact_sheet,
-    distinct_palette,
-    label_image,
-    save_png,
-)
+from mmseg_m2f.visualization import Palette, SheetEntry, contact_sheet, distinct_palette, save_png
 
 
 @HOOKS.register_module()
 class DrawPredictions(Hook):
-    """Writes one picture for each tested image: input, truth and prediction with the legend.
+    """Writes one picture for each tested image: input, truth and prediction, with a legend.
 
-    The input comes from the batch, so that data without files is drawn too. Every process draws its own
-    images.
+    Panoptic maps, objects and label maps are drawn, as far as the model answers them. The input comes from the batch,
+    so that data without files is drawn too. Every process draws its own images.
 
     Args:
         out_dir: Folder of the pictures, `<image name>.png`.
+        score_threshold: Objects with a lower score are not drawn.
     """
 
     priority = "VERY_LOW"
 
-    def __init__(self, out_dir: str) -> None:
+    def __init__(self, out_dir: str, *, score_threshold: float = 0.5) -> None:
         self.out_dir = Path(out_dir)
+        self.score_threshold = score_threshold
         self._names = _UniqueNames()
 
     def after_test_iter(
@@ -49,22 +45,26 @@ class DrawPredictions(Hook):
         """Draws the images of one batch."""
         classes, palette = class_colours(runner.test_dataloader.dataset)
         for index, sample in enumerate(outputs or ()):
-            entry = sheet_entry(data_batch or {}, index, sample)
+            entry = sheet_entry(data_batch or {}, index, sample, num_classes=len(classes))
             if entry is None:
-                raise _not_semantic("DrawPredictions", sample)
+                raise _no_prediction("DrawPredictions", sample)
             width = min(max(entry.image.shape[1], 256), 1024)
-            sheet = contact_sheet([entry], classes, palette, cell_width=width, opacity=0.6)
+            sheet = contact_sheet(
+                [entry], classes, palette, cell_width=width, opacity=0.6, score_threshold=self.score_threshold
+            )
             save_png(sheet, self.out_dir / f"{self._names.claim(entry.name)}.png")
 
 
 @HOOKS.register_module()
-class SaveLabels(Hook):
-    """Writes one PNG for each tested image whose pixel values are the predicted class indices 0...K-1.
+class SavePredictions(Hook):
+    """Writes what a model predicts for the tested images.
 
-    The palette of the dataset is stored along, so that image viewers show colours.
+    Label maps become `labels/<image name>.png` with class indices 0...K-1 and the dataset's palette, panoptic maps
+    COCO's `panoptic/<image name>.png` with `panoptic.json`, objects COCO's `instances.json`; see `predictions.files`.
+    The JSON files are written after the last image, by the first process for all.
 
     Args:
-        out_dir: Folder of the files, `<image name>.png`.
+        out_dir: Folder of all that.
     """
 
     priority = "VERY_LOW"
@@ -72,6 +72,7 @@ class SaveLabels(Hook):
     def __init__(self, out_dir: str) -> None:
         self.out_dir = Path(out_dir)
         self._names = _UniqueNames()
+        self._records: list[ImageRecord] = []
 
     def after_test_iter(
         self,
@@ -80,14 +81,26 @@ class SaveLabels(Hook):
         data_batch: Mapping | None = None,
         outputs: Sequence | None = None,
     ) -> None:
-        """Saves the labels of one batch."""
-        _, palette = class_colours(runner.test_dataloader.dataset)
+        """Saves the maps of one batch."""
+        classes, palette = class_colours(runner.test_dataloader.dataset)
         for sample in outputs or ():
-            prediction = _labels(sample, "pred_sem_seg")
+            prediction = read_prediction(sample)
             if prediction is None:
-                raise _not_semantic("SaveLabels", sample)
-            name = self._names.claim(sample_name(sample))
-            save_png(label_image(prediction, palette), self.out_dir / f"{name}.png")
+                raise _no_prediction("SavePredictions", sample)
+            file = f"{self._names.claim(sample_name(sample))}.png"
+            image = str(sample.metainfo.get("img_path") or file)
+            self._records.append(
+                write_maps(prediction, self.out_dir, file=file, image=image, num_classes=len(classes), palette=palette)
+            )
+
+    def after_test_epoch(self, runner: Runner, metrics: Mapping[str, float] | None = None) -> None:
+        """Writes the JSON files."""
+        dataset = runner.test_dataloader.dataset
+        records = collect_results(self._records, len(dataset))
+        self._records = []
+        if records is not None:  # in the first process
+            classes, palette = class_colours(dataset)
+            write_records(records, self.out_dir, classes=classes, palette=palette)
 
 
 class _UniqueNames:
@@ -119,18 +132,17 @@ def class_colours(dataset: object) -> tuple[list[str], Palette]:
     return classes, palette if len(palette) == len(classes) else distinct_palette(len(classes))
 
 
-def sheet_entry(data_batch: Mapping, index: int, sample: BaseDataElement) -> SheetEntry | None:
-    """Input, truth and prediction of image `index` of a batch; None where nothing semantic was predicted.
+def sheet_entry(data_batch: Mapping, index: int, sample: BaseDataElement, *, num_classes: int) -> SheetEntry | None:
+    """Input, truth and prediction of image `index` of a batch; None where nothing was predicted.
 
     The input is taken from the batch before normalisation (3 H W, BGR).
     """
-    prediction = _labels(sample, "pred_sem_seg")
+    prediction = read_prediction(sample)
     if prediction is None:
         return None
     inputs = _plain_view(data_batch)[index]
     image = np.ascontiguousarray(inputs.cpu().numpy()[::-1].transpose(1, 2, 0))  # C H W, BGR -> H W C, RGB
-    truth = _labels(sample, "gt_sem_seg")
-    return SheetEntry(sample_name(sample), image, truth, prediction)
+    return SheetEntry(sample_name(sample), image, read_truth(sample, num_classes), prediction)
 
 
 def sample_name(sample: BaseDataElement) -> str:
@@ -152,17 +164,8 @@ def _plain_view(data_batch: Mapping) -> Sequence[Tensor]:
     return max(upright or inputs, key=lambda view: view[0].shape[-1])
 
 
-def _labels(sample: BaseDataElement, key: str) -> NDArray[np.int64] | None:
-    """H W label map of a sample; None if it has none."""
-    if key not in sample:
-        return None
-    labels = sample.get(key).data
-    labels = (labels[0] if labels.ndim == 3 else labels).cpu().numpy()
-    return np.where(labels < 0, IGNORE_INDEX, labels)
-
-
-def _not_semantic(hook: str, sample: BaseDataElement) -> ValueError:
+def _no_prediction(hook: str, sample: BaseDataElement) -> ValueError:
     return ValueError(
-        f"{hook}, {sample_name(sample)}: expected a semantic prediction 'pred_sem_seg', got {sample.keys()}. "
-        "Use the hook with a semantic segmentor."
+        f"{hook}, {sample_name(sample)}: expected 'pred_panoptic_seg', 'pred_instances' or 'pred_sem_seg', got "
+        f"{sample.keys()}. Use the hook with a segmentor or a detector; a MaskDetector answers what its test_cfg says."
     )

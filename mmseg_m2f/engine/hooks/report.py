@@ -1,7 +1,6 @@
 """What a training run has to show: figures, curves and pictures in the work folder."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -14,10 +13,17 @@ from mmengine.runner import Runner
 
 from mmseg_m2f.engine.hooks.draw_predictions import class_colours, sheet_entry
 from mmseg_m2f.registry import HOOKS
-from mmseg_m2f.visualization import Curve, SheetEntry, contact_sheet, plot_curves, save_png
+from mmseg_m2f.visualization import Curve, SheetEntry, contact_sheet, plot_curves, replace_file, save_png, scale_entry
 
 _MAX_LOSS_CURVES = 6
-_MAIN_METRICS = ("mIoU", "PQ", "coco/segm_mAP")  # the first that a run has is what "best" means
+_CELL_WIDTH = 256
+# Metrics by their names behind the last slash. The first main one that a run has is what "best" means.
+_MAIN_METRICS = ("PQ", "AP", "segm_mAP", "bbox_mAP", "matching_AP50", "mIoU")
+_CURVES = (
+    *_MAIN_METRICS,
+    *("aAcc", "PQ_things", "PQ_stuff", "AP50", "segm_mAP_50", "bbox_mAP_50"),
+    *("boundary_mIoU", "boundary_PQ", "boundary_AP"),
+)
 _Validation: TypeAlias = dict[str, int | float]  # `iteration` and the metrics
 
 
@@ -27,14 +33,15 @@ class Report(Hook):
 
     All three are rewritten after each validation, each in one step, by the first process alone.
     `metrics.json` holds the last validation's metrics and `iteration` at the top, `best` (the same for the
-    best `mIoU`, `PQ` or mask AP so far) and `history` (one entry for each validation). The end of training logs what
+    best `PQ`, AP or `mIoU` so far) and `history` (one entry for each validation). The end of training logs what
     was learnt and where to look.
 
     Training losses come from mmengine's message hub, which has them on the host already and stores them in
     checkpoints: the hook adds nothing to an iteration, and a resumed run shows its whole past. Past
     validations are read back from `metrics.json`, up to the iteration the run resumes from.
 
-    Works with any segmentor that predicts `pred_sem_seg` on a dataset with `gt_sem_seg`.
+    The sheet shows what the model answers of panoptic maps, objects and label maps, and their truth where the
+    validation data have it.
 
     Args:
         num_images: Validation images on the contact sheet, spread evenly over the dataset.
@@ -73,11 +80,12 @@ class Report(Hook):
         num_batches = len(runner.val_dataloader)
         if batch_idx % max(num_batches // max(self.num_images, 1), 1):
             return
+        classes, _ = class_colours(runner.val_dataloader.dataset)
         wanted = min(-(-self.num_images // num_batches), self.num_images - len(self._entries))
         for index, sample in enumerate((outputs or ())[:wanted]):
-            entry = sheet_entry(data_batch or {}, index, sample)
+            entry = sheet_entry(data_batch or {}, index, sample, num_classes=len(classes))
             if entry is not None:
-                self._entries.append(entry)
+                self._entries.append(scale_entry(entry, _CELL_WIDTH))  # hundreds of full masks would fill the memory
 
     def after_val_epoch(self, runner: Runner, metrics: Mapping[str, object] | None = None) -> None:
         """Writes the three files."""
@@ -92,7 +100,8 @@ class Report(Hook):
         self._save_curves(runner)
         if self._entries:
             classes, palette = class_colours(runner.val_dataloader.dataset)
-            save_png(contact_sheet(self._entries, classes, palette), folder / "contact_sheet.png")
+            sheet = contact_sheet(self._entries, classes, palette, cell_width=_CELL_WIDTH)
+            save_png(sheet, folder / "contact_sheet.png")
 
     def after_train(self, runner: Runner) -> None:
         """Draws the curves a last time and says what was learnt and where to look."""
@@ -107,7 +116,7 @@ class Report(Hook):
         return self.out_dir or Path(runner.work_dir)
 
     def _save_curves(self, runner: Runner) -> None:
-        names = [name for name in (*_MAIN_METRICS, "aAcc") if any(name in m for m in self._history)]
+        names = _known(self._history, _CURVES)
         scores = {
             name: Curve(*np.array([(m["iteration"], m[name]) for m in self._history if name in m]).T) for name in names
         }
@@ -127,7 +136,8 @@ class Report(Hook):
             if main in last:
                 lines[0] = f"Learnt: {main} {last[main]:.4f} after {runner.iter} iterations"
                 lines[0] += f" (best {best[main]:.4f} at {best['iteration']})."
-            ranked = sorted((v, k.partition(".")[2]) for k, v in last.items() if k.startswith(("IoU.", "PQ.")))
+            start = "IoU." if main == "mIoU" else f"{main}."
+            ranked = sorted((value, name.removeprefix(start)) for name, value in last.items() if name.startswith(start))
             if ranked:
                 lines.append("Best classes:  " + ", ".join(f"{name} {iou:.3f}" for iou, name in ranked[:-4:-1]))
                 lines.append("Worst classes: " + ", ".join(f"{name} {iou:.3f}" for iou, name in ranked[:3]))
@@ -145,7 +155,13 @@ class Report(Hook):
 
 def _main_metric(history: Sequence[_Validation]) -> str:
     """The metric by which validations are compared."""
-    return next((name for name in _MAIN_METRICS if any(name in m for m in history)), _MAIN_METRICS[0])
+    return next(iter(_known(history, _MAIN_METRICS)), "mIoU")
+
+
+def _known(history: Sequence[_Validation], names: Sequence[str]) -> list[str]:
+    """The full names of those metrics that the history has, in the order of `names`."""
+    full = dict.fromkeys(name for validation in history for name in validation)
+    return [metric for name in names for metric in full if metric.rpartition("/")[2] == name]
 
 
 def _best(history: Sequence[_Validation]) -> _Validation:
@@ -158,10 +174,7 @@ def _best(history: Sequence[_Validation]) -> _Validation:
 def _write_metrics(folder: Path, history: Sequence[_Validation]) -> None:
     """Write `metrics.json` in one step."""
     content = {**history[-1], "best": _best(history), "history": history}
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f".metrics.json.{os.getpid()}.tmp"
-    unfinished.write_text(json.dumps(content, indent=2) + "\n")
-    unfinished.replace(folder / "metrics.json")
+    replace_file(folder / "metrics.json", (json.dumps(content, indent=2) + "\n").encode())
 
 
 def _read_history(folder: Path) -> list[_Validation]:

@@ -1,18 +1,23 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
+from mmdet.structures import DetDataSample
 from mmengine.hooks import Hook
+from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
-from mmengine.structures import PixelData
+from mmengine.structures import InstanceData, PixelData
 from PIL import Image
 from torch import Tensor, nn
 
-from mmseg_m2f.engine.hooks.report import _best
+from mmseg_m2f.engine.hooks import Report
+from mmseg_m2f.engine.hooks.report import _CURVES, _best, _known
 
 PACK = [dict(type="mmseg.PackSegInputs")]
 
@@ -152,7 +157,48 @@ def test_report__foreign_metrics_file_is_named(tmp_path: Path) -> None:
         run(tmp_path, "report-foreign", iterations=2)
 
 
+class Images(list):
+    """Stands for a loader of one image with two classes."""
+
+    dataset = SimpleNamespace(metainfo=dict(classes=["sky", "dog"], palette=[(0, 0, 200), (200, 100, 0)]))
+
+
+def test_report__sheet_of_a_detector_shows_objects_and_panoptic_map(tmp_path: Path) -> None:
+    sample = DetDataSample(metainfo=dict(img_path="one.png", ori_shape=(2, 2)))
+    dog = torch.tensor([[False, False], [True, True]])
+    sample.pred_panoptic_seg = PixelData(sem_seg=dog[None] * 1001)
+    sample.pred_instances = InstanceData(labels=torch.tensor([1]), scores=torch.tensor([0.9]), masks=dog[None])
+    hub = MessageHub.get_instance("report-of-a-detector")
+    runner = Mock(spec=Runner, work_dir=str(tmp_path), iter=1, val_dataloader=Images([None]), message_hub=hub)
+    report = Report()
+    report.before_train(runner)
+    report.before_val_epoch(runner)
+    report.after_val_iter(runner, 0, dict(inputs=[torch.full((3, 2, 2), 100, dtype=torch.uint8)]), [sample])
+    report.after_val_epoch(runner, {"PQ": 0.5, "coco/segm_mAP": 0.25})
+    sheet = np.asarray(open_picture(tmp_path / "contact_sheet.png"))
+    top, left = 24 + 2 * 262, 84
+    upper, lower = (sheet[top + 30, [left + 30, left + 292]], sheet[top + 220, [left + 30, left + 292]])
+    assert upper.tolist() == [[25, 25, 175], [100, 100, 100]]
+    assert lower.tolist() == [[175, 100, 25]] * 2
+    assert read_metrics(tmp_path)["best"] == {"iteration": 1, "PQ": 0.5, "coco/segm_mAP": 0.25}
+
+
 def test_best__is_by_the_main_metric_of_the_run() -> None:
-    history = [dict(iteration=1, PQ=0.2), dict(iteration=2, PQ=0.5), dict(iteration=3, PQ=0.4)]
-    assert _best(history) == dict(iteration=2, PQ=0.5)
+    history = [dict(iteration=1, PQ=0.2, mIoU=0.9), dict(iteration=2, PQ=0.5, mIoU=0.8), dict(iteration=3, PQ=0.4)]
+    assert _best(history)["iteration"] == 2
     assert _best([dict(iteration=1, loss=3.0), dict(iteration=2, loss=4.0)])["iteration"] == 2
+    assert _best([{"iteration": 1, "nuclei/AP": 0.5}, {"iteration": 2, "nuclei/AP": 0.4}])["iteration"] == 1
+
+
+@pytest.mark.parametrize(
+    ("metrics", "plotted"),
+    [
+        (["mIoU", "aAcc", "mAcc", "IoU.sky"], ["mIoU", "aAcc"]),
+        (["PQ", "SQ", "PQ_things", "PQ.sky", "mIoU"], ["PQ", "mIoU", "PQ_things"]),
+        (["coco/segm_mAP", "coco/segm_mAP_50", "coco/segm_mAP_l"], ["coco/segm_mAP", "coco/segm_mAP_50"]),
+        (["AP", "AP50", "AP75", "AP.dog", "boundary_AP"], ["AP", "AP50", "boundary_AP"]),
+        (["one/bbox_mAP", "two/bbox_mAP"], ["one/bbox_mAP", "two/bbox_mAP"]),
+    ],
+)
+def test_curves__are_those_of_every_task(metrics: list[str], plotted: list[str]) -> None:
+    assert _known([dict.fromkeys(metrics, 0.5)], _CURVES) == plotted

@@ -3,11 +3,15 @@ import pytest
 import torch
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
+from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import MODELS
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import DATASETS, MODELS
 from mmengine.structures import InstanceData, PixelData
+from torchvision.ops import box_iou
 
 from mmseg_m2f.core.postprocess import tight_boxes
+from mmseg_m2f.engine.launch import load_config
 from tests.models.conftest import CONFIGS, NUM_CLASSES
 
 THINGS = [0, 3]
@@ -178,3 +182,54 @@ def test_mask_detector__trainable_part_that_does_not_exist(detector_config):
     detector_config.trainable = ["decode_head.mask_head."]
     with pytest.raises(ValueError, match="got 'decode_head.mask_head.', with which none begins"):
         MODELS.build(detector_config)
+
+
+def test_mask_detector__hundreds_of_objects(detector_config):
+    # 375 objects for 20 queries: the surplus is counted, nothing else happens.
+    detector = MODELS.build(detector_config)
+    masks = np.zeros((375, 64, 96), np.uint8)
+    for index, mask in enumerate(masks):
+        top, left = divmod(index, 25)
+        mask[4 * top : 4 * top + 3, 3 * left : 3 * left + 3] = 1
+    sample = DetDataSample(metainfo=dict(img_shape=(64, 96)))
+    sample.gt_instances = InstanceData(labels=torch.zeros(375, dtype=torch.long), masks=BitmapMasks(masks, 64, 96))
+    total, logged = detector.parse_losses(detector.loss(torch.randn(1, 3, 64, 96), [sample]))
+    assert total.isfinite()
+    assert logged["surplus_segments"].item() == 355
+
+
+def test_mask_detector__mmdets_visualizer_draws_its_answers(detector_config):
+    detector_config.test_cfg = dict(object_threshold=0.0, overlap_threshold=0.0)
+    detector = MODELS.build(detector_config).eval()
+    detector.decode_head.query_decoder.cls_embed.bias.data[-1] = -9.0  # every query sees something
+    (found,) = detector.predict(*make_batch())
+    visualizer = DetLocalVisualizer(vis_backends=None)
+    visualizer.dataset_meta = dict(
+        classes=[f"class {k}" for k in range(NUM_CLASSES)], palette=[(9, 9, 9)] * NUM_CLASSES
+    )
+    blank = np.full((30, 45, 3), 255, np.uint8)
+    visualizer.add_datasample("answer", blank, found, draw_gt=False, pred_score_thr=0.01)
+    assert (visualizer.get_image() != blank).any()
+
+
+@pytest.mark.slow
+def test_mask_detector__detr_learns_two_scenes_by_heart():
+    torch.manual_seed(0)
+    cfg = load_config(CONFIGS / "detr/detr-tiny_r18_shapes_debug.py")
+    scenes = DATASETS.build(dict(cfg.val_dataloader.dataset, length=2))
+    batch = pseudo_collate([scenes[0], scenes[1]])
+    detector = MODELS.build(cfg.model)
+    optimizer = torch.optim.AdamW(detector.parameters(), lr=5e-4, weight_decay=1e-4)
+    for _ in range(100):
+        data = detector.data_preprocessor(batch, True)
+        total, _ = detector.parse_losses(detector.loss(data["inputs"], data["data_samples"]))
+        optimizer.zero_grad()
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(detector.parameters(), 0.1)
+        optimizer.step()
+    for sample in detector.eval().test_step(batch):
+        found = sample.pred_instances[sample.pred_instances.scores > 0.5]
+        assert sorted(found.labels.tolist()) == sorted(sample.gt_instances.labels.tolist())
+        true = tight_boxes(sample.gt_instances.masks)
+        overlap = box_iou(found.bboxes, true).amax(0)
+        assert overlap.mean() > 0.5
