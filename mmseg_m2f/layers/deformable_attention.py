@@ -8,22 +8,46 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mmseg_m2f.layers.kernels import deformable_attention as kernels
+
 
 def deformable_attention(
     value: Float[Tensor, "B N M D"],
     sizes: Sequence[tuple[int, int]],
-    locations: Float[Tensor, "B Nq M L P 2"],
-    weights: Float[Tensor, "B Nq M L P"],
+    reference_points: Float[Tensor, "Nq 2"],
+    offsets: Float[Tensor, "B Nq M L P 2"],
+    logits: Float[Tensor, "B Nq M L*P"],
 ) -> Float[Tensor, "B Nq M*D"]:
     """Weighted sum of values read bilinearly at each query's own places in every level.
+
+    The one place where a kernel is chosen: a compiled one where there is one for the device, else plain PyTorch. All
+    give the same values and gradients. `MMSEG_M2F_KERNELS=off` in the environment keeps to plain PyTorch.
 
     Args:
         value: the maps of all levels, flattened and concatenated.
         sizes: height and width of each level, in the order of `value`.
-        locations: where to read, xy in [0, 1]; outside a map the value is zero.
-        weights: how much each reading counts.
+        reference_points: where each query stands, xy in [0, 1]; no gradient flows to it.
+        offsets: from there to its places, in cells of each level; outside a map the value is zero.
+        logits: how much each place counts, before the softmax over the places of a head.
     """
+    if kernels.is_available(value, num_readings=logits.shape[-1]):
+        shapes = [side for size in sizes for side in size]
+        return kernels.deformable_attention(value, shapes, reference_points, offsets, logits)
+    return deformable_attention_in_pytorch(value, sizes, reference_points, offsets, logits)
+
+
+def deformable_attention_in_pytorch(
+    value: Float[Tensor, "B N M D"],
+    sizes: Sequence[tuple[int, int]],
+    reference_points: Float[Tensor, "Nq 2"],
+    offsets: Float[Tensor, "B Nq M L P 2"],
+    logits: Float[Tensor, "B Nq M L*P"],
+) -> Float[Tensor, "B Nq M*D"]:
+    """The same in plain PyTorch: the definition that every kernel is compared with."""
     heads = value.shape[2]
+    cells = offsets.new_tensor([[width, height] for height, width in sizes])
+    locations = reference_points[:, None, None, None] + offsets / cells[:, None]
+    weights = logits.softmax(-1)
     maps = value.flatten(2).transpose(1, 2)
     grids = (2 * locations - 1).permute(0, 2, 1, 3, 4, 5).flatten(0, 1)  # B*M Nq L P 2
     readings = []
@@ -33,7 +57,7 @@ def deformable_attention(
             F.grid_sample(per_head, grids[:, :, level], mode="bilinear", padding_mode="zeros", align_corners=False)
         )
     stacked = torch.stack(readings, -2).flatten(-2)  # B*M D Nq L*P
-    per_reading = weights.transpose(1, 2).flatten(0, 1).flatten(-2).unsqueeze(1)
+    per_reading = weights.transpose(1, 2).flatten(0, 1).unsqueeze(1)
     return (stacked * per_reading).sum(-1).unflatten(0, (-1, heads)).permute(0, 3, 1, 2).flatten(2)
 
 
@@ -79,14 +103,11 @@ class DeformableAttention(nn.Module):
     ) -> Float[Tensor, "B N C"]:
         """Attend from `query` (content plus position) to `value`; offsets are in cells of each level."""
         heads, levels, points = self.num_heads, self.num_levels, self.num_points
-        offsets = self.sampling_offsets(query).unflatten(-1, (heads, levels, points, 2))
-        weights = self.attention_weights(query).unflatten(-1, (heads, levels * points)).softmax(-1)
-        cells = offsets.new_tensor([[width, height] for height, width in sizes])
-        locations = reference_points[:, None, None, None] + offsets / cells[:, None]
         attended = deformable_attention(
             self.value_proj(value).unflatten(-1, (heads, -1)),
             sizes,
-            locations,
-            weights.unflatten(-1, (levels, points)),
+            reference_points,
+            self.sampling_offsets(query).unflatten(-1, (heads, levels, points, 2)),
+            self.attention_weights(query).unflatten(-1, (heads, levels * points)),
         )
         return self.output_proj(attended)

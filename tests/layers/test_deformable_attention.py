@@ -3,25 +3,36 @@ import math
 import pytest
 import torch
 
-from mmseg_m2f.layers.deformable_attention import DeformableAttention, deformable_attention
+from mmseg_m2f.layers.deformable_attention import (
+    DeformableAttention,
+    deformable_attention,
+    deformable_attention_in_pytorch,
+)
+
+IMPLEMENTATIONS = [deformable_attention, deformable_attention_in_pytorch]
 
 
-def test_deformable_attention__reads_a_cell_at_its_centre():
+@pytest.mark.parametrize("attend", IMPLEMENTATIONS)
+def test_deformable_attention__reads_a_cell_at_its_centre(attend):
     sizes = [(1, 2), (2, 2)]
     value = torch.arange(6.0).view(1, 6, 1, 1)
-    # The right cell of the first level and the lower left one of the second.
-    locations = torch.tensor([[0.75, 0.5], [0.25, 0.75]]).view(1, 1, 1, 2, 1, 2)
-    weights = torch.tensor([0.25, 0.75]).view(1, 1, 1, 2, 1)
-    assert deformable_attention(value, sizes, locations, weights).item() == 0.25 * 1 + 0.75 * 4
+    # From the middle to the right cell of the first level and to the lower left one of the second.
+    offsets = torch.tensor([[0.5, 0.0], [-0.5, 0.5]]).view(1, 1, 1, 2, 1, 2)
+    logits = torch.tensor([0.25, 0.75]).log().view(1, 1, 1, 2)
+    found = attend(value, sizes, torch.tensor([[0.5, 0.5]]), offsets, logits)
+    assert found.item() == pytest.approx(0.25 * 1 + 0.75 * 4)
 
 
-def test_deformable_attention__equals_a_loop_over_everything():
+@pytest.mark.parametrize("attend", IMPLEMENTATIONS)
+def test_deformable_attention__equals_a_loop_over_everything(attend):
     torch.manual_seed(1)
     sizes, heads, points, channels = [(2, 3), (5, 4)], 2, 3, 4
     tokens = sum(h * w for h, w in sizes)
     value = torch.randn(2, tokens, heads, channels, dtype=torch.float64)
-    locations = torch.rand(2, 7, heads, 2, points, 2, dtype=torch.float64) * 1.4 - 0.2
-    weights = torch.rand(2, 7, heads, 2, points, dtype=torch.float64)
+    reference = torch.rand(7, 2, dtype=torch.float64)
+    offsets = torch.randn(2, 7, heads, 2, points, 2, dtype=torch.float64) * 2
+    logits = torch.randn(2, 7, heads, 2 * points, dtype=torch.float64)
+    weights = logits.softmax(-1).unflatten(-1, (2, points))
     expected = torch.zeros(2, 7, heads, channels, dtype=torch.float64)
     for b in range(2):
         for q in range(7):
@@ -31,9 +42,9 @@ def test_deformable_attention__equals_a_loop_over_everything():
                     grid = value[b, start : start + height * width, m].view(height, width, channels)
                     start += height * width
                     for p in range(points):
-                        x, y = locations[b, q, m, level, p].tolist()
+                        x, y = (reference[q] + offsets[b, q, m, level, p] / torch.tensor([width, height])).tolist()
                         expected[b, q, m] += weights[b, q, m, level, p] * _bilinear(grid, x, y)
-    actual = deformable_attention(value, sizes, locations, weights)
+    actual = attend(value, sizes, reference, offsets, logits)
     torch.testing.assert_close(actual, expected.flatten(2), rtol=0, atol=1e-12)
 
 

@@ -1,0 +1,71 @@
+"""Compiling C++ sources on first use with the compiler that is there, if one is."""
+
+import ctypes
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+_LOGGER = logging.getLogger("mmseg_m2f")
+_FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+_SECONDS = 120
+
+
+@cache
+def load_library(source: Path) -> ctypes.CDLL | None:
+    """The compiled functions of a source file; None, said once in the log, where it cannot be compiled.
+
+    The library is kept in `$XDG_CACHE_HOME/mmseg_m2f` (by default `~/.cache/mmseg_m2f`) under a name that stands for
+    source, compiler and processor. The compiler is `$CXX`, or `g++` or `clang++` of the search path.
+    `MMSEG_M2F_KERNELS=off` in the environment gives None without a word.
+    """
+    if os.environ.get("MMSEG_M2F_KERNELS") == "off":
+        return None
+    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        return _give_up(source, "no C++ compiler was found (looked for $CXX, g++ and clang++)")
+    try:
+        # What "native" means on this machine is part of the name: home folders may be shared.
+        target = subprocess.run(
+            [compiler, *_FLAGS, "-E", "-v", "-x", "c++", os.devnull],
+            capture_output=True,
+            timeout=_SECONDS,
+            check=True,
+        )
+        name = hashlib.sha256(source.read_bytes() + target.stderr).hexdigest()[:16]
+        library = _cache_folder() / f"{source.stem}-{name}.so"
+        if not library.is_file():
+            _compile(compiler, source, library)
+        return ctypes.CDLL(str(library))
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.decode(errors="replace").strip().splitlines()
+        return _give_up(source, f"{compiler} failed: {lines[-1] if lines else error}")
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return _give_up(source, str(error))
+
+
+def _compile(compiler: str, source: Path, library: Path) -> None:
+    """Write the library in one step, so that processes that start together do not see half of it."""
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        unfinished = Path(folder, library.name)
+        command = [compiler, *_FLAGS, "-o", str(unfinished), str(source)]
+        subprocess.run(command, capture_output=True, timeout=_SECONDS, check=True)
+        unfinished.replace(library)
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmseg_m2f"
+
+
+def _give_up(source: Path, reason: str) -> None:
+    _LOGGER.warning(
+        "%s was not compiled: %s. Results stay the same; deformable attention on the CPU takes about ten times as "
+        "long. Install a C++ compiler, or set CXX to one.",
+        source.name,
+        reason,
+    )

@@ -1,0 +1,105 @@
+"""Deformable attention as one operator: from raw projections to the weighted sum, nothing stored in between.
+
+`torch.compile` takes the operator as it is. On the CPU it runs `deformable_attention.cpp`.
+"""
+
+import ctypes
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mmseg_m2f.layers.kernels.compilation import load_library
+
+_SOURCE = Path(__file__).with_suffix(".cpp")
+_MOST_READINGS = 256
+#: Half precision is computed in float32.
+_COMPUTED_IN = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
+_NAMES = {torch.float32: "float32", torch.float64: "float64"}
+
+
+def is_available(value: Tensor, *, num_readings: int) -> bool:
+    """Whether there is a kernel for tensors like this one; may compile it."""
+    if value.device.type != "cpu" or not value.is_floating_point() or num_readings > _MOST_READINGS:
+        return False
+    return load_library(_SOURCE) is not None
+
+
+@torch.library.custom_op("mmseg_m2f::deformable_attention", mutates_args=(), device_types="cpu")
+def deformable_attention(
+    value: Tensor, shapes: list[int], reference_points: Tensor, offsets: Tensor, logits: Tensor
+) -> Tensor:
+    """See `layers.deformable_attention.deformable_attention`; `shapes` are height, width of each level in turn."""
+    inputs = [_exact(x) for x in (value, reference_points, offsets, logits)]
+    output = inputs[0].new_empty(*offsets.shape[:3], value.shape[-1])
+    _call("forward", inputs, [output], shapes)
+    return output.flatten(2).to(value.dtype)
+
+
+@deformable_attention.register_fake
+def _(value: Tensor, shapes: list[int], reference_points: Tensor, offsets: Tensor, logits: Tensor) -> Tensor:
+    return value.new_empty(*offsets.shape[:2], value.shape[2] * value.shape[3])
+
+
+@torch.library.custom_op("mmseg_m2f::deformable_attention_backward", mutates_args=(), device_types="cpu")
+def deformable_attention_backward(
+    value: Tensor, shapes: list[int], reference_points: Tensor, offsets: Tensor, logits: Tensor, grad: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of value, offsets and logits."""
+    inputs = [_exact(x) for x in (value, reference_points, offsets, logits, grad)]
+    grads = [torch.zeros_like(inputs[0]), torch.empty_like(inputs[2]), torch.empty_like(inputs[3])]
+    _call("backward", inputs, grads, shapes)
+    return grads[0].to(value.dtype), grads[1].to(offsets.dtype), grads[2].to(logits.dtype)
+
+
+@deformable_attention_backward.register_fake
+def _(
+    value: Tensor, shapes: list[int], reference_points: Tensor, offsets: Tensor, logits: Tensor, grad: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(value), torch.empty_like(offsets), torch.empty_like(logits)
+
+
+def _keep(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, output: Tensor) -> None:
+    value, ctx.shapes, reference_points, offsets, logits = inputs
+    ctx.save_for_backward(value, reference_points, offsets, logits)
+
+
+def _differentiate(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple:
+    value, reference_points, offsets, logits = ctx.saved_tensors
+    grads = deformable_attention_backward(value, ctx.shapes, reference_points, offsets, logits, grad)
+    return grads[0], None, None, grads[1], grads[2]
+
+
+deformable_attention.register_autograd(_differentiate, setup_context=_keep)
+
+
+class _Sizes(ctypes.Structure):
+    """The struct of the same name in the source."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("images", "tokens", "queries", "heads", "channels", "levels", "points")),
+        ("shapes", ctypes.POINTER(ctypes.c_int64)),
+    ]
+
+
+def _exact(x: Tensor) -> Tensor:
+    return x.to(_COMPUTED_IN.get(x.dtype, x.dtype)).contiguous()
+
+
+def _call(function: str, inputs: list[Tensor], outputs: list[Tensor], shapes: list[int]) -> None:
+    value, _, offsets, *_ = inputs
+    table, first = [], 0
+    for height, width in zip(shapes[::2], shapes[1::2], strict=True):
+        table += [height, width, first]
+        first += height * width
+    images, tokens, heads, channels = value.shape
+    levels, points = offsets.shape[3:5]
+    sizes = _Sizes(
+        images, tokens, offsets.shape[1], heads, channels, levels, points, (ctypes.c_int64 * len(table))(*table)
+    )
+    library = load_library(_SOURCE)
+    assert library is not None, "deformable_attention was called without asking is_available"
+    pointers = [ctypes.c_void_p(x.data_ptr()) for x in (*inputs, *outputs)]
+    getattr(library, f"{function}_{_NAMES[value.dtype]}")(
+        ctypes.byref(sizes), *pointers, ctypes.c_int(torch.get_num_threads())
+    )
