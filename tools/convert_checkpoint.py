@@ -1,4 +1,4 @@
-"""Write a Mask2Former's weights under the names that another library reads."""
+"""Write the weights of a Mask2Former, MaskFormer or DETR under the names that another library reads."""
 
 import argparse
 from typing import get_args
@@ -12,6 +12,15 @@ EXAMPLES = """examples:
   python tools/convert_checkpoint.py model_final.pkl mask2former.pth --to ours
   python tools/convert_checkpoint.py model.safetensors mask2former.pth --to mmdet
   python tools/convert_checkpoint.py work_dirs/RUN/iter_80000.pth model.safetensors --to transformers
+  python tools/convert_checkpoint.py detr-r50.pth detr.pth --to ours --permute-classes coco-detection
+
+layouts:
+  ours, mmdet        Mask2Former, MaskFormer, DETR; DETR's mask head in ours alone
+  mmseg              Mask2Former, MaskFormer
+  detectron2         Mask2Former, MaskFormer: the authors' files
+  torchhub           DETR: the authors' files
+  transformers       all three; Hugging Face's own ResNet and Swin
+  transformers-timm  DETR with timm's ResNet, as Hugging Face published it first
 """
 
 
@@ -22,19 +31,22 @@ def main() -> None:
     )
     parser.add_argument("source", metavar="SRC", help="a .pth, .bin, .pkl or .safetensors file of any layout")
     parser.add_argument(
-        "target", metavar="DST", help=".pth; for detectron2 .pkl, for transformers .safetensors or .bin"
+        "target", metavar="DST", help=".pth; for detectron2 .pkl, for transformers* .safetensors or .bin"
     )
     parser.add_argument("--to", required=True, choices=get_args(Layout), help="the layout to write")
     parser.add_argument(
         "--permute-classes",
         choices=get_args(ClassOrder),
-        help="between detectron2 or transformers and OpenMMLab: reorder the class layer's rows, in models of this set",
+        help="between OpenMMLab and the others, for models of this set: reorder the class layer's rows "
+        "(ade20k-panoptic), or take the 80 that exist of the authors' 91 (coco-detection, to OpenMMLab only)",
     )
     args = parser.parse_args()
     with concise_errors():
         report = convert_file(args.source, args.target, to=args.to, class_order=args.permute_classes)
-    print(f"{args.source}: {report.num_read} weights in the layout of {report.source}")
-    print(f"{args.target}: {report.num_written} weights in the layout of {args.to}, bit-equal on the way back")
+    layout, model = report.source
+    print(f"{args.source}: {report.num_read} weights of a {model} in the layout of {layout}")
+    but = ", less the dropped" if report.dropped else ""
+    print(f"{args.target}: {report.num_written} weights in the layout of {args.to}, bit-equal on the way back{but}")
     print(f"dropped: {len(report.dropped)}")
     for name in report.dropped:
         print(f"  {name}")

@@ -1,6 +1,8 @@
-"""Names of the authors' release (arXiv 2112.01527), which builds on detectron2."""
+"""Names of the authors' releases of MaskFormer (arXiv 2107.06278) and Mask2Former (2112.01527), on detectron2."""
 
-from mmseg_m2f.checkpoints.key_map import KeyMap, Row
+from mmseg_m2f.checkpoints.backbones import detectron2_resnet, detectron2_swin
+from mmseg_m2f.checkpoints.detr_layers import authors_decoder, authors_encoder
+from mmseg_m2f.checkpoints.key_map import KeyMap, Row, within
 
 _PIXEL = "decode_head.pixel_decoder."
 _QUERY = "decode_head.query_decoder."
@@ -11,63 +13,18 @@ _THEIR_CROSS = f"{_THEIR_QUERY}transformer_cross_attention_layers.{{j}}."
 _THEIR_SELF = f"{_THEIR_QUERY}transformer_self_attention_layers.{{j}}."
 _THEIR_FFN = f"{_THEIR_QUERY}transformer_ffn_layers.{{j}}."
 
-
-def _within(ours: str, theirs: str, rows: dict[str, str]) -> tuple[Row, ...]:
-    return tuple(Row(ours + our, theirs + their) for our, their in rows.items())
-
-
-_RESNET = _within(
-    "backbone.",
-    "backbone.",
-    {
-        "conv1.*": "stem.conv1.*",
-        "bn1.*": "stem.conv1.norm.*",
-        "layer{s}.{b}.conv{n}.*": "res{s+1}.{b}.conv{n}.*",
-        "layer{s}.{b}.bn{n}.*": "res{s+1}.{b}.conv{n}.norm.*",
-        "layer{s}.{b}.downsample.0.*": "res{s+1}.{b}.shortcut.*",
-        "layer{s}.{b}.downsample.1.*": "res{s+1}.{b}.shortcut.norm.*",
-    },
-)
-_SWIN = (
-    *_within(
-        "backbone.",
-        "backbone.",
-        {"patch_embed.projection.*": "patch_embed.proj.*", "patch_embed.norm.*": "patch_embed.norm.*"},
-    ),
-    *_within(
-        "backbone.stages.{s}.blocks.{b}.",
-        "backbone.layers.{s}.blocks.{b}.",
-        {
-            "norm1.*": "norm1.*",
-            "attn.w_msa.relative_position_bias_table": "attn.relative_position_bias_table",
-            "attn.w_msa.relative_position_index": "attn.relative_position_index",
-            "attn.w_msa.qkv.*": "attn.qkv.*",
-            "attn.w_msa.proj.*": "attn.proj.*",
-            "norm2.*": "norm2.*",
-            "ffn.layers.0.0.*": "mlp.fc1.*",
-            "ffn.layers.1.*": "mlp.fc2.*",
-        },
-    ),
-    Row("backbone.stages.{s}.downsample.reduction.*", "backbone.layers.{s}.downsample.reduction.*", reorder=True),
-    Row("backbone.stages.{s}.downsample.norm.*", "backbone.layers.{s}.downsample.norm.*", reorder=True),
-    Row("backbone.norm{s}.*", "backbone.norm{s}.*"),
-)
-_PIXEL_DECODER = (
-    *_within(
+_BACKBONES = (*detectron2_resnet(), *detectron2_swin())
+_DEFORMABLE_ENCODER = (
+    *within(
         _PIXEL,
         _THEIR_PIXEL,
         {
             "input_convs.{l}.conv.*": "input_proj.{l}.0.*",
             "input_convs.{l}.gn.*": "input_proj.{l}.1.*",
             "level_encoding.weight": "transformer.level_embed",
-            "lateral_convs.0.conv.*": "adapter_1.*",
-            "lateral_convs.0.gn.*": "adapter_1.norm.*",
-            "output_convs.0.conv.*": "layer_1.*",
-            "output_convs.0.gn.*": "layer_1.norm.*",
-            "mask_feature.*": "mask_features.*",
         },
     ),
-    *_within(
+    *within(
         f"{_PIXEL}encoder.layers.{{i}}.",
         f"{_THEIR_PIXEL}transformer.encoder.layers.{{i}}.",
         {
@@ -75,44 +32,89 @@ _PIXEL_DECODER = (
             "self_attn.attention_weights.*": "self_attn.attention_weights.*",
             "self_attn.value_proj.*": "self_attn.value_proj.*",
             "self_attn.output_proj.*": "self_attn.output_proj.*",
-            "ffn.layers.0.0.*": "linear1.*",
-            "ffn.layers.1.*": "linear2.*",
-            "norms.0.*": "norm1.*",
-            "norms.1.*": "norm2.*",
         },
     ),
 )
-_QUERY_DECODER = (
-    *_within(
+#: Three pixel decoders: what they share has the same names in all, and `layer_4` is read from what lies beside it.
+_PIXEL_DECODERS = (
+    *_DEFORMABLE_ENCODER,
+    *authors_encoder(f"{_THEIR_PIXEL}transformer.encoder."),
+    Row(f"{_PIXEL}encoder_in_proj.*", f"{_THEIR_PIXEL}input_proj.*"),
+    *(
+        Row(f"{_PIXEL}{ours}{our}.*", f"{_THEIR_PIXEL}layer_4{their}.*", beside=beside)
+        for ours, beside in (("encoder_out_proj.", f"{_THEIR_PIXEL}input_proj.weight"), ("last_feat_conv.", None))
+        for our, their in (("conv", ""), ("gn", ".norm"))
+    ),
+    *(
+        Row(f"{_PIXEL}{ours}.{n}.{our}.*", f"{_THEIR_PIXEL}{theirs}_{n + 1}{their}.*")
+        for ours, theirs in (("lateral_convs", "adapter"), ("output_convs", "layer"))
+        for n in range(3)
+        for our, their in (("conv", ""), ("gn", ".norm"))
+    ),
+    Row(f"{_PIXEL}mask_feature.*", f"{_THEIR_PIXEL}mask_features.*"),
+)
+_HEADS = within(
+    _QUERY,
+    _THEIR_QUERY,
+    {
+        "query_embed.weight": "query_embed.weight",
+        "cls_embed.*": "class_embed.*",
+        "mask_embed.0.*": "mask_embed.layers.0.*",
+        "mask_embed.2.*": "mask_embed.layers.1.*",
+        "mask_embed.4.*": "mask_embed.layers.2.*",
+    },
+)
+_MASKED_ATTENTION = (
+    *within(
         _QUERY,
         _THEIR_QUERY,
         {
             "query_feat.weight": "query_feat.weight",
-            "query_embed.weight": "query_embed.weight",
             "level_embed.weight": "level_embed.weight",
             "decoder_input_projs.{l}.*": "input_proj.{l}.*",
             "transformer_decoder.post_norm.*": "decoder_norm.*",
-            "cls_embed.*": "class_embed.*",
-            "mask_embed.0.*": "mask_embed.layers.0.*",
-            "mask_embed.2.*": "mask_embed.layers.1.*",
-            "mask_embed.4.*": "mask_embed.layers.2.*",
         },
     ),
-    Row(f"{_LAYER}cross_attn.attn.in_proj_*", f"{_THEIR_CROSS}multihead_attn.in_proj_*"),
-    Row(f"{_LAYER}cross_attn.attn.out_proj.*", f"{_THEIR_CROSS}multihead_attn.out_proj.*"),
-    Row(f"{_LAYER}norms.0.*", f"{_THEIR_CROSS}norm.*"),
-    Row(f"{_LAYER}self_attn.attn.in_proj_*", f"{_THEIR_SELF}self_attn.in_proj_*"),
-    Row(f"{_LAYER}self_attn.attn.out_proj.*", f"{_THEIR_SELF}self_attn.out_proj.*"),
-    Row(f"{_LAYER}norms.1.*", f"{_THEIR_SELF}norm.*"),
-    Row(f"{_LAYER}ffn.layers.0.0.*", f"{_THEIR_FFN}linear1.*"),
-    Row(f"{_LAYER}ffn.layers.1.*", f"{_THEIR_FFN}linear2.*"),
-    Row(f"{_LAYER}norms.2.*", f"{_THEIR_FFN}norm.*"),
-)
-
-DETECTRON2 = KeyMap(
-    rows=(*_RESNET, *_SWIN, *_PIXEL_DECODER, *_QUERY_DECODER),
-    older=(
-        (r"^sem_seg_head\.(?!predictor\.|pixel_decoder\.)", _THEIR_PIXEL),
-        (r"\.static_query\.", ".query_feat."),
+    *within(
+        _LAYER,
+        _THEIR_CROSS,
+        {
+            "cross_attn.attn.in_proj_*": "multihead_attn.in_proj_*",
+            "cross_attn.attn.out_proj.*": "multihead_attn.out_proj.*",
+            "norms.0.*": "norm.*",
+        },
     ),
+    *within(
+        _LAYER,
+        _THEIR_SELF,
+        {
+            "self_attn.attn.in_proj_*": "self_attn.in_proj_*",
+            "self_attn.attn.out_proj.*": "self_attn.out_proj.*",
+            "norms.1.*": "norm.*",
+        },
+    ),
+    *within(
+        _LAYER,
+        _THEIR_FFN,
+        {"ffn.layers.0.0.*": "linear1.*", "ffn.layers.1.*": "linear2.*", "norms.2.*": "norm.*"},
+    ),
+)
+#: The first files lack `pixel_decoder.`.
+_OLDER = ((r"^sem_seg_head\.(?!predictor\.|pixel_decoder\.)", _THEIR_PIXEL),)
+
+MASK2FORMER = KeyMap(
+    "a Mask2Former with one of our three pixel decoders and a ResNet or a Swin as backbone",
+    rows=(*_BACKBONES, *_PIXEL_DECODERS, *_HEADS, *_MASKED_ATTENTION),
+    older=(*_OLDER, (r"\.static_query\.", ".query_feat.")),
+)
+MASKFORMER = KeyMap(
+    "a MaskFormer with one of our three pixel decoders and a ResNet or a Swin as backbone",
+    rows=(
+        *_BACKBONES,
+        *_PIXEL_DECODERS,
+        *_HEADS,
+        Row(f"{_QUERY}decoder_input_proj.*", f"{_THEIR_QUERY}input_proj.*"),
+        *authors_decoder(f"{_THEIR_QUERY}transformer.decoder."),
+    ),
+    older=_OLDER,
 )

@@ -1,84 +1,20 @@
-"""Names of Hugging Face's `Mask2FormerForUniversalSegmentation`, as its files have them."""
+"""Names of Hugging Face's MaskFormer and Mask2Former models, as their files have them."""
 
-from collections.abc import Mapping
-
-from torch import Tensor
-
-from mmseg_m2f.checkpoints.key_map import KeyMap, Row
+from mmseg_m2f.checkpoints.backbones import huggingface_resnet, huggingface_swin
+from mmseg_m2f.checkpoints.detr_layers import HUGGINGFACE_MEMORY, huggingface_decoder, huggingface_projection
+from mmseg_m2f.checkpoints.key_map import KeyMap, Row, within
 
 _PIXEL = "decode_head.pixel_decoder."
 _QUERY = "decode_head.query_decoder."
+_LAYER = f"{_QUERY}transformer_decoder.layers.{{j}}."
 _THEIR_ENCODER = "model.pixel_level_module.encoder."
 _THEIR_PIXEL = "model.pixel_level_module.decoder."
 _THEIR_QUERY = "model.transformer_module."
+_THEIR_LAYER = f"{_THEIR_QUERY}decoder.layers.{{j}}."
+_FPN = f"{_THEIR_PIXEL}fpn."
 
-
-def _within(ours: str, theirs: str, rows: dict[str, str]) -> tuple[Row, ...]:
-    return tuple(Row(ours + our, theirs + their) for our, their in rows.items())
-
-
-def _thirds(ours: str, theirs: str, names: tuple[str, str, str]) -> Row:
-    """A packed projection of ours; theirs are separate."""
-    query, key, value = (f"{theirs}{name}.*" for name in names)
-    return Row(ours, (query, key, value))
-
-
-_RESNET = _within(
-    "backbone.",
-    _THEIR_ENCODER,
-    {
-        "conv1.*": "embedder.embedder.convolution.*",
-        "bn1.*": "embedder.embedder.normalization.*",
-    },
-) + tuple(
-    Row(our, f"{_THEIR_ENCODER}encoder.stages.{their}")
-    for stage in range(4)
-    for our, their in (
-        (f"backbone.layer{stage + 1}.{{b}}.downsample.0.*", f"{stage}.layers.{{b}}.shortcut.convolution.*"),
-        (f"backbone.layer{stage + 1}.{{b}}.downsample.1.*", f"{stage}.layers.{{b}}.shortcut.normalization.*"),
-        *(
-            (f"backbone.layer{stage + 1}.{{b}}.{our}{n + 1}.*", f"{stage}.layers.{{b}}.layer.{n}.{their}.*")
-            for n in range(3)
-            for our, their in (("conv", "convolution"), ("bn", "normalization"))
-        ),
-    )
-)
-_OUR_BLOCK = "backbone.stages.{s}.blocks.{b}."
-_THEIR_BLOCK = f"{_THEIR_ENCODER}encoder.layers.{{s}}.blocks.{{b}}."
-_SWIN = (
-    *_within(
-        "backbone.",
-        _THEIR_ENCODER,
-        {
-            "patch_embed.projection.*": "embeddings.patch_embeddings.projection.*",
-            "patch_embed.norm.*": "embeddings.norm.*",
-            "norm{s}.*": "hidden_states_norms.stage{s+1}.*",
-        },
-    ),
-    *_within(
-        _OUR_BLOCK,
-        _THEIR_BLOCK,
-        {
-            "norm1.*": "layernorm_before.*",
-            "attn.w_msa.relative_position_bias_table": "attention.self.relative_position_bias_table",
-            "attn.w_msa.proj.*": "attention.output.dense.*",
-            "norm2.*": "layernorm_after.*",
-            "ffn.layers.0.0.*": "intermediate.dense.*",
-            "ffn.layers.1.*": "output.dense.*",
-        },
-    ),
-    _thirds(f"{_OUR_BLOCK}attn.w_msa.qkv.*", f"{_THEIR_BLOCK}attention.self.", ("query", "key", "value")),
-    *(
-        Row(
-            f"backbone.stages.{{s}}.downsample.{part}.*",
-            f"{_THEIR_ENCODER}encoder.layers.{{s}}.downsample.{part}.*",
-            reorder=True,
-        )
-        for part in ("reduction", "norm")
-    ),
-)
-_PIXEL_DECODER = (
-    *_within(
+_DEFORMABLE = (
+    *within(
         _PIXEL,
         _THEIR_PIXEL,
         {
@@ -89,10 +25,9 @@ _PIXEL_DECODER = (
             "lateral_convs.0.gn.*": "adapter_1.1.*",
             "output_convs.0.conv.*": "layer_1.0.*",
             "output_convs.0.gn.*": "layer_1.1.*",
-            "mask_feature.*": "mask_projection.*",
         },
     ),
-    *_within(
+    *within(
         f"{_PIXEL}encoder.layers.{{i}}.",
         f"{_THEIR_PIXEL}encoder.layers.{{i}}.",
         {
@@ -107,15 +42,12 @@ _PIXEL_DECODER = (
         },
     ),
 )
-_OUR_LAYER = f"{_QUERY}transformer_decoder.layers.{{j}}."
-_THEIR_LAYER = f"{_THEIR_QUERY}decoder.layers.{{j}}."
-_QUERY_DECODER = (
-    *_within(
+_MASKED_ATTENTION = (
+    *within(
         _QUERY,
         _THEIR_QUERY,
         {
             "query_feat.weight": "queries_features.weight",
-            "query_embed.weight": "queries_embedder.weight",
             "level_embed.weight": "level_embed.weight",
             "decoder_input_projs.{l}.*": "input_projections.{l}.*",
             "transformer_decoder.post_norm.*": "decoder.layernorm.*",
@@ -124,9 +56,8 @@ _QUERY_DECODER = (
             "mask_embed.4.*": "decoder.mask_predictor.mask_embedder.2.0.*",
         },
     ),
-    Row(f"{_QUERY}cls_embed.*", "class_predictor.*"),
-    *_within(
-        _OUR_LAYER,
+    *within(
+        _LAYER,
         _THEIR_LAYER,
         {
             "cross_attn.attn.in_proj_*": "cross_attn.in_proj_*",
@@ -139,12 +70,26 @@ _QUERY_DECODER = (
             "norms.2.*": "final_layer_norm.*",
         },
     ),
-    _thirds(f"{_OUR_LAYER}self_attn.attn.in_proj_*", f"{_THEIR_LAYER}self_attn.", ("q_proj", "k_proj", "v_proj")),
+    huggingface_projection(f"{_LAYER}self_attn.attn.", f"{_THEIR_LAYER}self_attn."),
+)
+#: In both models.
+_SHARED = (
+    *huggingface_resnet(_THEIR_ENCODER),
+    Row(f"{_PIXEL}mask_feature.*", f"{_THEIR_PIXEL}mask_projection.*"),
+    Row(f"{_QUERY}query_embed.weight", f"{_THEIR_QUERY}queries_embedder.weight"),
+    Row(f"{_QUERY}cls_embed.*", "class_predictor.*"),
 )
 _BLOCK = r"(?<=\.encoder\.layers\.)(\d+\.blocks\.\d+\.)"
 
-HUGGINGFACE = KeyMap(
-    rows=(*_RESNET, *_SWIN, *_PIXEL_DECODER, *_QUERY_DECODER),
+MASK2FORMER = KeyMap(
+    "a Mask2Former with the deformable pixel decoder and a ResNet or a Swin as backbone",
+    rows=(
+        *_SHARED,
+        *huggingface_swin(_THEIR_ENCODER),
+        Row("backbone.norm{s}.*", f"{_THEIR_ENCODER}hidden_states_norms.stage{{s+1}}.*"),
+        *_DEFORMABLE,
+        *_MASKED_ATTENTION,
+    ),
     older=(
         # Swin under an extra module in some releases, with stages counted from zero in others.
         (r"^(model\.pixel_level_module\.encoder\.)(?:swin|model)\.", r"\1"),
@@ -162,13 +107,32 @@ HUGGINGFACE = KeyMap(
     ignored=r"criterion\.empty_weight|model\.pixel_level_module\.encoder\.layernorm\.\w+|.*\.relative_position_index",
     rebuilds_index=True,
 )
-
-
-def from_huggingface(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our names for a Hugging Face state dict; separate query, key and value projections are packed.
-
-    Raises:
-        KeyError: names that the map does not know.
-    """
-    weights, _ = HUGGINGFACE.modern(state_dict)
-    return HUGGINGFACE.to_ours(weights)
+MASKFORMER = KeyMap(
+    "a MaskFormer with the FPN pixel decoder and a ResNet or a Swin as backbone",
+    rows=(
+        *_SHARED,
+        *huggingface_swin(f"{_THEIR_ENCODER}model."),
+        Row(
+            "backbone.stages.{s}.blocks.{b}.attn.w_msa.relative_position_index",
+            f"{_THEIR_ENCODER}model.encoder.layers.{{s}}.blocks.{{b}}.attention.self.relative_position_index",
+        ),
+        Row("backbone.norm{s}.*", f"{_THEIR_ENCODER}hidden_states_norms.{{s}}.*"),
+        *within(
+            _PIXEL,
+            _FPN,
+            {"last_feat_conv.conv.*": "stem.0.*", "last_feat_conv.gn.*": "stem.1.*"}
+            | {
+                f"{ours}.{n}.{our}.*": f"layers.{2 - n}.{theirs}.{their}.*"
+                for n in range(3)
+                for ours, theirs in (("lateral_convs", "proj"), ("output_convs", "block"))
+                for their, our in enumerate(("conv", "gn"))
+            },
+        ),
+        Row(f"{_QUERY}decoder_input_proj.*", f"{_THEIR_QUERY}input_projection.*"),
+        *huggingface_decoder(f"{_THEIR_QUERY}decoder."),
+        *(Row(f"{_QUERY}mask_embed.{2 * n}.*", f"mask_embedder.{n}.0.*") for n in range(3)),
+    ),
+    older=HUGGINGFACE_MEMORY,
+    ignored=r"criterion\.empty_weight|model\.pixel_level_module\.encoder\.model\.layernorm\.\w+",
+    rebuilds_index=True,
+)

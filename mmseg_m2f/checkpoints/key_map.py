@@ -24,11 +24,14 @@ class Row:
         theirs: template of the other name; three templates where our tensor is three of theirs, stacked by rows.
         reorder: True for what reads four neighbouring patches of a Swin map: OpenMMLab orders these inputs by
             channel and then by place, row by row; the others by place, column by column, and then by channel.
+        beside: one of their names, where `theirs` alone does not tell which of our tensors it is; the row applies
+            to files that also hold a weight of this name.
     """
 
     ours: str
     theirs: str | tuple[str, str, str]
     reorder: bool = False
+    beside: str | None = None
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -36,21 +39,47 @@ class Row:
         return (self.theirs,) if isinstance(self.theirs, str) else self.theirs
 
 
+def within(ours: str, theirs: str, rows: Mapping[str, str]) -> tuple[Row, ...]:
+    """Rows whose names begin alike: ours → theirs, behind the two prefixes."""
+    return tuple(Row(ours + our, theirs + their) for our, their in rows.items())
+
+
+def thirds(ours: str, theirs: str, names: tuple[str, str, str]) -> Row:
+    """A packed projection of ours; theirs are three layers, behind the prefix."""
+    query, key, value = (f"{theirs}{name}.*" for name in names)
+    return Row(ours, (query, key, value))
+
+
 @dataclass(frozen=True)
 class KeyMap:
-    """All names of a layout.
+    """All names of one model in one layout.
 
     Args:
+        expects: what the layout has names for, in words; for messages.
         rows: the first row that fits a name applies.
         older: pattern and replacement for names of former releases, applied to a name before it is looked up.
-        ignored: pattern of names that a model does without, such as the weights of a loss.
-        rebuilds_index: this layout does not store Swin's `relative_position_index`; it follows from the table's size.
+        ignored: pattern of their names that a model does without, such as the weights of a loss.
+        left_out: pattern of our names that change no prediction and that this layout has no place for.
+        rebuilds_index: this layout may lack Swin's `relative_position_index`; it follows from the table's size.
     """
 
+    expects: str
     rows: tuple[Row, ...]
     older: tuple[tuple[str, str], ...] = ()
     ignored: str = r"criterion\.empty_weight"
+    left_out: str = ""
     rebuilds_index: bool = False
+
+    def modern_name(self, name: str) -> str:
+        """What the newest release calls this weight."""
+        for pattern, replacement in self.older:
+            name = re.sub(pattern, replacement, name)
+        return name
+
+    def our_name(self, name: str) -> str | None:
+        """Our name of a weight under its newest name, None if no row has it; for layouts with our tensors."""
+        found = self._find_ours(name, {})
+        return None if found is None else found[1]
 
     def modern(self, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         """The weights under the names of the newest release, and the names of those left out.
@@ -61,9 +90,7 @@ class KeyMap:
         kept: dict[str, Tensor] = {}
         dropped = []
         for name, value in state.items():
-            new = name
-            for pattern, replacement in self.older:
-                new = re.sub(pattern, replacement, new)
+            new = self.modern_name(name)
             if re.fullmatch(self.ignored, new):
                 dropped.append(name)
             elif new in kept:
@@ -86,7 +113,7 @@ class KeyMap:
         rows: dict[str, Row] = {}
         unknown = []
         for name, value in state.items():
-            found = self._look_up(name, their_side=True)
+            found = self._find_ours(name, state)
             if found is None:
                 unknown.append(name)
                 continue
@@ -94,16 +121,16 @@ class KeyMap:
             pieces.setdefault(target, {})[part] = value
             rows[target] = row
         unknown += [name for name, row in rows.items() if len(pieces[name]) != len(row.parts)]
-        _refuse(unknown)
+        self._refuse(unknown)
         for name, parts in pieces.items():
             value = torch.cat([parts[i] for i in range(len(parts))]) if len(parts) > 1 else parts[0]
             ours[name] = _channels_first(value) if rows[name].reorder else value
         if self.rebuilds_index:
-            ours |= _position_indices(ours)
+            ours = _position_indices(ours) | ours
         return ours
 
     def from_ours(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Their names and tensors for weights under our names.
+        """Their names and tensors for weights under our names, less those that `leaves_out` names.
 
         Raises:
             KeyError: names that are in no row; all are listed.
@@ -111,26 +138,44 @@ class KeyMap:
         theirs: dict[str, Tensor] = {}
         unknown = []
         for name, value in state.items():
-            if self.rebuilds_index and name.endswith(".relative_position_index"):
-                continue
-            found = self._look_up(name, their_side=False)
-            if found is None:
+            row = self._row_of_ours(name)
+            if row is not None:
+                value = _places_first(value) if row.reorder else value
+                targets = [_fill(part, row.ours, name) for part in row.parts]
+                theirs.update(zip(targets, value.chunk(len(targets)) if len(targets) > 1 else [value], strict=True))
+            elif not self.leaves_out(name) and not self._rebuilds(name):
                 unknown.append(name)
-                continue
-            row, _, _ = found
-            value = _places_first(value) if row.reorder else value
-            targets = [_fill(part, row.ours, name) for part in row.parts]
-            theirs.update(zip(targets, value.chunk(len(targets)) if len(targets) > 1 else [value], strict=True))
-        _refuse(unknown)
+        self._refuse(unknown)
         return theirs
 
-    def _look_up(self, name: str, *, their_side: bool) -> tuple[Row, str, int] | None:
+    def leaves_out(self, name: str) -> bool:
+        """Whether this layout has no place for a weight of ours, and converting back does not restore it."""
+        return re.fullmatch(self.left_out, name) is not None
+
+    def _rebuilds(self, name: str) -> bool:
+        return self.rebuilds_index and name.endswith(".relative_position_index")
+
+    def _row_of_ours(self, name: str) -> Row | None:
+        if self.leaves_out(name):
+            return None
+        return next((row for row in self.rows if _compile(row.ours).fullmatch(name)), None)
+
+    def _find_ours(self, name: str, state: Mapping[str, Tensor]) -> tuple[Row, str, int] | None:
+        """The row of their name, our name, and which part of our tensor it is."""
         for row in self.rows:
-            sources, target = (row.parts, row.ours) if their_side else ((row.ours,), row.parts[0])
-            for part, source in enumerate(sources):
-                if _compile(source).fullmatch(name):
-                    return row, _fill(target, source, name), part
+            if row.beside is None or row.beside in state:
+                for part, source in enumerate(row.parts):
+                    if _compile(source).fullmatch(name):
+                        return row, _fill(row.ours, source, name), part
         return None
+
+    def _refuse(self, unknown: Sequence[str]) -> None:
+        if unknown:
+            shown = ", ".join(unknown[:20]) + (", ..." if len(unknown) > 20 else "")
+            raise KeyError(
+                f"{len(unknown)} weights have no counterpart: {shown}. Expected {self.expects}. "
+                "Leave out what does not belong to it."
+            )
 
 
 @cache
@@ -159,15 +204,6 @@ def _fill(target: str, source: str, name: str) -> str:
         filled += target[end : place.start()] + value
         end = place.end()
     return filled + target[end:]
-
-
-def _refuse(unknown: Sequence[str]) -> None:
-    if unknown:
-        shown = ", ".join(unknown[:20]) + (", ..." if len(unknown) > 20 else "")
-        raise KeyError(
-            f"{len(unknown)} weights have no counterpart: {shown}. Expected a Mask2Former with the deformable pixel "
-            "decoder; outside OpenMMLab its backbone must be ResNet or Swin. Leave out what does not belong to it."
-        )
 
 
 def _channels_first(value: Tensor) -> Tensor:

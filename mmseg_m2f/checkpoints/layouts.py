@@ -1,4 +1,4 @@
-"""Converting weights between the layouts in which Mask2Former is published."""
+"""Converting weights between the layouts in which Mask2Former, MaskFormer and DETR are published."""
 
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
@@ -6,60 +6,65 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from mmseg_m2f.checkpoints.class_order import ClassOrder, reorder_classes
-from mmseg_m2f.checkpoints.detectron2 import DETECTRON2
-from mmseg_m2f.checkpoints.huggingface import HUGGINGFACE
-from mmseg_m2f.checkpoints.key_map import KeyMap, Row
+from mmseg_m2f.checkpoints import detectron2, detr, huggingface, openmmlab
+from mmseg_m2f.checkpoints.class_order import ClassOrder, is_class_layer, reorder_classes, unused_rows
+from mmseg_m2f.checkpoints.key_map import KeyMap
 
-Layout = Literal["ours", "mmdet", "mmseg", "detectron2", "transformers"]
+Layout = Literal["ours", "mmdet", "mmseg", "detectron2", "torchhub", "transformers", "transformers-timm"]
+Model = Literal["mask2former", "maskformer", "detr", "detr-masks"]
 
-_QUERY_PARTS = (
-    "query_feat.**",
-    "query_embed.**",
-    "level_embed.**",
-    "decoder_input_projs.**",
-    "transformer_decoder.**",
-    "cls_embed.**",
-    "mask_embed.**",
-)
-#: What mmdet's heads were called inside before its DETR models were rewritten (2.x, first candidates of 3.0).
-_BEFORE_REWRITE = (
-    (r"(\.transformer_decoder\.layers\.\d+)\.attentions\.0\.attn\.", r"\1.cross_attn.attn."),
-    (r"(\.transformer_decoder\.layers\.\d+)\.attentions\.1\.attn\.", r"\1.self_attn.attn."),
-    (r"(\.pixel_decoder\.encoder\.layers\.\d+)\.attentions\.0\.", r"\1.self_attn."),
-    (r"(\.(?:transformer_decoder|pixel_decoder\.encoder)\.layers\.\d+)\.ffns\.0\.", r"\1.ffn."),
-)
-
-
-def _openmmlab(head: str, query_decoder: str) -> KeyMap:
-    """OpenMMLab's names under another name of the head; any backbone."""
-    return KeyMap(
-        rows=(
-            Row("backbone.**", "backbone.**"),
-            Row("decode_head.pixel_decoder.**", f"{head}pixel_decoder.**"),
-            *(Row(f"decode_head.query_decoder.{part}", query_decoder + part) for part in _QUERY_PARTS),
-        ),
-        older=_BEFORE_REWRITE,
-    )
-
-
-KEY_MAPS: dict[Layout, KeyMap] = {
-    "ours": _openmmlab("decode_head.", "decode_head.query_decoder."),
-    "mmdet": _openmmlab("panoptic_head.", "panoptic_head."),
-    "mmseg": _openmmlab("decode_head.", "decode_head."),
-    "detectron2": DETECTRON2,
-    "transformers": HUGGINGFACE,
+KEY_MAPS: dict[Layout, dict[Model, KeyMap]] = {
+    "ours": {
+        "mask2former": openmmlab.OURS,
+        "maskformer": openmmlab.OURS,
+        "detr": openmmlab.OURS,
+        "detr-masks": openmmlab.OURS,
+    },
+    "mmdet": {
+        "mask2former": openmmlab.MMDET_MASK2FORMER,
+        "maskformer": openmmlab.MMDET_MASKFORMER,
+        "detr": openmmlab.MMDET_DETR,
+    },
+    "mmseg": {"mask2former": openmmlab.MMSEG_MASK2FORMER, "maskformer": openmmlab.MMSEG_MASKFORMER},
+    "detectron2": {"mask2former": detectron2.MASK2FORMER, "maskformer": detectron2.MASKFORMER},
+    "torchhub": {"detr": detr.TORCHHUB, "detr-masks": detr.TORCHHUB_MASKS},
+    "transformers": {
+        "mask2former": huggingface.MASK2FORMER,
+        "maskformer": huggingface.MASKFORMER,
+        "detr": detr.HUGGINGFACE,
+        "detr-masks": detr.HUGGINGFACE_MASKS,
+    },
+    "transformers-timm": {"detr": detr.HUGGINGFACE_TIMM, "detr-masks": detr.HUGGINGFACE_TIMM_MASKS},
 }
-#: Layouts whose files have the authors' order of classes.
-_AUTHORS_CLASSES: tuple[Layout, ...] = ("detectron2", "transformers")
-#: A layout holds a name that starts so. `decode_head.` is also mmseg's, which has its queries there.
-_MARKS: dict[Layout, str] = {
-    "ours": "decode_head.query_decoder.",
-    "mmdet": "panoptic_head.",
-    "mmseg": "decode_head.query_feat.",
-    "detectron2": "sem_seg_head.",
-    "transformers": "model.pixel_level_module.",
+#: Layouts whose class layers have the rows of OpenMMLab's data sets; the others have the authors'.
+_OPENMMLAB_CLASSES: tuple[Layout, ...] = ("ours", "mmdet", "mmseg")
+_HUGGINGFACE_BACKBONES = tuple(
+    f"{masks}model.backbone.{files}model." for masks in ("", "detr.") for files in ("conv_encoder.", "")
+)
+#: A file of a layout has a name that begins with one of these, and none of another layout.
+_LAYOUT_MARKS: dict[Layout, tuple[str, ...]] = {
+    "ours": ("decode_head.query_decoder.",),
+    "mmdet": ("panoptic_head.", "bbox_head.reg_ffn."),
+    "mmseg": ("decode_head.query_embed.", "decode_head.query_feat."),
+    "detectron2": ("sem_seg_head.",),
+    "torchhub": ("transformer.", "detr.transformer.", "detr.detr.transformer."),
+    "transformers": ("model.pixel_level_module.", *(f"{prefix}embedder." for prefix in _HUGGINGFACE_BACKBONES)),
+    "transformers-timm": tuple(f"{prefix}conv1." for prefix in _HUGGINGFACE_BACKBONES),
 }
+#: The first model that finds one of these inside a name is the file's.
+_MODEL_MARKS: dict[Model, tuple[str, ...]] = {
+    "mask2former": ("query_feat.", "static_query.", "queries_features."),
+    "detr-masks": ("mask_head.",),
+    "detr": ("box_embed.", "bbox_predictor.", "reg_ffn."),
+    "maskformer": ("mask_embed.", "mask_embedder."),
+}
+
+
+class Content(NamedTuple):
+    """What a file of weights holds, and how it names them."""
+
+    layout: Layout
+    model: Model
 
 
 class Conversion(NamedTuple):
@@ -69,21 +74,29 @@ class Conversion(NamedTuple):
     dropped: list[str]
 
 
-def detect_layout(state: Mapping[str, Tensor]) -> Layout:
-    """Which layout the names of the weights follow.
+def detect_content(state: Mapping[str, Tensor]) -> Content:
+    """Which layout the names of the weights follow, and whose weights they are.
 
     Raises:
-        ValueError: none of them, or several at once.
+        ValueError: no layout, several at once, or none of the models.
     """
-    found: list[Layout] = [layout for layout, mark in _MARKS.items() if any(name.startswith(mark) for name in state)]
+    found: list[Layout] = [
+        layout for layout, marks in _LAYOUT_MARKS.items() if any(name.startswith(marks) for name in state)
+    ]
     if len(found) != 1:
-        expected = ", ".join(f"{mark}* ({layout})" for layout, mark in _MARKS.items())
+        expected = ", ".join(f"{marks[0]}* ({layout})" for layout, marks in _LAYOUT_MARKS.items())
         raise ValueError(
             f"The weights follow {' and '.join(found) or 'no layout'} that is known: {len(state)} names, such as "
             f"{', '.join(list(state)[:3]) or 'none'}. Expected exactly one of {expected}. Give the file of a whole "
-            "Mask2Former."
+            "Mask2Former, MaskFormer or DETR."
         )
-    return found[0]
+    for model, marks in _MODEL_MARKS.items():
+        if model in KEY_MAPS[found[0]] and any(mark in name for name in state for mark in marks):
+            return Content(found[0], model)
+    raise ValueError(
+        f"The weights have the layout of {found[0]}, but no queries of {', '.join(KEY_MAPS[found[0]])} are among them. "
+        "Give the file of a whole model."
+    )
 
 
 def convert(state: Mapping[str, Tensor], *, to: Layout, class_order: ClassOrder | None = None) -> Conversion:
@@ -93,23 +106,29 @@ def convert(state: Mapping[str, Tensor], *, to: Layout, class_order: ClassOrder 
 
     Args:
         class_order: a set of classes that OpenMMLab orders otherwise than the authors, whose order Hugging Face
-            keeps; the class layer's rows are then permuted. Weights alone do not tell which order they have.
+            keeps; the class layer's rows are then permuted, or those taken that OpenMMLab has. Weights alone do not
+            tell which order they have.
 
     Raises:
         KeyError: weights without counterpart; all are listed.
-        ValueError: the layout of `state` is not known, or `class_order` does not fit.
+        ValueError: the layout of `state` is not known, `to` has no such model, or `class_order` does not fit.
     """
-    source = detect_layout(state)
-    weights, dropped = KEY_MAPS[source].modern(state)
-    ours = KEY_MAPS[source].to_ours(weights)
+    source, model = detect_content(state)
+    key_map, target = KEY_MAPS[source][model], _target_map(to, model)
+    weights, dropped = key_map.modern(state)
+    ours = key_map.to_ours(weights)
+    dropped += key_map.from_ours({name: value for name, value in ours.items() if target.leaves_out(name)})
     if class_order is not None:
-        if (source in _AUTHORS_CLASSES) == (to in _AUTHORS_CLASSES):
+        to_openmmlab = to in _OPENMMLAB_CLASSES
+        if (source in _OPENMMLAB_CLASSES) == to_openmmlab:
             raise ValueError(
                 f"class_order is {class_order}, but {source} and {to} order these classes alike. Expected one of "
-                f"{' and '.join(_AUTHORS_CLASSES)} on one side only; leave out the permutation."
+                f"{', '.join(_OPENMMLAB_CLASSES)} on one side only; leave out the permutation."
             )
-        ours = reorder_classes(ours, class_order, to_things_first=source in _AUTHORS_CLASSES)
-    return Conversion(KEY_MAPS[to].from_ours(ours), dropped)
+        if unused := unused_rows(class_order):
+            dropped += [f"{name}, rows {unused}" for name in key_map.from_ours(_class_layer(ours))]
+        ours = reorder_classes(ours, class_order, to_openmmlab=to_openmmlab)
+    return Conversion(target.from_ours(ours), dropped)
 
 
 def check_round_trip(
@@ -117,11 +136,21 @@ def check_round_trip(
 ) -> None:
     """Compare, bit for bit, what converting back gives with what was there.
 
+    What the other layout has no place for is left out of the comparison, and so are the rows of the class layer that
+    `class_order` drops; the rows it keeps are compared.
+
     Raises:
         ValueError: weights that differ; they are named.
     """
-    layout = detect_layout(state)
-    expected, _ = KEY_MAPS[layout].modern(state)
+    layout, model = detect_content(state)
+    key_map, target = KEY_MAPS[layout][model], _target_map(detect_content(converted).layout, model)
+    expected, _ = key_map.modern(state)
+    ours = key_map.to_ours(expected)
+    for name in key_map.from_ours({name: value for name, value in ours.items() if target.leaves_out(name)}):
+        del expected[name]
+    if class_order is not None and unused_rows(class_order):
+        expected |= key_map.from_ours(reorder_classes(_class_layer(ours), class_order, to_openmmlab=True))
+        class_order = None
     back = convert(converted, to=layout, class_order=class_order).weights
     wrong = sorted(expected.keys() ^ back.keys())
     wrong += [name for name in expected if name in back and not _same_bits(expected[name], back[name])]
@@ -130,6 +159,17 @@ def check_round_trip(
             f"Converting back changes {len(wrong)} of {len(expected)} weights: {', '.join(wrong[:10])}. Expected the "
             "same bits; the file may hold weights of a variant whose shapes these layouts do not share."
         )
+
+
+def _target_map(to: Layout, model: Model) -> KeyMap:
+    if model not in KEY_MAPS[to]:
+        known = ", ".join(layout for layout in KEY_MAPS if model in KEY_MAPS[layout])
+        raise ValueError(f"The weights are those of a {model}, for which {to} has no names. Expected one of {known}.")
+    return KEY_MAPS[to][model]
+
+
+def _class_layer(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in weights.items() if is_class_layer(name)}
 
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mmseg_m2f.checkpoints.class_order import ClassOrder
-from mmseg_m2f.checkpoints.layouts import Layout, check_round_trip, convert, detect_layout
+from mmseg_m2f.checkpoints.layouts import Content, Layout, check_round_trip, convert, detect_content
 from mmseg_m2f.engine.array_pickle import load_arrays
 from mmseg_m2f.engine.preflight import check_checkpoint
 from mmseg_m2f.engine.storage import AtomicBackend
@@ -24,16 +24,18 @@ _SUFFIXES: dict[Layout, tuple[str, ...]] = {
     "mmdet": (".pth",),
     "mmseg": (".pth",),
     "detectron2": (".pkl",),
+    "torchhub": (".pth",),
     "transformers": (".safetensors", ".bin"),
+    "transformers-timm": (".safetensors", ".bin"),
 }
 #: Without these numbers the authors' code takes a file for one of its first release, and renames what is right.
 _VERSIONS = {"sem_seg_head": {"version": 2}, "sem_seg_head.predictor": {"version": 2}}
 
 
 class Report(NamedTuple):
-    """What a conversion did: layout found, numbers of weights read and written, names of those left out."""
+    """What a conversion did: layout and model found, numbers of weights read and written, names of those left out."""
 
-    source: Layout
+    source: Content
     num_read: int
     num_written: int
     dropped: list[str]
@@ -63,7 +65,6 @@ def convert_file(
     source, target = Path(source), Path(target)
     _check_target(source, target, to=to)
     state = read_weights(source)
-    layout = detect_layout(state)
     weights, dropped = convert(state, to=to, class_order=class_order)
     unchecked = target.with_name(f".{target.stem}.{os.getpid()}.unchecked{target.suffix}")
     try:
@@ -72,7 +73,7 @@ def convert_file(
         unchecked.replace(target)
     finally:
         unchecked.unlink(missing_ok=True)
-    return Report(layout, len(state), len(weights), dropped)
+    return Report(detect_content(state), len(state), len(weights), dropped)
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -112,7 +113,7 @@ def write_weights(path: str | os.PathLike[str], weights: Mapping[str, Tensor], *
         content = _safetensors().save(weights, metadata={"format": "pt"})
     else:
         buffer = io.BytesIO()
-        torch.save(weights if layout == "transformers" else dict(meta={}, state_dict=weights), buffer)
+        torch.save(_wrapped(weights, layout), buffer)
         content = buffer.getvalue()
     AtomicBackend().put(content, path)
 
@@ -136,6 +137,12 @@ def _tensor(value: object, *, name: str, path: Path) -> Tensor:
         f"Weights {path}: {name} is a {type(value).__name__}; expected arrays or tensors only. "
         "Re-save the file with the weights alone."
     )
+
+
+def _wrapped(weights: Mapping[str, Tensor], layout: Layout) -> dict:
+    if layout in ("transformers", "transformers-timm"):
+        return dict(weights)
+    return dict(model=weights) if layout == "torchhub" else dict(meta={}, state_dict=weights)
 
 
 def _pickled(weights: Mapping[str, Tensor]) -> bytes:

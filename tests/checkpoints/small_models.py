@@ -29,6 +29,10 @@ def backbone(scope: str, name: str) -> dict:
     return dict(type=f"{scope}.SwinTransformer", **_SWIN)
 
 
+def backbone_channels(name: str) -> list[int]:
+    return [8, 16, 32, 64] if name == "resnet" else [12, 24, 48, 96]
+
+
 def build_ours(name: str) -> torch.nn.Module:
     cfg = Config.fromfile(CONFIGS / "_base_/models/mask2former.py").model
     cfg.backbone = backbone("mmseg", name)
@@ -44,8 +48,7 @@ def build_openmmlab(library: str, name: str) -> torch.nn.Module:
     path = Path(mmdet.__file__).parent / ".mim/configs/mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic.py"
     cfg = Config.fromfile(path, import_custom_modules=False).model
     head = cfg.panoptic_head
-    channels = [8, 16, 32, 64] if name == "resnet" else [12, 24, 48, 96]
-    head.update(in_channels=channels, feat_channels=32, out_channels=32, num_queries=7)
+    head.update(in_channels=backbone_channels(name), feat_channels=32, out_channels=32, num_queries=7)
     head.positional_encoding.num_feats = 16
     head.loss_cls.class_weight = [1.0] * NUM_CLASSES + [0.1]
     head.pixel_decoder.positional_encoding.num_feats = 16
@@ -84,26 +87,31 @@ def build_openmmlab(library: str, name: str) -> torch.nn.Module:
     return model
 
 
-def build_huggingface(name: str) -> torch.nn.Module:
-    from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, ResNetConfig, SwinConfig
+def huggingface_encoder(name: str) -> object:
+    """The config of a backbone."""
+    from transformers import ResNetConfig, SwinConfig
 
     stages = ["stage1", "stage2", "stage3", "stage4"]
     if name == "resnet":
-        encoder = ResNetConfig(
+        return ResNetConfig(
             embedding_size=8, hidden_sizes=[8, 16, 32, 64], depths=[2] * 4, layer_type="basic", out_features=stages
         )
-    else:
-        encoder = SwinConfig(
-            embed_dim=12,
-            depths=[2, 1, 1, 1],
-            num_heads=[1, 2, 3, 4],
-            window_size=4,
-            mlp_ratio=2,
-            image_size=64,
-            out_features=stages,
-        )
+    return SwinConfig(
+        embed_dim=12,
+        depths=[2, 1, 1, 1],
+        num_heads=[1, 2, 3, 4],
+        window_size=4,
+        mlp_ratio=2.0,
+        image_size=64,
+        out_features=stages,
+    )
+
+
+def build_huggingface(name: str) -> torch.nn.Module:
+    from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
+
     config = Mask2FormerConfig(
-        backbone_config=encoder,
+        backbone_config=huggingface_encoder(name),
         num_labels=NUM_CLASSES,
         num_queries=7,
         feature_size=32,
@@ -115,9 +123,29 @@ def build_huggingface(name: str) -> torch.nn.Module:
         encoder_feedforward_dim=48,
         dim_feedforward=48,
     )
-    model = Mask2FormerForUniversalSegmentation(config).eval()
+    return strengthen(Mask2FormerForUniversalSegmentation(config).eval())
+
+
+def strengthen(model: torch.nn.Module) -> torch.nn.Module:
+    """Random weights under which every part shows in the predictions.
+
+    Matrices keep the size of what they read, where their own start of 0.02 would nearly erase it; those of queries and
+    keys enlarge it, so that attention differs from an average; and what starts at zero or one, which would hide a
+    mix-up, gets noise.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.dim() > 1:
+            gain = 4 if ".q_proj." in name or ".k_proj." in name else 1
+            is_table = "quer" in name and "proj" not in name
+            parameter.data.normal_(0, 1 if is_table else gain * parameter[0].numel() ** -0.5)
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if tensor.dim() == 1 and tensor.is_floating_point() and "running" not in name:
+            tensor.data += 0.1 * torch.randn_like(tensor)
     shake(model)
-    for name, parameter in model.named_parameters():  # these start at zero or one, which would hide a mix-up
-        if "norm" in name or "bias_table" in name or name.endswith("bias"):
-            parameter.data += 0.1 * torch.randn_like(parameter)
     return model
+
+
+def random_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The model's weights, all different: no mix-up stays unseen."""
+    state = model.state_dict()
+    return {key: torch.rand_like(value) if value.is_floating_point() else value for key, value in state.items()}

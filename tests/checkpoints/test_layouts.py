@@ -1,22 +1,23 @@
-"""Weights of other libraries' models in ours, and every layout in every other."""
+"""Mask2Former: weights of other libraries' models in ours, and every layout in every other."""
 
 import re
 from itertools import permutations
 
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS
 
-from mmseg_m2f.checkpoints.class_order import things_first
-from mmseg_m2f.checkpoints.layouts import KEY_MAPS, check_round_trip, convert, detect_layout
-from tests.checkpoints.small_models import build_huggingface, build_openmmlab, build_ours
+from mmseg_m2f.checkpoints.layouts import KEY_MAPS, check_round_trip, convert, detect_content
+from tests.checkpoints.small_models import backbone, build_huggingface, build_openmmlab, build_ours, random_state
+from tests.parity.conftest import CONFIGS
 
 BACKBONES = ["resnet", "swin"]
+LAYOUTS = [layout for layout, maps in KEY_MAPS.items() if "mask2former" in maps]
 
 
 def random_weights(name: str) -> dict[str, torch.Tensor]:
-    """Ours, all different: no mix-up stays unseen."""
-    state = build_ours(name).state_dict()
-    return {key: torch.rand_like(value) if value.is_floating_point() else value for key, value in state.items()}
+    return random_state(build_ours(name))
 
 
 def unused_by_us(state) -> set[str]:
@@ -43,7 +44,7 @@ IMAGES = torch.randn(2, 3, 128, 96, generator=torch.Generator().manual_seed(0)).
 @pytest.mark.parametrize("library", ["mmdet", "mmseg"])
 def test_convert__openmmlab_predicts_identically(library: str, name: str):
     theirs, ours = build_openmmlab(library, name), build_ours(name)
-    assert detect_layout(theirs.state_dict()) == library
+    assert detect_content(theirs.state_dict()) == (library, "mask2former")
     converted = convert(theirs.state_dict(), to="ours")
     assert converted.dropped == []
     ours.load_state_dict(converted.weights, strict=True)
@@ -96,12 +97,28 @@ def test_convert__huggingface_loads_what_we_write(name: str, tmp_path):
 @pytest.mark.parametrize("name", BACKBONES)
 def test_convert__round_trips_between_all_layouts(name: str):
     ours = random_weights(name)
-    every = {layout: convert(ours, to=layout).weights for layout in KEY_MAPS}
-    for source, target in permutations(KEY_MAPS, 2):
-        assert detect_layout(every[source]) == source
+    every = {layout: convert(ours, to=layout).weights for layout in LAYOUTS}
+    for source, target in permutations(LAYOUTS, 2):
+        assert detect_content(every[source]) == (source, "mask2former")
         converted = convert(every[source], to=target).weights
         assert converted.keys() == every[target].keys()
         assert all(torch.equal(value, every[target][key]) for key, value in converted.items())
+
+
+@pytest.mark.parametrize("encoder", [False, True])
+def test_convert__other_pixel_decoders_of_the_authors(encoder: bool):
+    cfg = Config.fromfile(CONFIGS / f"_base_/models/mask2former_{'transformer_fpn' if encoder else 'fpn'}.py").model
+    cfg.backbone = backbone("mmseg", "resnet")
+    cfg.decode_head.update(num_classes=5, criterion=None)
+    cfg.decode_head.pixel_decoder.update(channels=32)
+    cfg.decode_head.query_decoder.update(channels=32, num_layers=1, num_heads=2, feedforward_channels=48)
+    ours = random_state(MODELS.build(cfg))
+    theirs = convert(ours, to="detectron2").weights
+    assert detect_content(theirs) == ("detectron2", "mask2former")
+    assert len(theirs) == len(ours)
+    check_round_trip(ours, theirs)
+    with pytest.raises(KeyError, match="Expected a Mask2Former with the deformable pixel decoder"):
+        convert(ours, to="transformers")
 
 
 def test_check_round_trip__names_what_changed():
@@ -298,34 +315,12 @@ def test_convert__a_weight_under_two_names():
         convert(theirs, to="ours")
 
 
-def test_detect_layout__none_and_two():
+def test_detect_content__none_and_two():
     with pytest.raises(ValueError, match=r"no layout that is known: 1 names, such as fc\.weight\. Expected exactly"):
-        detect_layout({"fc.weight": torch.zeros(1)})
+        detect_content({"fc.weight": torch.zeros(1)})
     both = {"panoptic_head.query_feat.weight": torch.zeros(1), "sem_seg_head.x": torch.zeros(1)}
     with pytest.raises(ValueError, match="mmdet and detectron2"):
-        detect_layout(both)
-
-
-def test_things_first__is_mmdets_order_of_ade20k():
-    from mmdet.datasets.ade20k import ADE20KPanopticDataset
-    from mmseg.datasets import ADE20KDataset
-
-    semantic = [name.strip() for name in ADE20KDataset.METAINFO["classes"]]
-    panoptic = [name.split(", ") for name in ADE20KPanopticDataset.METAINFO["classes"]]
-    order = things_first("ade20k-panoptic")
-    assert sorted(order) == list(range(150))
-    differ = {(semantic[i], names[0]) for i, names in zip(order, panoptic, strict=True) if semantic[i] not in names}
-    assert differ == {  # two names for one class
-        ("windowpane", "window"),
-        ("bathtub", "tub"),
-        ("railing", "rail"),
-        ("streetlight", "street lamp"),
-        ("television receiver", "tv"),
-        ("apparel", "clothes"),
-        ("ashcan", "trash can"),
-        ("swimming pool", "pool"),
-        ("waterfall", "falls"),
-    }
+        detect_content(both)
 
 
 def test_convert__class_order():

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmseg_m2f.checkpoints.layouts import convert, detect_layout
+from mmseg_m2f.checkpoints.layouts import convert, detect_content
 from mmseg_m2f.engine.convert import convert_file, read_weights, write_weights
+from tests.checkpoints import small_detr
+from tests.checkpoints.small_models import random_state
 from tests.checkpoints.test_layouts import random_weights
 
 FILES = {
@@ -35,13 +37,37 @@ def test_convert_file__through_all_layouts_and_back(weights, source: Path, tmp_p
     for layout, name in [*FILES.items(), ("transformers", "c.bin"), ("ours", "c.pth")]:
         report = convert_file(last, tmp_path / name, to=layout)
         last = tmp_path / name
-        assert detect_layout(read_weights(last)) == layout
+        assert detect_content(read_weights(last)).layout == layout
         assert report.num_written == len(read_weights(last))
         assert report.dropped == []
     back = read_weights(last)
     assert back.keys() == weights.keys()
     assert all(torch.equal(value, back[key]) for key, value in weights.items())
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*FILES.values(), "c.bin", "c.pth", source.name])
+
+
+def test_convert_file__detr_through_its_layouts(tmp_path: Path):
+    weights = random_state(small_detr.build_ours())
+    write_weights(tmp_path / "source.pth", weights, layout="ours")
+    counters = [name for name in weights if name.endswith("num_batches_tracked")]
+    last = tmp_path / "source.pth"
+    steps = [
+        ("torchhub", "a.pth"),
+        ("transformers-timm", "b.safetensors"),
+        ("transformers", "c.bin"),
+        ("ours", "d.pth"),
+    ]
+    for layout, name in steps:
+        report = convert_file(last, tmp_path / name, to=layout)
+        assert report.source.model == "detr"
+        assert report.dropped == (counters if layout == "torchhub" else [])
+        last = tmp_path / name
+        assert detect_content(read_weights(last)) == (layout, "detr")
+    back = read_weights(last)
+    assert back.keys() == weights.keys() - set(counters)
+    assert all(torch.equal(value, weights[name]) for name, value in back.items())
+    assert torch.load(tmp_path / "a.pth", weights_only=True).keys() == {"model"}
+    assert "model.backbone.conv_encoder.model.embedder.embedder.convolution.weight" in torch.load(tmp_path / "c.bin")
 
 
 def test_write_weights__as_each_library_reads_it(weights, tmp_path: Path):

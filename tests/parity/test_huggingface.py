@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmseg_m2f.checkpoints.huggingface import from_huggingface
+from mmseg_m2f.checkpoints.layouts import convert
 from tests.parity.conftest import NUM_CLASSES, build_ours, shake
 
 pytestmark = pytest.mark.parity
@@ -20,7 +20,7 @@ def twins():
     )
     shake(theirs)
     ours = build_ours()
-    ours.load_state_dict(from_huggingface(theirs.state_dict()))
+    ours.load_state_dict(convert(theirs.state_dict(), to="ours").weights)
     return theirs.eval(), ours.eval()
 
 
@@ -38,8 +38,3 @@ def test_huggingface__all_ten_predictions(twins):
         assert masks.std() > 0.1
         torch.testing.assert_close(prediction.class_logits, classes, rtol=0, atol=1e-5)
         torch.testing.assert_close(prediction.mask_logits(), masks, rtol=0, atol=1e-5)
-
-
-def test_huggingface__unknown_key_is_refused():
-    with pytest.raises(KeyError, match=r"model\.pixel_level_module\.encoder\.x"):
-        from_huggingface({"model.pixel_level_module.encoder.x": torch.zeros(1)})
