@@ -6,6 +6,7 @@ Works on the fields that mmseg's and mmdet's samples share, and imports neither 
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from torch import Tensor
@@ -58,7 +59,8 @@ def read_segments_target(
         _check_labels(labels, len(is_thing), sample)
         nowhere = labels.new_full((1, 1, 1), VOID).expand(1, *_canvas(sample))
         return MaskTarget(labels, nowhere, sample_name(sample), _relative(boxes, sample))
-    masks = dense_masks(instances, device)
+    canvas = sample.metainfo.get("batch_input_shape")
+    masks = _pad(dense_masks(instances, device), canvas)
     visible = masks.flatten(1).any(1)
     labels, masks = labels[visible], masks[visible]
     boxes = None if boxes is None else boxes[visible]
@@ -78,7 +80,7 @@ def read_segments_target(
         void = torch.ones(masks.shape[1:], dtype=torch.bool, device=device)
         void[:height, :width] = False
         if "ignored_instances" in sample and "masks" in sample.ignored_instances:
-            void |= dense_masks(sample.ignored_instances, device).any(0)
+            void |= _pad(dense_masks(sample.ignored_instances, device), canvas).any(0)
         void &= ~masks.any(0)
     segment_map = segments_of_masks(masks)
     segment_map[0, void] = VOID
@@ -111,6 +113,13 @@ def _relative(boxes: Float[Tensor, "G 4"] | None, sample: BaseDataElement) -> Fl
         return None
     height, width = sample.metainfo["img_shape"][:2]
     return to_centres(boxes) / boxes.new_tensor([width, height, width, height])
+
+
+def _pad(masks: Bool[Tensor, "G _ _"], canvas: tuple[int, int] | None) -> Bool[Tensor, "G H W"]:
+    """The masks on the canvas of their batch; mmdet's preprocessor pads its own structures, not tensors."""
+    if canvas is None:
+        return masks
+    return F.pad(masks, (0, canvas[1] - masks.shape[2], 0, canvas[0] - masks.shape[1]))
 
 
 def _canvas(sample: BaseDataElement) -> tuple[int, int]:

@@ -105,3 +105,15 @@ def test_valid_pixels__what_is_not_padding():
     valid = valid_pixels(samples, (2, 3), torch.zeros(1))
     assert valid.tolist() == [[[True] * 3] * 2, [[True, True, False], [False] * 3]]
     assert valid_pixels(samples[:1], (2, 3), torch.zeros(1)) is None
+
+
+def test_read_segments_target__masks_that_nobody_padded():
+    sample = make_sample([1], box_masks((0, 4, 0, 5)), img_shape=(8, 10), batch_input_shape=(9, 12))
+    sample.gt_instances.masks = sample.gt_instances.masks.to_tensor(torch.bool, "cpu")
+    sample.ignored_instances = InstanceData(labels=torch.tensor([0]), masks=box_masks((6, 8, 0, 2)))
+    segment_map = read_segments_target(sample, IS_THING).segment_map[0]
+    assert segment_map.shape == (9, 12)
+    assert (segment_map[:4, :5] == 0).all()
+    assert (segment_map[8] == VOID).all()
+    assert (segment_map[6:8, :2] == VOID).all()
+    assert segment_map[7, 9] == BACKGROUND

@@ -6,7 +6,7 @@ _base_ = [
     "../_base_/schedules/adamw_scratch_1500.py",
     "../_base_/runtime.py",
 ]
-default_hooks = dict(checkpoint=dict(save_best="coco/segm_mAP"))
+default_hooks = dict(checkpoint=dict(save_best="AP"))
 model = dict(
     data_preprocessor=_base_.data_preprocessor,
     backbone=_base_.backbone,

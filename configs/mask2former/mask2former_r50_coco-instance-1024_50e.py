@@ -1,4 +1,4 @@
-# Mask2Former, COCO instances, R50: published recipe, 50 epochs of 16 images.
+# Mask2Former, COCO objects, R50: published recipe, 50 epochs.
 _base_ = [
     "../_base_/models/mask2former_instance.py",
     "../_base_/backbones/r50.py",
@@ -6,7 +6,7 @@ _base_ = [
     "../_base_/schedules/adamw_coco_50e.py",
     "../_base_/runtime.py",
 ]
-default_hooks = dict(checkpoint=dict(save_best="coco/segm_mAP"))
+default_hooks = dict(checkpoint=dict(save_best="AP"))
 model = dict(
     data_preprocessor=_base_.data_preprocessor,
     backbone=_base_.backbone,

@@ -1,9 +1,27 @@
-"""Datasets and transforms: the generated scenes, and what reading real files needs beside mmseg's readers."""
+"""Datasets and transforms: the generated scenes, COCO's formats, and what reading real files needs."""
 
+from mmseg_m2f.datasets.coco_instance import CocoInstance
+from mmseg_m2f.datasets.coco_panoptic import CocoPanoptic
 from mmseg_m2f.datasets.ignore_labels import IgnoreLabels
 from mmseg_m2f.datasets.loading import CheckedLoading
-from mmseg_m2f.datasets.objects import SegmentsToObjects
-from mmseg_m2f.datasets.scene import Scene, Segment, draw_scene
+from mmseg_m2f.datasets.objects import ObjectsToSegments, SegmentsToLabels, SegmentsToObjects
+from mmseg_m2f.datasets.scene import Scene, draw_scene
+from mmseg_m2f.datasets.segment_files import LoadCityscapesSegments, LoadPanoptic
+from mmseg_m2f.datasets.segments import Segment
 from mmseg_m2f.datasets.shapes import GeneratedShapes
 
-__all__ = ["CheckedLoading", "GeneratedShapes", "IgnoreLabels", "Scene", "Segment", "SegmentsToObjects", "draw_scene"]
+__all__ = [
+    "CheckedLoading",
+    "CocoInstance",
+    "CocoPanoptic",
+    "GeneratedShapes",
+    "IgnoreLabels",
+    "LoadCityscapesSegments",
+    "LoadPanoptic",
+    "ObjectsToSegments",
+    "Scene",
+    "Segment",
+    "SegmentsToLabels",
+    "SegmentsToObjects",
+    "draw_scene",
+]

@@ -16,6 +16,7 @@ _DECODE_ERRORS = (OSError, SyntaxError, cv2.error)
 _NONE_ERRORS = (AssertionError, AttributeError)
 _NONE_SIGNS = ("failed to load image", "'NoneType' object")
 _TAIL_BYTES = 4096
+_ORIENTATION_TAG = 0x0112
 _END_MARKS = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND"}
 
 
@@ -31,8 +32,8 @@ class CheckedLoading(BaseTransform):
 
     Raises:
         FileNotFoundError: The image or the label is missing.
-        ValueError: A file cannot be decoded, the label has colours instead of class indices, or its size is not
-            the image's.
+        ValueError: A file cannot be decoded, the image has another size than its annotation says (`height`, `width`
+            of the sample), or the label has colours instead of class indices or another size than the image.
     """
 
     def __init__(self, transforms: Sequence[Mapping[str, object] | Callable[[dict], dict | None]]) -> None:
@@ -45,6 +46,7 @@ class CheckedLoading(BaseTransform):
             results = _load(loader, results)
         if loads_image:
             _check_complete("image", results.get("img_path"))
+            _check_image(results)
         if loads_label and "gt_seg_map" in results:
             _check_complete("label", results.get("seg_map_path"))
             _check_label(results)
@@ -91,6 +93,32 @@ def _check_complete(kind: str, path: object) -> None:
         raise ValueError(_undecodable_message(kind, path, str(error))) from error
 
 
+def _check_image(results: Mapping) -> None:
+    """Raise where a dataset with a list of images gives another size than the file has."""
+    if "height" not in results or "width" not in results:
+        return
+    size, annotated, path = results["img"].shape[:2], (results["height"], results["width"]), results.get("img_path")
+    if size != annotated:
+        raise ValueError(
+            f"Image {path} is {_size(size)}, but its annotation is for {_size(annotated)}; expected the same height "
+            f"and width.{_rotation_hint(path)} Annotate the image in this size, or correct height and width."
+        )
+
+
+def _rotation_hint(path: object) -> str:
+    """What to say about an image whose EXIF tag says that it is stored rotated."""
+    if not isinstance(path, (str, Path)) or not os.path.isfile(path):
+        return ""
+    with Image.open(path) as picture:
+        orientation = picture.getexif().get(_ORIENTATION_TAG, 1)
+    if orientation == 1:
+        return ""
+    return (
+        f" The file is stored rotated (EXIF orientation {orientation}): loading turns it upright, unless "
+        "mmengine.LoadImageFromFile has color_type='color_ignore_orientation'. Choose what was annotated."
+    )
+
+
 def _check_label(results: Mapping) -> None:
     label, path = results["gt_seg_map"], results.get("seg_map_path")
     if label.ndim != 2:
@@ -102,8 +130,8 @@ def _check_label(results: Mapping) -> None:
     if size is not None and label.shape != tuple(size[:2]):
         raise ValueError(
             f"Label {path} is {_size(label.shape)}, but image {results.get('img_path')} is {_size(size)}; "
-            "expected the same height and width. Check that the two belong together, or resize the label with "
-            "nearest neighbour."
+            f"expected the same height and width.{_rotation_hint(results.get('img_path'))} Check that the two belong "
+            "together, or resize the label with nearest neighbour."
         )
 
 

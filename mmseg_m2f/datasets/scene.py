@@ -10,10 +10,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mmseg_m2f.datasets.segments import VOID, Segment
+
 STUFF_CLASSES = ("stripes", "checker", "speckle")
 THING_CLASSES = ("disc", "square", "triangle", "cross", "ring")
 CLASSES = STUFF_CLASSES + THING_CLASSES
-VOID = 255
 SMALLEST_SIDE = 32
 
 # Mean hue of each class in turns. Things are saturated and lie a fifth of a turn apart, stuff is pale;
@@ -24,14 +25,6 @@ _HUE_JITTER = 0.06
 _Extent = Literal["tiny", "thin", "medium", "big"]
 _EXTENTS: tuple[_Extent, ...] = ("tiny", "thin", "medium", "big")
 _EXTENT_SHARES = (0.15, 0.10, 0.50, 0.25)
-
-
-class Segment(NamedTuple):
-    """One visible thing, or all visible pixels of one stuff class. `area` counts pixels."""
-
-    category: int
-    is_thing: bool
-    area: int
 
 
 @dataclass(frozen=True)

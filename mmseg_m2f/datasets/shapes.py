@@ -7,6 +7,7 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 
 from mmseg_m2f.datasets.scene import CLASSES, SMALLEST_SIDE, STUFF_CLASSES, draw_scene
+from mmseg_m2f.datasets.segments import VOID
 from mmseg_m2f.registry import DATASETS
 
 
@@ -28,6 +29,7 @@ class GeneratedShapes(BaseDataset):
         image_size: Height and width in pixels, at least 32 each.
         segments: Put the segment map (void 255) where transforms look for labels, in `gt_seg_map`, so that they move
             it; `SegmentsToObjects` then makes objects and stuff of it.
+        metainfo: Replaces class names and the like, for instance by those of the things alone.
         pipeline: Transforms, as configs or callables.
         test_mode: Fail instead of drawing another sample when the pipeline rejects one.
 
@@ -58,6 +60,7 @@ class GeneratedShapes(BaseDataset):
         *,
         image_size: Sequence[int] = (96, 96),
         segments: bool = False,
+        metainfo: Mapping | None = None,
         pipeline: Sequence[Mapping[str, object] | Callable[[dict], dict | None]] = (),
         test_mode: bool = False,
     ) -> None:
@@ -71,7 +74,7 @@ class GeneratedShapes(BaseDataset):
         self.seed = seed
         self.segments = segments
         self.image_size = (int(image_size[0]), int(image_size[1]))
-        super().__init__(data_prefix={}, pipeline=list(pipeline), test_mode=test_mode)
+        super().__init__(data_prefix={}, metainfo=metainfo, pipeline=list(pipeline), test_mode=test_mode)
 
     def load_data_list(self) -> list[dict]:
         """The scene number of each sample; a subset of the dataset keeps its scenes."""
@@ -88,7 +91,7 @@ class GeneratedShapes(BaseDataset):
             ori_shape=self.image_size,
             img_path=name,
             seg_map_path=name,
-            gt_seg_map=np.where(scene.segment_map < 0, 255, scene.segment_map) if self.segments else scene.semantic,
+            gt_seg_map=np.where(scene.segment_map < 0, VOID, scene.segment_map) if self.segments else scene.semantic,
             seg_fields=["gt_seg_map"],
             reduce_zero_label=False,
             label_map=None,

@@ -106,7 +106,8 @@ def evaluate(
 
     Args:
         options: See `load_config`.
-        out: Folder for `metrics.json` and the predictions: `labels/`, `panoptic/` with `panoptic.json`, `instances.json`.
+        out: Folder for `metrics.json` and the predictions: `labels/`, `panoptic/` with `panoptic.json`,
+            `instances.json`.
         show_dir: Folder for one picture per image: input, truth, prediction.
         tta: Average over the views of the config's `tta_pipeline`.
 

@@ -15,6 +15,7 @@ from mmseg.structures import SegDataSample
 
 from mmseg_m2f.engine.launch import load_config
 from mmseg_m2f.engine.preflight import check_config
+from mmseg_m2f.models.query_decoders import BoxDecoder
 from mmseg_m2f.models.segmentors import MaskSegmentor
 
 ROOT = Path(__file__).parents[2]
@@ -51,12 +52,15 @@ def step_and_predict(cfg: Config) -> torch.nn.Module:
     batch = dict(inputs=[torch.randint(256, (3, 64, 64), dtype=torch.uint8)], data_samples=[make_sample(model)])
     model.data_preprocessor.size = None  # crops of 64 pixels keep their size
     model.data_preprocessor.size_divisor = 32
-    before = model.decode_head.query_decoder.query_embed.weight.clone()
+    trained = {name: p for name, p in model.decode_head.query_decoder.named_parameters() if p.requires_grad}
+    before = {name: p.clone() for name, p in trained.items()}
     model.train().train_step(batch, optim_wrapper)
-    assert (model.decode_head.query_decoder.query_embed.weight != before).any()
+    assert any((p != before[name]).any() for name, p in trained.items())
     (predicted,) = model.eval().test_step(batch)
     if isinstance(model, MaskSegmentor):
         assert predicted.pred_sem_seg.data.shape == (1, 64, 64)
+    elif isinstance(model.decode_head.query_decoder, BoxDecoder) and not model.decode_head.query_decoder.mask_head:
+        assert predicted.pred_instances.bboxes.shape[1:] == (4,)
     else:
         assert predicted.pred_instances.masks.shape[1:] == (64, 64)
     return model
@@ -89,7 +93,10 @@ def parameters(name: str) -> int:
     [
         # 44.04 M with the 133 classes of COCO; ADE20K's 150 add 17 rows of 257 numbers to the class layer.
         ("mask2former/mask2former_r50_ade20k-512_160k", 44.04e6 + 17 * 257),
+        ("mask2former/mask2former_r50_coco-panoptic-1024_50e", 44.04e6),
         ("maskformer/maskformer_r50_ade20k-512_160k", 41.3e6),
+        ("maskformer/maskformer_r50_coco-panoptic-800_300e", 45.07e6),
+        ("detr/detr_r50_coco-detection-800_500e", 41.58e6),
     ],
 )
 def test_leaf__published_size(name, expected):

@@ -1,5 +1,6 @@
 """The dataset ingredients under configs/_base_/datasets."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +12,12 @@ from mmengine.registry import DATA_SAMPLERS, DATASETS, METRICS, MODELS, TRANSFOR
 from mmengine.runner import Runner
 from PIL import Image
 
+from tests.datasets.coco_data import polygon, write_ids, write_image
+
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs" / "_base_" / "datasets").glob("*.py"))
-SEMANTIC = [path for path in CONFIGS if "mmdet." not in path.read_text() and "instance" not in path.stem]
+OBJECT_WORDS = ("instance", "panoptic", "segments", "detection", "dsb2018")
+SEMANTIC = [path for path in CONFIGS if not any(word in path.stem for word in OBJECT_WORDS)]
 COMPLETE = [path for path in SEMANTIC if path.stem not in ("common", "loaders") and not path.stem.startswith("recipe")]
 OBJECTS = [path for path in CONFIGS if path not in SEMANTIC and not path.stem.startswith("common")]
 KEYS = (
@@ -125,11 +129,127 @@ def test_dataset_config__camvid_batches_load(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", OBJECTS, ids=lambda path: path.stem)
-def test_object_config__pipelines_and_evaluator_build(path: Path) -> None:
+def test_object_config__pipelines_and_evaluators_build(path: Path) -> None:
     cfg = load(path)
     for loop in ("train", "val", "test"):
         for transform in cfg[f"{loop}_dataloader"].dataset.pipeline:
             TRANSFORMS.build(transform)
-    assert cfg.val_evaluator.type.partition(".")[0] in ("mmdet", "mmseg_m2f")
+    evaluators = cfg.val_evaluator if isinstance(cfg.val_evaluator, list) else [cfg.val_evaluator]
+    for evaluator in evaluators:
+        if evaluator.type != "mmdet.CocoMetric":  # reads the annotation file
+            METRICS.build(evaluator)
+    names = [evaluator.type for evaluator in evaluators]
     assert cfg.test_evaluator == cfg.val_evaluator
-    assert cfg.num_classes > 0
+    assert cfg.test_dataloader == cfg.val_dataloader
+    if "instance" in path.stem:
+        assert names == ["mmseg_m2f.MaskAP"]
+    if "panoptic" in path.stem:
+        assert names == ["mmseg_m2f.PanopticQuality", "mmseg_m2f.MaskAP", "mmseg_m2f.SemanticIoU"]
+        assert evaluators[0].thing_classes == cfg.thing_classes
+        assert 0 < len(cfg.thing_classes) < cfg.num_classes
+
+
+def write_for(dataset: Config, root: Path, num_classes: int, thing_classes: list[int]) -> None:
+    """One image of 48 x 64 pixels where the dataset of a config looks for it: a thing on the left, else stuff."""
+    things = [index in thing_classes for index in range(num_classes)]
+    categories = [dict(id=i + 1, name=f"class {i}", isthing=int(thing)) for i, thing in enumerate(things)]
+    images = [dict(id=7, file_name="a.jpg", height=48, width=64)]
+    stuff = things.index(False) if False in things else 0
+    segments = [dict(id=300, category_id=thing_classes[0] + 1), dict(id=70001, category_id=stuff + 1)]
+    annotation = dict(image_id=7, file_name="a.png", segments_info=segments)
+    write_image(root / dataset.data_prefix.img_path / "a.jpg", (48, 64))
+    if "seg_map_path" in dataset.data_prefix:
+        ids = np.tile(np.where(np.arange(64) < 32, 300, 70001), (48, 1))
+        write_ids(root / dataset.data_prefix.seg_map_path / "a.png", ids)
+    else:
+        annotation = dict(id=1, image_id=7, category_id=thing_classes[0] + 1, segmentation=polygon(0, 0, 32, 48))
+    content = dict(categories=categories, images=images, annotations=[annotation])
+    (root / dataset.ann_file).parent.mkdir(parents=True, exist_ok=True)
+    (root / dataset.ann_file).write_text(json.dumps(content))
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")  # of pycocotools
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("coco_panoptic_1024", "coco_panoptic_800", "coco_instance_1024", "ade20k_panoptic_640"),
+        *("ade20k_instance_640", "mapillary_panoptic_1024"),
+    ],
+)
+def test_object_config__samples_load(name: str, tmp_path: Path) -> None:
+    cfg = load(ROOT / f"configs/_base_/datasets/{name}.py")
+    things = cfg.get("thing_classes") or list(range(cfg.num_classes))
+    for loop in ("train", "val"):
+        dataset = cfg[f"{loop}_dataloader"].dataset
+        write_for(dataset, tmp_path, cfg.num_classes, things)
+        built = DATASETS.build(dataset | dict(data_root=str(tmp_path)))
+        assert len(built.metainfo["classes"]) == cfg.num_classes
+        assert list(built.metainfo["thing_ids"]) == things
+        item = built[0]
+        sample = item["data_samples"]
+        assert set(sample.gt_instances.labels.tolist()) <= {things[0]}
+        if loop == "train" and "800" not in name and "instance" not in name:
+            assert item["inputs"].shape[1:] == sample.gt_sem_seg.sem_seg.shape[1:] == cfg.crop_size[::-1]
+    assert sample.ori_shape == (48, 64)
+    assert sample.gt_instances.labels.tolist() == [things[0]]
+    masks = sample.gt_instances.masks
+    masks = masks if isinstance(masks, torch.Tensor) else masks.to_tensor(torch.bool, "cpu")
+    assert masks[0, :, :32].all()
+    assert not masks[0, :, 32:].any()
+
+
+@pytest.mark.parametrize(("name", "car"), [("panoptic", 13), ("instance", 2)])
+def test_object_config__cityscapes_loads_as_published(name: str, car: int, tmp_path: Path) -> None:
+    cfg = load(ROOT / f"configs/_base_/datasets/cityscapes_{name}_512x1024.py")
+    ids = np.tile(np.asarray([7, 26000, 26001, 26], np.uint16).repeat(512), (1024, 1))  # road, two cars, a crowd
+    for split in ("train", "val"):
+        write_image(tmp_path / f"leftImg8bit/{split}/town/a_leftImg8bit.png", (1024, 2048))
+        (tmp_path / f"gtFine/{split}/town").mkdir(parents=True)
+        Image.fromarray(ids).save(tmp_path / f"gtFine/{split}/town/a_gtFine_instanceIds.png")
+        built = DATASETS.build(cfg[f"{split}_dataloader"].dataset | dict(data_root=str(tmp_path)))
+        assert len(built.metainfo["classes"]) == cfg.num_classes
+        assert built.metainfo["classes"][car] == "car"
+        item = built[0]
+        if split == "train":
+            assert item["inputs"].shape == (3, *cfg.crop_size)
+    sample = item["data_samples"]
+    assert sample.gt_instances.labels.tolist() == [car, car]
+    assert sample.gt_instances.masks.sum((1, 2)).tolist() == [1024 * 512] * 2
+    assert sample.ignored_instances.labels.tolist() == [car]
+    assert ("gt_sem_seg" in sample) == (name == "panoptic")
+
+
+def test_object_config__mapillary_things_are_the_published_37() -> None:
+    names = load(ROOT / "configs/_base_/datasets/mapillary_1024.py").dataset_metainfo.classes
+    things = [names[i] for i in load(ROOT / "configs/_base_/datasets/mapillary_panoptic_1024.py").thing_classes]
+    assert len(things) == 37
+    assert (things[0], things[2], things[3], things[-1]) == ("Bird", "Crosswalk - Plain", "Person", "Wheeled Slow")
+    assert not {"Pothole", "On Rails", "Ego Vehicle", "Water"} & set(things)
+
+
+def test_object_config__generated_objects_are_those_of_the_panoptic_scenes() -> None:
+    objects, scenes = (
+        load(ROOT / f"configs/_base_/datasets/shapes_{kind}.py").val_dataloader.dataset
+        for kind in ("instance", "panoptic")
+    )
+    objects, scenes = DATASETS.build(objects), DATASETS.build(scenes)
+    assert objects.metainfo["classes"] == scenes.metainfo["classes"][3:]
+    assert objects.metainfo["palette"] == scenes.metainfo["palette"][3:]
+    for index in range(3):
+        ours, theirs = objects[index]["data_samples"], scenes[index]["data_samples"]
+        assert (ours.gt_instances.labels + 3).tolist() == theirs.gt_instances.labels.tolist()
+        assert torch.equal(ours.gt_instances.masks, theirs.gt_instances.masks)
+        assert "gt_sem_seg" not in ours
+
+
+def test_object_config__two_samples_of_coco_load() -> None:
+    cfg = load(ROOT / "configs/_base_/datasets/coco_sample_panoptic.py")
+    if not (ROOT / cfg.data_root).is_dir():
+        pytest.skip("needs data/coco_panoptic_sample")
+    for loop in ("train", "val"):
+        dataset = cfg[f"{loop}_dataloader"].dataset
+        built = DATASETS.build(dataset | dict(data_root=str(ROOT / cfg.data_root)))
+        samples = [built[index]["data_samples"] for index in range(2)]
+        assert [len(sample.gt_instances.labels) for sample in samples] == [14, 26]
+        assert [len(sample.ignored_instances.labels) for sample in samples] == [1, 2]
+    assert [sample.ori_shape for sample in samples] == [(427, 640), (360, 640)]

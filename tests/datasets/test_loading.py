@@ -114,3 +114,28 @@ def test_checked_loading__leaves_other_faults_alone(sample: dict) -> None:
 
     with pytest.raises(AttributeError, match="a fault of its own"):
         CheckedLoading([broken])(sample)
+
+
+def save_rotated(path: str) -> None:
+    """60 x 80 pixels that a viewer shows as 80 x 60."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn right
+    Image.new("RGB", (80, 60)).save(path, exif=exif)
+
+
+def test_checked_loading__rotated_image_must_agree_with_its_annotation(sample: dict, backend: str) -> None:
+    """Both decoders turn the image upright, so an annotation of the stored pixels would lie across it."""
+    save_rotated(sample["img_path"])
+    upright = CheckedLoading([load_image(backend)])(sample | dict(height=80, width=60))
+    assert upright["img"].shape == (80, 60, 3)
+    with pytest.raises(ValueError, match=r"is 80 x 60 .* annotation is for 60 x 80.*EXIF orientation 6.*color_type="):
+        CheckedLoading([load_image(backend)])(sample | dict(height=60, width=80))
+    with pytest.raises(ValueError, match=r"^Label .* is 60 x 80 .*is 80 x 60.*EXIF orientation 6"):
+        CheckedLoading([load_image(backend), LABEL])(dict(sample))
+
+
+def test_checked_loading__rotated_image_as_it_is_stored(sample: dict, backend: str) -> None:
+    save_rotated(sample["img_path"])
+    loader = dict(load_image(backend), color_type="color_ignore_orientation")
+    stored = CheckedLoading([loader, LABEL])(sample | dict(height=60, width=80))
+    assert stored["img"].shape == (60, 80, 3)

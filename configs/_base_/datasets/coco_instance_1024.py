@@ -15,13 +15,7 @@ train_pipeline = [
         resize_type="mmdet.Resize",
         keep_ratio=True,
     ),
-    dict(
-        type="mmdet.RandomCrop",
-        crop_size=crop_size,
-        crop_type="absolute",
-        recompute_bbox=True,
-        allow_negative_crop=True,
-    ),
+    dict(_base_.random_crop, crop_size=crop_size),
     *_base_.finish,
 ]
 test_pipeline = [
@@ -32,29 +26,26 @@ test_pipeline = [
 ]
 train_dataloader = dict(
     dataset=dict(
-        type="mmdet.CocoDataset",
+        type="mmseg_m2f.CocoInstance",
         data_root=data_root,
         ann_file="annotations/instances_train2017.json",
-        data_prefix=dict(img="train2017"),
-        filter_cfg=dict(filter_empty_gt=True, min_size=32),
+        data_prefix=dict(img_path="train2017"),
+        drop_empty=True,
+        min_size=32,
         pipeline=train_pipeline,
     ),
 )
 val_dataloader = dict(
     dataset=dict(
-        type="mmdet.CocoDataset",
+        type="mmseg_m2f.CocoInstance",
         data_root=data_root,
         ann_file="annotations/instances_val2017.json",
-        data_prefix=dict(img="val2017"),
+        data_prefix=dict(img_path="val2017"),
         pipeline=test_pipeline,
         test_mode=True,
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(
-    type="mmdet.CocoMetric", ann_file=f"{data_root}/annotations/instances_val2017.json", metric=["segm"]
-)
-test_evaluator = val_evaluator
 data_preprocessor = dict(
     batch_augments=[dict(type="mmdet.BatchFixedSizePad", size=crop_size, img_pad_value=0, pad_mask=True, pad_seg=False)]
 )

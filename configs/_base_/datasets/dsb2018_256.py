@@ -9,7 +9,7 @@ train_pipeline = [
     _base_.load_image,
     _base_.load_objects,
     dict(type="mmdet.RandomFlip", prob=0.75, direction=["horizontal", "vertical", "diagonal"]),
-    dict(type="mmdet.RandomCrop", crop_size=crop_size, recompute_bbox=True, allow_negative_crop=True),
+    dict(_base_.random_crop, crop_size=crop_size),
     *_base_.finish,
 ]
 test_pipeline = [_base_.load_image, _base_.load_objects, _base_.pack_for_test]
@@ -17,10 +17,10 @@ train_dataloader = dict(
     batch_size=4,
     num_workers=1,
     dataset=dict(
-        type="mmdet.CocoDataset",
+        type="mmseg_m2f.CocoInstance",
         data_root=data_root,
         ann_file="annotations/train.json",
-        data_prefix=dict(img="images/train"),
+        data_prefix=dict(img_path="images/train"),
         metainfo=dataset_metainfo,
         pipeline=train_pipeline,
     ),
@@ -28,21 +28,16 @@ train_dataloader = dict(
 val_dataloader = dict(
     num_workers=1,
     dataset=dict(
-        type="mmdet.CocoDataset",
+        type="mmseg_m2f.CocoInstance",
         data_root=data_root,
         ann_file="annotations/val.json",
-        data_prefix=dict(img="images/val"),
+        data_prefix=dict(img_path="images/val"),
         metainfo=dataset_metainfo,
         pipeline=test_pipeline,
         test_mode=True,
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(
-    type="mmdet.CocoMetric",
-    ann_file=f"{data_root}/annotations/val.json",
-    metric=["segm"],
-    proposal_nums=(100, 300, 1000),
-)
+val_evaluator = dict(max_per_image=1000)  # up to 375 nuclei in an image
 test_evaluator = val_evaluator
 data_preprocessor = dict(batch_augments=[])

@@ -15,7 +15,11 @@ val_dataloader = dict(
     batch_size=8, num_workers=1, dataset=dict(scenes, length=128, seed=1, pipeline=test_pipeline, test_mode=True)
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(type="mmseg_m2f.PanopticQuality", thing_classes=thing_classes)
+val_evaluator = [
+    dict(type="mmseg_m2f.PanopticQuality", thing_classes=thing_classes),
+    dict(type="mmseg_m2f.MaskAP"),
+    dict(type="mmseg_m2f.SemanticIoU"),
+]
 test_evaluator = val_evaluator
 data_preprocessor = dict(
     type="mmdet.DetDataPreprocessor",

@@ -1,3 +1,3 @@
-# The small Mask2Former for panoptic maps.
+# The small Mask2Former for panoptic maps, objects and labels at once.
 _base_ = "./mask2former_tiny.py"
-model = dict(type="mmseg_m2f.MaskDetector", test_cfg=dict(panoptic=True, instance=True))
+model = dict(type="mmseg_m2f.MaskDetector", test_cfg=dict(panoptic=True, instance=True, semantic=True))

@@ -81,14 +81,15 @@ def unwrap_model(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def check_classes(model: torch.nn.Module, dataset: object, *, loop: str) -> None:
-    """Raise ValueError unless the dataset has samples and its classes are as many as each decode head's."""
+    """Raise ValueError unless the dataset has samples, as many classes as each decode head, and the model's things."""
     source = f"{loop}_dataloader.dataset"
     if len(dataset) == 0:  # type: ignore[arg-type]
         raise ValueError(
             f"{source} ({type(dataset).__name__}) has no samples; expected at least one. Check data_root, "
             "data_prefix and img_suffix against the file names."
         )
-    classes = (getattr(dataset, "metainfo", None) or {}).get("classes")
+    metainfo = getattr(dataset, "metainfo", None) or {}
+    classes = metainfo.get("classes")
     head = getattr(model, "decode_head", None)
     if classes is None or head is None:
         return
@@ -101,6 +102,12 @@ def check_classes(model: torch.nn.Module, dataset: object, *, loop: str) -> None
                 f"model.decode_head.num_classes={len(classes)}, or {source}.metainfo=dict(classes=[...]) to the "
                 f"{num_classes} classes the head predicts."
             )
+    is_thing, things = getattr(model, "is_thing", None), metainfo.get("thing_ids")
+    if is_thing is not None and things is not None and sorted(things) != is_thing.nonzero().squeeze(1).tolist():
+        raise ValueError(
+            f"model.thing_classes are {is_thing.nonzero().squeeze(1).tolist()}, but the things of {source} "
+            f"({type(dataset).__name__}) are {sorted(things)}. Set model.thing_classes to these."
+        )
 
 
 def find_missing_labels(dataset: object, *, loop: str) -> str | None:

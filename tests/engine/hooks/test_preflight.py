@@ -48,6 +48,17 @@ def test_check_classes__names_both_counts_and_keys(dataset: object) -> None:
     assert "Set model.decode_head.num_classes=2" in message
 
 
+def test_check_classes__things_of_model_and_dataset(dataset: object) -> None:
+    model = Segmentor(2)
+    model.register_buffer("is_thing", torch.tensor([False, True]))
+    check_classes(model, dataset, loop="train")  # a dataset that does not say which are things
+    dataset._metainfo["thing_ids"] = (1,)
+    check_classes(model, dataset, loop="train")
+    dataset._metainfo["thing_ids"] = (0, 1)
+    with pytest.raises(ValueError, match=r"model.thing_classes are \[1\], but the things of train_dataloader.dataset"):
+        check_classes(model, dataset, loop="train")
+
+
 def test_check_classes__refuses_an_empty_dataset(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "labels").mkdir()

@@ -1,0 +1,16 @@
+# DETR R50 with its mask head, boxes and masks of things and stuff of COCO trained together from the start.
+_base_ = [
+    "../_base_/models/detr_panoptic.py",
+    "../_base_/backbones/r50_detr.py",
+    "../_base_/datasets/coco_panoptic_800.py",
+    "../_base_/schedules/adamw_detr_500e.py",
+    "../_base_/runtime.py",
+]
+default_hooks = dict(checkpoint=dict(save_best="PQ"))
+model = dict(
+    data_preprocessor=_base_.data_preprocessor,
+    backbone=_base_.backbone,
+    thing_classes=_base_.thing_classes,
+    decode_head=dict(num_classes=_base_.num_classes),
+    trainable=None,
+)

@@ -1,0 +1,16 @@
+# Mask2Former, Cityscapes objects, R50: published recipe.
+_base_ = [
+    "../_base_/models/mask2former_instance.py",
+    "../_base_/backbones/r50.py",
+    "../_base_/datasets/cityscapes_instance_512x1024.py",
+    "../_base_/schedules/adamw_90k.py",
+    "../_base_/runtime.py",
+]
+default_hooks = dict(checkpoint=dict(save_best="AP"))
+sync_bn = "torch"
+model = dict(
+    data_preprocessor=_base_.data_preprocessor,
+    backbone=_base_.backbone | dict(norm_cfg=dict(type="BN"), norm_eval=False),
+    thing_classes=_base_.thing_classes,
+    decode_head=dict(num_classes=_base_.num_classes),
+)

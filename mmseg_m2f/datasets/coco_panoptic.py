@@ -1,0 +1,189 @@
+"""Panoptic data in COCO's format: a JSON file that lists segments, and PNGs that say where they are."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import PurePath
+
+from mmengine.dataset import BaseDataset
+from mmengine.fileio import join_path
+
+from mmseg_m2f.datasets.coco_files import (
+    CocoFile,
+    class_of_category,
+    find_class,
+    keep_useful,
+    palette_of,
+    read_coco,
+    report,
+    require_keys,
+)
+from mmseg_m2f.datasets.segments import VOID
+from mmseg_m2f.registry import DATASETS
+
+
+@DATASETS.register_module()
+class CocoPanoptic(BaseDataset):
+    """Images with a segment id for each pixel. `LoadPanoptic` reads the ids.
+
+    Classes are numbered without gaps: things first, then stuff, each in the file's order; or all in the file's order;
+    or as `metainfo.classes` lists them. `metainfo` gets `classes`, `thing_ids`, `stuff_ids`, and `palette` where the
+    file has colours. Segments of categories that `metainfo.classes` leaves out are void. An image without an entry in
+    `annotations` is left out; the log says how many are.
+
+    Args:
+        ann_file: The JSON file.
+        data_root: Put before `ann_file` and the folders.
+        data_prefix: `img_path` and `seg_map_path`, the folders of images and PNGs. The PNG's name is the annotation's
+            `file_name`, or the image's with the suffix `.png`.
+        metainfo: `classes` restricts or orders the classes; anything else is added to the dataset's own.
+        thing_classes: Names of the countable classes, for files whose categories do not say so (`isthing`).
+        things_first: Number the classes as mmdet does. False keeps the file's order.
+        things_only: `metainfo` names the things alone, for a model of objects. Their numbers then are 0, 1, 2 and so
+            on, those of stuff come after; `SegmentsToObjects(thing_classes=...)` makes stuff background.
+        drop_empty: Train without images that have nothing but void and crowds (with `things_only`, and stuff).
+        min_size: Train without images that have a side below this many pixels.
+
+    Raises:
+        FileNotFoundError: `ann_file` is missing.
+        ValueError: The file is broken, or does not say which classes are things; see `read_coco`.
+    """
+
+    _metainfo: dict  # mmengine keeps there what its property `metainfo` gives
+
+    def __init__(
+        self,
+        ann_file: str,
+        *,
+        data_root: str = "",
+        data_prefix: Mapping[str, str],
+        metainfo: Mapping | None = None,
+        thing_classes: Sequence[str] | None = None,
+        things_first: bool = True,
+        things_only: bool = False,
+        drop_empty: bool = False,
+        min_size: int = 0,
+        indices: int | Sequence[int] | None = None,
+        pipeline: Sequence[Mapping | Callable[[dict], dict | None]] = (),
+        test_mode: bool = False,
+        lazy_init: bool = False,
+    ) -> None:
+        self.thing_classes = thing_classes
+        self.things_first = things_first
+        self.things_only = things_only
+        self.drop_empty = drop_empty
+        self.min_size = min_size
+        super().__init__(
+            ann_file=ann_file,
+            metainfo=metainfo,
+            data_root=data_root,
+            data_prefix=dict(data_prefix),
+            indices=indices,
+            pipeline=list(pipeline),
+            test_mode=test_mode,
+            lazy_init=lazy_init,
+        )
+
+    def load_data_list(self) -> list[dict]:
+        """One entry per annotated image; `segments_info` lists (id, class, is thing, is crowd)."""
+        file = read_coco(self.ann_file)
+        things = self._thing_names(file)
+        names = list(self._metainfo.get("classes") or file.class_names())
+        if self.things_only or (self.things_first and "classes" not in self._metainfo):
+            names.sort(key=lambda name: name not in things)
+        self._set_metainfo(file, names, things)
+        classes = class_of_category(file, names)
+        data_list, outside = [], []
+        for annotation in file.annotations:
+            require_keys(annotation, ("segments_info",), place=f"{file.path}, annotations")
+            image = file.images[annotation["image_id"]]
+            segments = []
+            for info in annotation["segments_info"]:
+                category = self._category(info, classes, file)
+                if category is None:
+                    outside.append(info["id"])
+                is_thing = category is not None and names[category] in things
+                crowd = is_thing and bool(info.get("iscrowd", 0))
+                segments.append((int(info["id"]), VOID if category is None else category, is_thing, crowd))
+            _check_ids(segments, image, file)
+            mask_name = annotation.get("file_name") or str(PurePath(image["file_name"]).with_suffix(".png"))
+            data_list.append(
+                dict(
+                    img_path=join_path(self.data_prefix["img_path"], image["file_name"]),
+                    seg_map_path=join_path(self.data_prefix["seg_map_path"], mask_name),
+                    img_id=image["id"],
+                    height=image["height"],
+                    width=image["width"],
+                    segments_info=segments,
+                    seg_fields=[],
+                    reduce_zero_label=False,
+                )
+            )
+        annotated = {annotation["image_id"] for annotation in file.annotations}
+        bare = [image["file_name"] for i, image in file.images.items() if i not in annotated]
+        report(file.path, "images left out: no entry in annotations", bare)
+        report(file.path, "segments are void: their categories are not in metainfo.classes", outside)
+        return data_list
+
+    def filter_data(self) -> list[dict]:
+        """The samples to train on; all of them in `test_mode`."""
+        if self.test_mode:
+            return self.data_list
+        is_empty = [
+            all(
+                category == VOID or crowd or (self.things_only and not is_thing)
+                for _, category, is_thing, crowd in sample["segments_info"]
+            )
+            for sample in self.data_list
+        ]
+        return keep_useful(
+            self.data_list, path=self.ann_file, is_empty=is_empty, drop_empty=self.drop_empty, min_size=self.min_size
+        )
+
+    def _thing_names(self, file: CocoFile) -> set[str]:
+        names = file.class_names()
+        if self.thing_classes is not None:
+            unknown = [name for name in self.thing_classes if name not in names]
+            if unknown:
+                raise ValueError(
+                    f"{file.path}: expected the names of categories as thing_classes, got {unknown}. It has: {names}."
+                )
+            return set(self.thing_classes)
+        silent = [name for name, entry in zip(names, file.categories.values(), strict=True) if "isthing" not in entry]
+        if silent:
+            raise ValueError(
+                f"{file.path}, categories: expected isthing (1 for countable things, 0 for stuff) in each, got "
+                f"{silent[:8]} without it. Add it to the file, or name the things in the dataset config: "
+                "thing_classes=[...]."
+            )
+        return {str(entry["name"]) for entry in file.categories.values() if entry["isthing"]}
+
+    def _set_metainfo(self, file: CocoFile, names: Sequence[str], things: set[str]) -> None:
+        if self.things_only:
+            names = [name for name in names if name in things]
+        if len(names) > VOID:
+            raise ValueError(
+                f"{file.path}: expected at most {VOID} classes, because {VOID} is void in label maps, got "
+                f"{len(names)}. Restrict them with metainfo=dict(classes=[...])."
+            )
+        palette = palette_of(file, names)
+        self._metainfo = {
+            **({} if palette is None else dict(palette=palette)),
+            **self._metainfo,
+            "classes": tuple(names),
+            "thing_ids": tuple(index for index, name in enumerate(names) if name in things),
+            "stuff_ids": tuple(index for index, name in enumerate(names) if name not in things),
+        }
+
+    @staticmethod
+    def _category(info: Mapping, classes: Mapping[int, int], file: CocoFile) -> int | None:
+        require_keys(info, ("id", "category_id"), place=f"{file.path}, segments_info")
+        return find_class(classes, info, file)
+
+
+def _check_ids(segments: Sequence[tuple[int, int, bool, bool]], image: Mapping, file: CocoFile) -> None:
+    ids = [segment[0] for segment in segments]
+    if len(set(ids)) < len(ids) or not all(0 < i < 256**3 for i in ids):
+        wrong = sorted({i for i in ids if ids.count(i) > 1 or not 0 < i < 256**3})
+        raise ValueError(
+            f"{file.path}, image {image['file_name']}: expected each segment id once and in 1…{256**3 - 1} (0 is "
+            f"void), got {wrong[:8]}. Number the segments anew, in the PNG as well."
+        )
