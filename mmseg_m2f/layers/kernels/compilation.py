@@ -27,7 +27,8 @@ def load_library(source: Path) -> ctypes.CDLL | None:
         return None
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
-        return _give_up(source, "no C++ compiler was found (looked for $CXX, g++ and clang++)")
+        _warn(source, "no C++ compiler was found (looked for $CXX, g++ and clang++)")
+        return None
     try:
         # What "native" means on this machine is part of the name: home folders may be shared.
         target = subprocess.run(
@@ -43,9 +44,10 @@ def load_library(source: Path) -> ctypes.CDLL | None:
         return ctypes.CDLL(str(library))
     except subprocess.CalledProcessError as error:
         lines = error.stderr.decode(errors="replace").strip().splitlines()
-        return _give_up(source, f"{compiler} failed: {lines[-1] if lines else error}")
+        _warn(source, f"{compiler} failed: {lines[-1] if lines else error}")
     except (OSError, subprocess.TimeoutExpired) as error:
-        return _give_up(source, str(error))
+        _warn(source, str(error))
+    return None
 
 
 def _compile(compiler: str, source: Path, library: Path) -> None:
@@ -62,7 +64,7 @@ def _cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmseg_m2f"
 
 
-def _give_up(source: Path, reason: str) -> None:
+def _warn(source: Path, reason: str) -> None:
     _LOGGER.warning(
         "%s was not compiled: %s. Results stay the same; deformable attention on the CPU takes about ten times as "
         "long. Install a C++ compiler, or set CXX to one.",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
 from mmseg_m2f.layers.kernels.compilation import load_library
 
@@ -59,14 +60,16 @@ def _(
     return torch.empty_like(value), torch.empty_like(offsets), torch.empty_like(logits)
 
 
-def _keep(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, output: Tensor) -> None:
-    value, ctx.shapes, reference_points, offsets, logits = inputs
+def _keep(ctx: FunctionCtx, inputs: tuple, output: Tensor) -> None:
+    value, shapes, reference_points, offsets, logits = inputs
+    ctx.shapes = shapes  # type: ignore[attr-defined]
     ctx.save_for_backward(value, reference_points, offsets, logits)
 
 
-def _differentiate(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple:
-    value, reference_points, offsets, logits = ctx.saved_tensors
-    grads = deformable_attention_backward(value, ctx.shapes, reference_points, offsets, logits, grad)
+def _differentiate(ctx: FunctionCtx, grad: Tensor) -> tuple:
+    value, reference_points, offsets, logits = ctx.saved_tensors  # type: ignore[attr-defined]
+    shapes = ctx.shapes  # type: ignore[attr-defined]
+    grads = deformable_attention_backward(value, shapes, reference_points, offsets, logits, grad)
     return grads[0], None, None, grads[1], grads[2]
 
 
