@@ -1,5 +1,6 @@
 """Every test: shapes checked at run time, the same random numbers, one thread."""
 
+import os
 import random
 
 from jaxtyping import install_import_hook
@@ -10,6 +11,9 @@ install_import_hook("mmseg_m2f", "beartype.beartype")
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported
 
 import mmseg_m2f  # noqa: E402, F401  (mends the imports of mmseg's and mmdet's models)
 

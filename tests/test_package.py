@@ -29,6 +29,7 @@ ALLOWED = {
     "structures.py": {"torch", "jaxtyping"},
     "core": CORE,
     "layers": LAYERS,
+    "layers/kernels": LAYERS | {"triton"},
     "checkpoints": CHECKPOINTS,
     "models": MODELS,
     "models/segmentors": MODELS | {"mmseg", "mmdet"},

@@ -21,10 +21,7 @@ def load_library(source: Path) -> ctypes.CDLL | None:
 
     The library is kept in `$XDG_CACHE_HOME/mmseg_m2f` (by default `~/.cache/mmseg_m2f`) under a name that stands for
     source, compiler and processor. The compiler is `$CXX`, or `g++` or `clang++` of the search path.
-    `MMSEG_M2F_KERNELS=off` in the environment gives None without a word.
     """
-    if os.environ.get("MMSEG_M2F_KERNELS") == "off":
-        return None
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         _warn(source, "no C++ compiler was found (looked for $CXX, g++ and clang++)")

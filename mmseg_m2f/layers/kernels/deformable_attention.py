@@ -1,15 +1,18 @@
 """Deformable attention as one operator: from raw projections to the weighted sum, nothing stored in between.
 
-`torch.compile` takes the operator as it is. On the CPU it runs `deformable_attention.cpp`.
+`torch.compile` takes the operator as it is. On the CPU it runs `deformable_attention.cpp`, on a GPU the kernels of
+`triton_deformable_attention`.
 """
 
 import ctypes
+import os
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from mmseg_m2f.layers.kernels import triton_deformable_attention
 from mmseg_m2f.layers.kernels.compilation import load_library
 
 _SOURCE = Path(__file__).with_suffix(".cpp")
@@ -21,9 +24,11 @@ _NAMES = {torch.float32: "float32", torch.float64: "float64"}
 
 def is_available(value: Tensor, *, num_readings: int) -> bool:
     """Whether there is a kernel for tensors like this one; may compile it."""
-    if value.device.type != "cpu" or not value.is_floating_point() or num_readings > _MOST_READINGS:
+    if num_readings > _MOST_READINGS or os.environ.get("MMSEG_M2F_KERNELS") == "off":
         return False
-    return load_library(_SOURCE) is not None
+    if value.device.type == "cuda":
+        return value.dtype != torch.float64 and triton_deformable_attention.is_available()
+    return value.device.type == "cpu" and value.is_floating_point() and load_library(_SOURCE) is not None
 
 
 @torch.library.custom_op("mmseg_m2f::deformable_attention", mutates_args=(), device_types="cpu")
@@ -74,6 +79,8 @@ def _differentiate(ctx: FunctionCtx, grad: Tensor) -> tuple:
 
 
 deformable_attention.register_autograd(_differentiate, setup_context=_keep)
+deformable_attention.register_kernel("cuda")(triton_deformable_attention.forward)
+deformable_attention_backward.register_kernel("cuda")(triton_deformable_attention.backward)
 
 
 class _Sizes(ctypes.Structure):
