@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mmseg_m2f.core.boxes import to_corners
+from mmseg_m2f.core.selection import INSTANCE_OFFSET, best_pairs, segment_ids, sure_queries
 
 
 def semantic_scores(
@@ -27,10 +28,6 @@ def resize_maps(maps: Float[Tensor, "B C _ _"], size: tuple[int, int]) -> Float[
     if maps.shape[-2:] == torch.Size(size):
         return maps
     return F.interpolate(maps, size, mode="bilinear", align_corners=False)
-
-
-#: Panoptic maps hold class + this times the instance number, as mmdet's do.
-INSTANCE_OFFSET = 1000
 
 
 class Instances(NamedTuple):
@@ -65,21 +62,15 @@ def panoptic_map(
         keep_low_pixels: also keep pixels that a query wins with a mask probability below 0.5 (MaskFormer's rule;
             Mask2Former leaves them unrecognised).
     """
-    scores, labels = class_logits.softmax(-1).max(-1)
+    scores, labels, queries = sure_queries(class_logits, object_threshold)
     num_classes = len(is_thing)
-    kept = (labels != num_classes) & (scores > object_threshold)
-    labels, probs = labels[kept], mask_logits[kept].sigmoid()
-    if len(labels) == 0:
+    if len(queries) == 0:
         return labels.new_full(mask_logits.shape[1:], num_classes)
-    winner = (scores[kept, None, None] * probs).argmax(0)
+    probs = mask_logits[queries].sigmoid()
+    winner = (scores[:, None, None] * probs).argmax(0)
     certain = probs >= 0.5
     won = torch.bincount(winner.flatten(), minlength=len(labels))
-    own = certain.sum((1, 2))
-    # In float64: 4 of 5 pixels are 0.8 of them, whatever float32 makes of it.
-    accepted = (won > 0) & (own > 0) & (won.double() / own >= overlap_threshold)
-    things = is_thing[labels]
-    number = (accepted & things).cumsum(0) * things
-    ids = torch.where(accepted, labels + INSTANCE_OFFSET * number, num_classes)
+    ids = segment_ids(labels, is_thing, won=won, own=certain.sum((1, 2)), overlap_threshold=overlap_threshold)
     if keep_low_pixels:
         return ids[winner]
     return ids[winner].where(certain.gather(0, winner.unsqueeze(0)).squeeze(0), num_classes)
@@ -153,23 +144,20 @@ def top_instances(
         mask_nms_threshold: leave out an object whose mask has a higher IoU than this with a better one of its class.
         soft_masks: also give the mask probabilities.
     """
-    probs = class_logits.softmax(-1)[:, :-1]
-    num_classes = len(is_thing)
-    if things_first:
-        probs = probs.masked_fill(~is_thing, -1.0)
-    if one_class_per_query:
-        best_class = torch.zeros_like(probs, dtype=torch.bool).scatter_(1, probs.argmax(1, keepdim=True), True)
-        probs = probs.masked_fill(~best_class, -1.0)
-    best, index = probs.flatten().topk(min(max_per_image, probs.numel()), sorted=False)
-    labels, queries = index % num_classes, index // num_classes
-    wanted = is_thing[labels] & (best >= 0)
-    best, labels, logits = best[wanted], labels[wanted], mask_logits[queries[wanted]]
+    best, labels, queries = best_pairs(
+        class_logits,
+        is_thing,
+        max_per_image=max_per_image,
+        things_first=things_first,
+        one_class_per_query=one_class_per_query,
+    )
+    logits = mask_logits[queries]
     masks = logits > 0
     probs = logits.sigmoid()
     scores = best * ((probs * masks).sum((1, 2)) / (masks.sum((1, 2)) + 1e-6))
     kept = scores >= score_threshold
     if mask_nms_threshold is not None:
-        kept &= _survives_nms(masks, labels, scores, mask_nms_threshold)
+        kept &= survives_nms(masks, labels, scores, mask_nms_threshold)
     masks = masks[kept]
     return Instances(scores[kept], labels[kept], tight_boxes(masks), masks, probs[kept] if soft_masks else None)
 
@@ -208,12 +196,14 @@ def top_boxes(
     return Instances(best, labels[queries], corners, logits > 0, logits.sigmoid() if soft_masks else None)
 
 
-def _survives_nms(
+def survives_nms(
     masks: Bool[Tensor, "N H W"], labels: Int[Tensor, "N"], scores: Float[Tensor, "N"], threshold: float
 ) -> Bool[Tensor, "N"]:
     """Greedy non-maximum suppression by mask IoU within each class."""
-    flat = masks.flatten(1).float()
-    overlap, areas = flat @ flat.T, flat.sum(1)
+    overlap = torch.zeros(len(masks), len(masks), device=masks.device)
+    for pixels in masks.flatten(1).split(2**16, 1):  # as numbers, all of large masks would take gigabytes
+        overlap += pixels.float() @ pixels.float().T
+    areas = overlap.diagonal()
     iou = overlap / (areas[:, None] + areas - overlap).clamp(min=1)
     rivals = ((iou > threshold) & (labels[:, None] == labels)).cpu()
     survives = torch.ones(len(masks), dtype=torch.bool)

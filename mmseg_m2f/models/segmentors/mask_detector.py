@@ -10,15 +10,9 @@ from mmengine.structures import BaseDataElement, PixelData
 from torch import Tensor, nn
 
 from mmseg_m2f.checkpoints.openmmlab import adopt_detector_keys
-from mmseg_m2f.core.postprocess import (
-    INSTANCE_OFFSET,
-    detr_panoptic_map,
-    panoptic_map,
-    resize_maps,
-    semantic_scores,
-    top_boxes,
-    top_instances,
-)
+from mmseg_m2f.core.postprocess import detr_panoptic_map, resize_maps, top_boxes
+from mmseg_m2f.core.selection import INSTANCE_OFFSET
+from mmseg_m2f.core.streaming import Resizing, semantic_labels, streamed_panoptic_map, streamed_top_instances
 from mmseg_m2f.models.feature_spec import probe_feature_spec
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.samples import read_segments_target, valid_pixels, write_instances, write_panoptic
@@ -40,6 +34,7 @@ _TEST_CFG = dict(
     one_class_per_query=False,
     mask_nms_threshold=None,
     soft_masks=False,
+    max_memory_mb=64,
 )
 _PANOPTIC_KEYS = dict(
     mask2former=("object_threshold", "overlap_threshold", "keep_low_pixels"),
@@ -69,7 +64,8 @@ class MaskDetector(BaseDetector):
             DETR; all by default.
         test_cfg: which of `panoptic`, `instance`, `semantic` to answer; `panoptic_rule` "mask2former" (also
             MaskFormer's) or "detr"; and the arguments of `core.postprocess.panoptic_map`, `detr_panoptic_map`,
-            `top_instances` and `top_boxes`. A head with boxes alone needs `panoptic=False, semantic=False`.
+            `top_instances` and `top_boxes`; `max_memory_mb` bounds what an answer takes besides itself and the mask
+            logits, except with boxes or DETR's rule. A head with boxes alone needs `panoptic=False, semantic=False`.
     """
 
     def __init__(
@@ -137,42 +133,46 @@ class MaskDetector(BaseDetector):
         canvas = _size(batch_inputs)
         valid = valid_pixels(batch_data_samples, canvas, batch_inputs)
         prediction = self.decode_head.predict(self.extract_feat(batch_inputs), valid)
-        all_logits = resize_maps(prediction.mask_logits(), canvas) if prediction.has_masks else None
+        all_logits = prediction.mask_logits() if prediction.has_masks else None
         for index, sample in enumerate(batch_data_samples):
-            height, width = sample.metainfo.get("img_shape", canvas)[:2]
-            target = tuple(sample.ori_shape[:2]) if rescale and "ori_shape" in sample.metainfo else (height, width)
-            masks = None if all_logits is None else all_logits[index, :, :height, :width]
+            crop = tuple(sample.metainfo.get("img_shape", canvas)[:2])
+            size = tuple(sample.ori_shape[:2]) if rescale and "ori_shape" in sample.metainfo else crop
+            masks = None if all_logits is None else all_logits[index]
             boxes = prediction.boxes[index] if isinstance(prediction, BoxPrediction) else None
-            self._answer(sample, prediction.class_logits[index], masks, boxes, target)
+            self._answer(sample, prediction.class_logits[index], masks, boxes, Resizing(canvas, crop, size))
         return batch_data_samples
 
     def _answer(
         self,
         sample: BaseDataElement,
         class_logits: Float[Tensor, "Q K1"],
-        processed: Float[Tensor, "Q _ _"] | None,
+        masks: Float[Tensor, "Q _ _"] | None,
         boxes: Float[Tensor, "Q 4"] | None,
-        size: tuple[int, int],
+        resizing: Resizing,
     ) -> None:
-        """Write what `test_cfg` asks for; `processed` are mask logits of the processed image, answers have `size`."""
-        cfg, is_thing = self.test_cfg, self.is_thing
-        masks = None if processed is None else resize_maps(processed.unsqueeze(0), size).squeeze(0)
+        """Write what `test_cfg` asks for; `masks` are mask logits as predicted."""
+        cfg, is_thing, bound = self.test_cfg, self.is_thing, dict(max_memory_mb=self.test_cfg.max_memory_mb)
         if cfg.instance and boxes is not None:
             options = {key: cfg[key] for key in _BOX_KEYS}
-            write_instances(sample, top_boxes(class_logits, boxes, is_thing, size=size, mask_logits=masks, **options))
+            full = None if masks is None else _enlarge(masks, resizing, resizing.size)
+            found = top_boxes(class_logits, boxes, is_thing, size=resizing.size, mask_logits=full, **options)
+            write_instances(sample, found)
         elif cfg.instance:
-            options = {key: cfg[key] for key in _INSTANCE_KEYS}
-            write_instances(sample, top_instances(class_logits, self._required(masks), is_thing, **options))
+            options = {key: cfg[key] for key in _INSTANCE_KEYS} | bound
+            found = streamed_top_instances(class_logits, self._required(masks), is_thing, resizing, **options)
+            write_instances(sample, found)
         if cfg.panoptic:
             options = {key: cfg[key] for key in _PANOPTIC_KEYS[cfg.panoptic_rule]}
             if cfg.panoptic_rule == "detr":
-                panoptic = detr_panoptic_map(class_logits, self._required(processed), is_thing, size=size, **options)
+                processed = _enlarge(self._required(masks), resizing, resizing.crop)
+                panoptic = detr_panoptic_map(class_logits, processed, is_thing, size=resizing.size, **options)
             else:
-                panoptic = panoptic_map(class_logits, self._required(masks), is_thing, **options)
+                options |= bound
+                panoptic = streamed_panoptic_map(class_logits, self._required(masks), is_thing, resizing, **options)
             write_panoptic(sample, panoptic)
         if cfg.semantic:
-            scores = semantic_scores(class_logits.unsqueeze(0), self._required(masks).unsqueeze(0))
-            sample.pred_sem_seg = PixelData(sem_seg=scores.argmax(1))
+            labels = semantic_labels(class_logits, self._required(masks), resizing, **bound)
+            sample.pred_sem_seg = PixelData(sem_seg=labels.unsqueeze(0))
 
     @staticmethod
     def _required(masks: Float[Tensor, "Q _ _"] | None) -> Float[Tensor, "Q _ _"]:
@@ -196,6 +196,13 @@ class MaskDetector(BaseDetector):
 
 def _size(batch_inputs: Float[Tensor, "B C H W"]) -> tuple[int, int]:
     return batch_inputs.shape[-2], batch_inputs.shape[-1]
+
+
+def _enlarge(masks: Float[Tensor, "Q _ _"], resizing: Resizing, size: tuple[int, int]) -> Float[Tensor, "Q H W"]:
+    """The mask logits of the image, cut out of the canvas, at a size."""
+    height, width = resizing.crop
+    cropped = resize_maps(masks.unsqueeze(0), resizing.canvas)[:, :, :height, :width]
+    return resize_maps(cropped, size).squeeze(0)
 
 
 def _freeze_others(model: nn.Module, trainable: Sequence[str]) -> None:

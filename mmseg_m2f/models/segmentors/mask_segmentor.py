@@ -12,12 +12,13 @@ from torch import Tensor
 
 from mmseg_m2f.checkpoints.openmmlab import adopt_detector_keys
 from mmseg_m2f.core.postprocess import resize_maps, semantic_scores
+from mmseg_m2f.core.streaming import Resizing, semantic_labels
 from mmseg_m2f.core.windows import average_windows
 from mmseg_m2f.models.feature_spec import probe_feature_spec
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.samples import read_target, write_semantic
 
-_TEST_CFG_KEYS = {"mode", "crop_size", "stride", "return_scores"}
+_TEST_CFG_KEYS = {"mode", "crop_size", "stride", "return_scores", "max_memory_mb"}
 
 
 @MODELS.register_module()
@@ -31,7 +32,8 @@ class MaskSegmentor(BaseSegmentor):
         neck: between backbone and head.
         test_cfg: `mode` "whole" (default) or "slide" with `crop_size` and `stride` (both height, width);
             `return_scores=True` keeps the class scores K H W of each image as `seg_logits`. They lie in
-            [0, Q] and are neither logits nor probabilities.
+            [0, Q] and are neither logits nor probabilities. `max_memory_mb` (default 64) bounds what a label map
+            takes besides the mask logits, where scores are not kept, windows not averaged and nothing is flipped.
         ignore_index: label of pixels that are not known.
     """
 
@@ -85,10 +87,32 @@ class MaskSegmentor(BaseSegmentor):
         """Fill `pred_sem_seg` of each sample, at its `ori_shape`, with padding and test-time flips undone."""
         if data_samples is None:
             data_samples = [SegDataSample() for _ in inputs]
+        streamed = self.test_cfg.mode == "whole" and not self.test_cfg.return_scores
+        if streamed and not any(_is_moved(sample.metainfo) for sample in data_samples):
+            return self._predict_in_strips(inputs, data_samples)
         for sample, image_scores in zip(data_samples, self._scores(inputs), strict=True):
             scores = _undo_geometry(image_scores, sample.metainfo)
             kept = scores if self.test_cfg.return_scores else None
             write_semantic(sample, scores.argmax(0), kept)
+        return data_samples
+
+    @torch.no_grad()
+    def _predict_in_strips(
+        self, inputs: Float[Tensor, "B C H W"], data_samples: Sequence[BaseDataElement]
+    ) -> Sequence[BaseDataElement]:
+        """The same label maps without ever holding the scores of all classes or the masks of all queries."""
+        prediction = self.decode_head.predict(self.extract_feat(inputs))
+        canvas = (inputs.shape[-2], inputs.shape[-1])
+        for sample, class_logits, mask_logits in zip(
+            data_samples, prediction.class_logits, prediction.mask_logits(), strict=True
+        ):
+            _, right, _, bottom = _padding(sample.metainfo)
+            crop = (canvas[0] - bottom, canvas[1] - right)
+            resizing = Resizing(canvas, crop, tuple(sample.metainfo.get("ori_shape", crop)[:2]))
+            labels = semantic_labels(
+                class_logits, mask_logits, resizing, resize_scores=True, max_memory_mb=self.test_cfg.max_memory_mb
+            )
+            write_semantic(sample, labels)
         return data_samples
 
     def _scores(self, inputs: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H W"]:
@@ -108,8 +132,7 @@ class MaskSegmentor(BaseSegmentor):
 
 def _undo_geometry(scores: Float[Tensor, "K H W"], metainfo: dict) -> Float[Tensor, "K H1 W1"]:
     """Crop the padding, undo the flip of test-time augmentation, and resize to the original image."""
-    padding = metainfo.get("img_padding_size") or metainfo.get("padding_size") or (0, 0, 0, 0)
-    left, right, top, bottom = padding
+    left, right, top, bottom = _padding(metainfo)
     scores = scores[:, top : scores.shape[1] - bottom, left : scores.shape[2] - right]
     if metainfo.get("flip"):
         axes = dict(horizontal=[2], vertical=[1], diagonal=[1, 2])[metainfo["flip_direction"]]
@@ -119,8 +142,19 @@ def _undo_geometry(scores: Float[Tensor, "K H W"], metainfo: dict) -> Float[Tens
     return resize_maps(scores.unsqueeze(0), tuple(metainfo["ori_shape"][:2])).squeeze(0)
 
 
+def _padding(metainfo: dict) -> tuple[int, int, int, int]:
+    """Left, right, top, bottom."""
+    return metainfo.get("img_padding_size") or metainfo.get("padding_size") or (0, 0, 0, 0)
+
+
+def _is_moved(metainfo: dict) -> bool:
+    """Whether the image is flipped, or does not lie in the upper left corner."""
+    left, _, top, _ = _padding(metainfo)
+    return bool(metainfo.get("flip") or left or top)
+
+
 def _checked_test_cfg(test_cfg: ConfigDict | dict | None) -> ConfigDict:
-    checked = ConfigDict(dict(mode="whole", return_scores=False) | dict(test_cfg or {}))
+    checked = ConfigDict(dict(mode="whole", return_scores=False, max_memory_mb=64) | dict(test_cfg or {}))
     unknown = set(checked) - _TEST_CFG_KEYS
     if unknown:
         raise ValueError(f"model.test_cfg: expected keys {sorted(_TEST_CFG_KEYS)}, got {sorted(unknown)} as well.")

@@ -82,6 +82,20 @@ def test_mask_segmentor__scores_are_kept_on_demand(model_config):
         assert sample.seg_logits.data.min() >= 0
 
 
+@pytest.mark.parametrize("max_memory_mb", [0.01, 64])
+@pytest.mark.parametrize("padding", [(0, 0, 0, 0), (0, 10, 0, 4), (3, 0, 5, 0)])
+def test_mask_segmentor__labels_are_those_of_the_kept_scores(segmentor, padding, max_memory_mb):
+    segmentor.eval().test_cfg.max_memory_mb = max_memory_mb
+    images, samples = make_batch((64, 96))
+    for sample in samples:
+        sample.set_metainfo(dict(ori_shape=(50, 61), img_padding_size=padding))
+    labels = [sample.pred_sem_seg.data.clone() for sample in segmentor.predict(images, samples)]
+    segmentor.test_cfg.return_scores = True
+    for sample, found in zip(segmentor.predict(images, samples), labels, strict=True):
+        assert len(found.unique()) > 1
+        assert torch.equal(found[0], sample.seg_logits.data.argmax(0))
+
+
 def slide(segmentor, **test_cfg):
     segmentor.test_cfg.update(dict(mode="slide") | test_cfg)
     return segmentor

@@ -1,0 +1,46 @@
+import pytest
+import torch
+
+from mmseg_m2f.core.selection import best_pairs, segment_ids, sure_queries
+
+#: Probabilities of a thing, stuff, a thing, and "no object".
+CLASS_LOGITS = torch.tensor([[0.5, 0.1, 0.3, 0.1], [0.05, 0.8, 0.15, 0.0], [0.1, 0.0, 0.0, 0.9]]).log()
+IS_THING = torch.tensor([True, False, True])
+
+
+def pairs(num_pairs: int, **options: bool) -> list[tuple[int, int]]:
+    """Query and class of the best pairs, best first."""
+    options = dict(things_first=True, one_class_per_query=False) | options
+    scores, labels, queries = best_pairs(CLASS_LOGITS, IS_THING, max_per_image=num_pairs, **options)
+    torch.testing.assert_close(scores, CLASS_LOGITS.softmax(-1)[queries, labels])
+    order = scores.argsort(descending=True)
+    return list(zip(queries[order].tolist(), labels[order].tolist(), strict=True))
+
+
+def test_best_pairs__are_things():
+    assert pairs(3) == [(0, 0), (0, 2), (1, 2)]
+
+
+def test_best_pairs__stuff_may_take_places():
+    assert pairs(3, things_first=False) == [(0, 0), (0, 2)]
+
+
+def test_best_pairs__one_class_per_query():
+    assert pairs(3, one_class_per_query=True) == [(0, 0), (1, 2), (2, 0)]
+
+
+def test_sure_queries__leaves_out_no_object_and_the_unsure():
+    scores, labels, queries = sure_queries(CLASS_LOGITS, 0.5)
+    assert (labels.tolist(), queries.tolist()) == ([1], [1])
+    assert scores.item() == pytest.approx(0.8)
+
+
+def test_segment_ids__number_accepted_things():
+    ids = segment_ids(
+        torch.tensor([0, 2, 1, 0, 1, 0]),
+        IS_THING,
+        won=torch.tensor([9, 4, 5, 7, 0, 8]),
+        own=torch.tensor([10, 5, 5, 10, 3, 8]),
+        overlap_threshold=0.8,
+    )
+    assert ids.tolist() == [1000, 2002, 1, 3, 3, 3000]
