@@ -1,0 +1,73 @@
+"""Peak memory of a training step and of an answer, above what model, gradients and optimizer hold anyway."""
+
+import ctypes
+import gc
+import multiprocessing
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from mmseg_m2f.benchmark.implementations import build
+from mmseg_m2f.benchmark.setting import Setting, make_batch
+from mmseg_m2f.benchmark.timing import answer, train_step
+
+_STATUS = Path("/proc/self/status")
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+
+
+def peak_above(run: Callable[[], object], device: str = "cpu") -> int:
+    """Bytes that `run` needs at its peak, beyond those held before.
+
+    On the CPU this is resident memory of the whole process: pages that torch keeps for reuse lower it, so measure in
+    a fresh process, after a small warm-up.
+
+    Raises:
+        ValueError: on the CPU, elsewhere than on Linux.
+    """
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    if not _CLEAR_REFS.exists():
+        raise ValueError(f"Peak memory is read from /proc, which {sys.platform} lacks. Leave memory out of --what.")
+    ctypes.CDLL(None).malloc_trim(0)
+    _CLEAR_REFS.write_text("5", encoding="ascii")  # sets the peak back to what is resident now
+    before = _kilobytes("VmRSS")
+    run()
+    return max(_kilobytes("VmHWM") - before, 0) * 1024
+
+
+def measure_peaks(name: str, setting: Setting, *, threads: int) -> dict[str, int]:
+    """Bytes of `training` (one step) and `inference`, measured in a fresh process."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=1, mp_context=context) as process:
+        return process.submit(_peaks, name, setting, threads).result()
+
+
+def _peaks(name: str, setting: Setting, threads: int) -> dict[str, int]:
+    torch.set_num_threads(threads)
+    implementation = build(name, setting)
+    small, batch = make_batch(replace(setting, size=64), seed=0), make_batch(setting, seed=0)
+    train_step(implementation, small, setting)  # from here on, gradients and the optimizer's state exist
+    training = peak_above(lambda: train_step(implementation, batch, setting), setting.device)
+    implementation.model.zero_grad(set_to_none=True)
+    implementation.model.eval()
+    answer(implementation, small, setting)
+    inference = peak_above(lambda: answer(implementation, batch, setting), setting.device)
+    return dict(training=training, inference=inference)
+
+
+def _kilobytes(entry: str) -> int:
+    for line in _STATUS.read_text(encoding="ascii").splitlines():
+        name, _, value = line.partition(":")
+        if name == entry:
+            return int(value.split()[0])
+    raise AssertionError(f"{_STATUS} has no {entry}")
