@@ -1,7 +1,7 @@
 # Panoptic segmentation of generated shapes from random weights, a few minutes on two CPU cores.
 _base_ = [
     "../_base_/models/mask2former_tiny_panoptic.py",
-    "../_base_/backbones/r18_from_scratch.py",
+    "../_base_/backbones/r18_stride2_from_scratch.py",
     "../_base_/datasets/shapes_panoptic.py",
     "../_base_/schedules/adamw_scratch_1500.py",
     "../_base_/runtime.py",

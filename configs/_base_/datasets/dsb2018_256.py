@@ -38,6 +38,9 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(max_per_image=1000)  # up to 375 nuclei in an image
+val_evaluator = [
+    dict(type="mmseg_m2f.MaskAP", max_per_image=1000),  # up to 375 nuclei in an image
+    dict(type="mmseg_m2f.ObjectMatching"),
+]
 test_evaluator = val_evaluator
 data_preprocessor = dict(batch_augments=[])

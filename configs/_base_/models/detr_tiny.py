@@ -1,4 +1,4 @@
-# A small DETR with masks that a CPU trains in minutes, boxes and masks together: 128 channels, 2 + 3 layers, 20 queries.
+# A small DETR with masks, boxes and masks trained together: 128 channels, 2 + 3 layers, 20 queries.
 _base_ = "./detr_panoptic.py"
 small = dict(num_layers=2, num_heads=4, feedforward_channels=256, dropout=0.0)
 model = dict(
