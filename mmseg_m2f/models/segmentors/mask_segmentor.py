@@ -144,7 +144,8 @@ def _undo_geometry(scores: Float[Tensor, "K H W"], metainfo: dict) -> Float[Tens
 
 def _padding(metainfo: dict) -> tuple[int, int, int, int]:
     """Left, right, top, bottom."""
-    return metainfo.get("img_padding_size") or metainfo.get("padding_size") or (0, 0, 0, 0)
+    left, right, top, bottom = metainfo.get("img_padding_size") or metainfo.get("padding_size") or (0, 0, 0, 0)
+    return int(left), int(right), int(top), int(bottom)  # mmseg computes them with numpy
 
 
 def _is_moved(metainfo: dict) -> bool:

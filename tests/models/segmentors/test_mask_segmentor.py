@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from mmengine.registry import MODELS
@@ -83,7 +84,7 @@ def test_mask_segmentor__scores_are_kept_on_demand(model_config):
 
 
 @pytest.mark.parametrize("max_memory_mb", [1, 64])
-@pytest.mark.parametrize("padding", [(0, 0, 0, 0), (0, 10, 0, 4), (3, 0, 5, 0)])
+@pytest.mark.parametrize("padding", [(0, 0, 0, 0), (0, np.int64(10), 0, 4), (3, 0, 5, 0)])
 def test_mask_segmentor__labels_are_those_of_the_kept_scores(segmentor, padding, max_memory_mb):
     classes = torch.eye(6)[torch.arange(20) % 5].expand(2, -1, -1) * 8  # each class has queries, so that each may win
     prediction = MaskPrediction(classes, torch.randn(2, 20, 8), torch.randn(2, 8, 16, 24))
