@@ -14,6 +14,6 @@ model = dict(
     decode_head=dict(
         num_classes=_base_.num_classes,
         query_decoder=dict(num_queries=60),
-        criterion=dict(sampling=dict(num_points=8192)),
+        criterion=dict(sampling=dict(num_points=24576)),
     ),
 )

@@ -240,16 +240,3 @@ def test_object_config__generated_objects_are_those_of_the_panoptic_scenes() -> 
         assert (ours.gt_instances.labels + 3).tolist() == theirs.gt_instances.labels.tolist()
         assert torch.equal(ours.gt_instances.masks, theirs.gt_instances.masks)
         assert "gt_sem_seg" not in ours
-
-
-def test_object_config__two_samples_of_coco_load() -> None:
-    cfg = load(ROOT / "configs/_base_/datasets/coco_sample_panoptic.py")
-    if not (ROOT / cfg.data_root).is_dir():
-        pytest.skip("needs data/coco_panoptic_sample")
-    for loop in ("train", "val"):
-        dataset = cfg[f"{loop}_dataloader"].dataset
-        built = DATASETS.build(dataset | dict(data_root=str(ROOT / cfg.data_root)))
-        samples = [built[index]["data_samples"] for index in range(2)]
-        assert [len(sample.gt_instances.labels) for sample in samples] == [14, 26]
-        assert [len(sample.ignored_instances.labels) for sample in samples] == [1, 2]
-    assert [sample.ori_shape for sample in samples] == [(427, 640), (360, 640)]

@@ -241,8 +241,8 @@ def test_drop_initial_weights__nothing_is_fetched() -> None:
 
 
 def test_load_config__data_root_reaches_the_paths_below_it(tmp_path: Path) -> None:
-    leaf = ROOT / "configs/mask2former/mask2former-tiny_r18_dsb2018-256_cpu.py"
+    leaf = ROOT / "configs/detr/detr_r50_coco-detection-800_150e.py"
     cfg = load_config(leaf, {"data_root": str(tmp_path)})
-    assert cfg.val_evaluator.ann_file == f"{tmp_path}/annotations/val.json"
+    assert cfg.val_evaluator.ann_file == f"{tmp_path}/annotations/instances_val2017.json"
     assert cfg.test_dataloader.dataset.data_root == str(tmp_path)
-    assert cfg.train_dataloader.dataset.ann_file == "annotations/train.json"
+    assert cfg.train_dataloader.dataset.ann_file == "annotations/instances_train2017.json"
