@@ -9,9 +9,9 @@ train_pipeline = [
     _base_.load_objects,
     dict(
         type="mmengine.RandomChoiceResize",
-        resize_type="mmdet.ResizeShortestEdge",
-        scales=[int(640 * 0.1 * step) for step in range(5, 21)],
-        max_size=2560,
+        resize_type="mmdet.Resize",
+        scales=[(2560, int(640 * 0.1 * step)) for step in range(5, 21)],
+        keep_ratio=True,
     ),
     dict(_base_.random_crop, crop_size=crop_size),
     dict(type="mmseg.PhotoMetricDistortion"),
