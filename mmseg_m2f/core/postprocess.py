@@ -1,4 +1,8 @@
-"""From the last prediction to maps, segments and instances (arXiv 2107.06278, section 3.4; 2112.01527, 4.1)."""
+"""From the last prediction to maps, segments and instances (arXiv 2107.06278, section 3.4; 2112.01527, 4.1).
+
+The definitions, on mask logits at the size of the answer. `core.streaming` gives the same answers in strips of rows and
+is what models call; `panoptic_map` and `top_instances` are what it is compared with.
+"""
 
 from typing import NamedTuple
 
