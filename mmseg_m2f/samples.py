@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from torch import Tensor
 
@@ -66,7 +66,7 @@ def read_segments_target(
     boxes = None if boxes is None else boxes[visible]
     _check_labels(labels, len(is_thing), sample)
     if "gt_sem_seg" in sample:
-        semantic = sample.gt_sem_seg.sem_seg.squeeze(0).long()
+        semantic = _pad(sample.gt_sem_seg.sem_seg.long(), canvas, value=ignore_index).squeeze(0)
         present = semantic.unique()
         present = present[present != ignore_index]
         _check_labels(present, len(is_thing), sample)
@@ -115,11 +115,11 @@ def _relative(boxes: Float[Tensor, "G 4"] | None, sample: BaseDataElement) -> Fl
     return to_centres(boxes) / boxes.new_tensor([width, height, width, height])
 
 
-def _pad(masks: Bool[Tensor, "G _ _"], canvas: tuple[int, int] | None) -> Bool[Tensor, "G H W"]:
-    """The masks on the canvas of their batch; mmdet's preprocessor pads its own structures, not tensors."""
+def _pad(maps: Shaped[Tensor, "G _ _"], canvas: tuple[int, int] | None, *, value: int = 0) -> Shaped[Tensor, "G H W"]:
+    """The maps on the canvas of their batch; mmdet's preprocessor may leave them as they are."""
     if canvas is None:
-        return masks
-    return F.pad(masks, (0, canvas[1] - masks.shape[2], 0, canvas[0] - masks.shape[1]))
+        return maps
+    return F.pad(maps, (0, canvas[1] - maps.shape[2], 0, canvas[0] - maps.shape[1]), value=value)
 
 
 def _canvas(sample: BaseDataElement) -> tuple[int, int]:

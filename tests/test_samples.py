@@ -117,3 +117,14 @@ def test_read_segments_target__masks_that_nobody_padded():
     assert (segment_map[8] == VOID).all()
     assert (segment_map[6:8, :2] == VOID).all()
     assert segment_map[7, 9] == BACKGROUND
+
+
+def test_read_segments_target__a_semantic_map_that_nobody_padded():
+    sample = make_sample([1], box_masks((0, 4, 0, 5)), img_shape=(8, 10), batch_input_shape=(9, 12))
+    sample.gt_sem_seg = PixelData(sem_seg=torch.full((1, 8, 10), 2, dtype=torch.uint8))
+    sample.gt_sem_seg.sem_seg[:, :4, :5] = 1
+    target = read_segments_target(sample, IS_THING)
+    assert target.labels.tolist() == [1, 2]
+    assert (target.segment_map[0, 8] == VOID).all()
+    assert (target.segment_map[0, :, 10:] == VOID).all()
+    assert target.segment_map[0, 7, 9] == 1
