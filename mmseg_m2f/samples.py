@@ -14,18 +14,23 @@ from torch import Tensor
 from mmseg_m2f.core.boxes import to_centres
 from mmseg_m2f.core.postprocess import Instances, tight_boxes
 from mmseg_m2f.core.targets import segments_of_label_map, segments_of_masks
-from mmseg_m2f.structures import VOID, MaskTarget
+from mmseg_m2f.structures import BACKGROUND, CROWD, VOID, MaskTarget
 
 
 def read_target(sample: BaseDataElement, num_classes: int, *, ignore_index: int = 255) -> MaskTarget:
     """The semantic segments of a sample: one per class that its `gt_sem_seg` holds.
 
+    `present_classes` in its metainfo (see `datasets.ListClasses`) spares the host from waiting for the device.
+
     Raises:
         ValueError: a label is neither a class nor the ignore index; names the file and the label.
     """
-    labels, segment_map = segments_of_label_map(sample.gt_sem_seg.data.squeeze(0).long(), ignore_index)
-    # The labels are few and the host already waited for their number.
-    wrong = [label for label in labels.tolist() if not 0 <= label < num_classes]
+    label_map = sample.gt_sem_seg.data.squeeze(0).long()
+    present = sample.metainfo.get("present_classes")
+    if present is None:  # the host has to wait for the device
+        present = label_map.unique().tolist()
+    classes = [label for label in present if label != ignore_index]
+    wrong = [label for label in classes if not 0 <= label < num_classes]
     if wrong:
         file = sample.metainfo.get("seg_map_path") or sample_name(sample)
         raise ValueError(
@@ -33,6 +38,7 @@ def read_target(sample: BaseDataElement, num_classes: int, *, ignore_index: int 
             f"Fix the file, map labels with the dataset's label_map or reduce_zero_label, or set "
             f"decode_head.num_classes."
         )
+    labels, segment_map = segments_of_label_map(label_map, classes, num_labels=max(num_classes, ignore_index + 1))
     return MaskTarget(labels, segment_map, sample_name(sample))
 
 
@@ -41,9 +47,10 @@ def read_segments_target(
 ) -> MaskTarget:
     """The things of `gt_instances` and, if the sample has a `gt_sem_seg`, the stuff in it (mmdet's layout).
 
-    With `gt_sem_seg`, what no segment covers is void: the ignore label, crowds, padding. Without it, the outside of
-    all objects is background, but crowds (`ignored_instances`) and padding (beyond `img_shape`) are void. Objects that
-    a crop emptied are dropped. Objects without masks, for box losses alone, have a map that is void everywhere.
+    With `gt_sem_seg`, what no segment covers is void (the ignore label, padding) or a crowd of its class. Without it,
+    the outside of all objects is background, `ignored_instances` are crowds, and padding (beyond `img_shape`) is void.
+    Objects that a crop emptied are dropped. Objects without masks, for box losses alone, have a map that is void
+    everywhere.
 
     Args:
         with_boxes: also give the boxes: the objects' own, and tight ones for stuff.
@@ -74,17 +81,24 @@ def read_segments_target(
         stuff_masks = semantic == stuff[:, None, None]
         labels, masks = torch.cat([labels, stuff]), torch.cat([masks, stuff_masks])
         boxes = None if boxes is None else torch.cat([boxes, tight_boxes(stuff_masks)])
-        void = ~masks.any(0)
+        # Things that no mask covers: crowds, or objects that were left out.
+        outside = torch.where(semantic == ignore_index, VOID, CROWD - semantic)
     else:
+        outside = torch.full(masks.shape[1:], VOID, device=device)
         height, width = sample.metainfo.get("img_shape", masks.shape[1:])[:2]
-        void = torch.ones(masks.shape[1:], dtype=torch.bool, device=device)
-        void[:height, :width] = False
+        outside[:height, :width] = BACKGROUND
         if "ignored_instances" in sample and "masks" in sample.ignored_instances:
-            void |= _pad(dense_masks(sample.ignored_instances, device), canvas).any(0)
-        void &= ~masks.any(0)
+            crowds = sample.ignored_instances
+            for crowd, label in zip(_pad(dense_masks(crowds, device), canvas), _crowd_labels(crowds), strict=True):
+                outside[crowd] = label
     segment_map = segments_of_masks(masks)
-    segment_map[0, void] = VOID
+    segment_map[0] = segment_map[0].where(masks.any(0), outside)
     return MaskTarget(labels, segment_map, sample_name(sample), _relative(boxes, sample))
+
+
+def _crowd_labels(crowds: BaseDataElement) -> list[int] | Int[Tensor, "_"]:
+    """What stands for each crowd in a segment map: unknown to its own class, or to all where it has none."""
+    return CROWD - crowds.labels if "labels" in crowds else [VOID] * len(crowds.masks)
 
 
 def valid_pixels(

@@ -6,9 +6,9 @@
 says `_px`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, overload, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,14 +18,21 @@ from torch import Tensor
 BACKGROUND = -1
 #: Value of `MaskTarget.segment_map` where nothing is known: left out of every mask cost and loss.
 VOID = -2
+#: `CROWD - c` is the value of `MaskTarget.segment_map` where a crowd of class c lies: not known to segments of that
+#: class, any of which may be part of it, and outside of all others. Matching leaves crowds out altogether.
+CROWD = -3
 
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """What a backbone returns: channels and strides of its maps, fine to coarse."""
+    """What a backbone returns: channels and strides of its maps, fine to coarse.
+
+    `num_joint_blocks` is how many blocks a `TokenStream` has yet to run; 0 for backbones that give maps alone.
+    """
 
     channels: tuple[int, ...]
     strides: tuple[int, ...]
+    num_joint_blocks: int = 0
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,55 @@ class PixelSpec:
     mask_features: int
     levels: tuple[int, ...]
     memory: int
+
+
+@runtime_checkable
+class TokenBlock(Protocol):
+    """One block of a transformer over queries, prefix tokens and patches, in this order."""
+
+    def __call__(
+        self, tokens: Float[Tensor, "B N C"], may_attend: Bool[Tensor, "B 1 N N"] | None = None
+    ) -> Float[Tensor, "B N C"]:
+        """Further tokens may stand in front; `may_attend` says who sees whom, None that all see all."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class TokenStream(Sequence[Tensor]):
+    """What a plain vision transformer returns that has its last blocks yet to run.
+
+    To those who ask for maps it is a sequence of one, its patches.
+
+    Attributes:
+        tokens: prefix tokens (class, registers), then patches row by row.
+        grid: height and width of the patches.
+        num_prefix: prefix tokens.
+        blocks: the blocks yet to run.
+        norm: what the tokens go through after the last block.
+    """
+
+    tokens: Float[Tensor, "B N C"]
+    grid: tuple[int, int]
+    num_prefix: int
+    blocks: tuple[TokenBlock, ...]
+    norm: Callable[[Tensor], Tensor]
+
+    def patch_map(self, tokens: Float[Tensor, "B _ C"]) -> Float[Tensor, "B C H W"]:
+        """The patches, which stand last in `tokens`, as a map."""
+        num_patches = self.grid[0] * self.grid[1]
+        return tokens[:, tokens.shape[1] - num_patches :].transpose(1, 2).unflatten(-1, self.grid)
+
+    def __len__(self) -> int:
+        return 1
+
+    @overload
+    def __getitem__(self, index: int) -> Tensor: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Tensor]: ...
+
+    def __getitem__(self, index: int | slice) -> Tensor | Sequence[Tensor]:
+        return (self.patch_map(self.tokens),)[index]
 
 
 class PixelFeatures(NamedTuple):
@@ -66,8 +122,8 @@ class Prediction(Protocol):
         """Mask logits of all queries."""
         ...
 
-    def mask_logits_of(self, queries: Int[Tensor, "N"], counts: Sequence[int]) -> Float[Tensor, "N H W"]:
-        """Mask logits of some queries: the first `counts[0]` belong to image 0, and so on."""
+    def mask_logits_of(self, image: int, queries: Int[Tensor, "N"]) -> Float[Tensor, "N H W"]:
+        """Mask logits of some queries of one image."""
         ...
 
     def float(self) -> "Prediction":
@@ -95,13 +151,10 @@ class MaskPrediction(NamedTuple):
         """All mask logits at the resolution of the mask features."""
         return torch.einsum("bqc,bchw->bqhw", self.mask_embeddings, self.mask_features)
 
-    def mask_logits_of(self, queries: Int[Tensor, "N"], counts: Sequence[int]) -> Float[Tensor, "N H W"]:
-        """Mask logits of some queries: the first `counts[0]` belong to image 0, and so on."""
-        maps = [
-            self.mask_embeddings[image, chosen] @ self.mask_features[image].flatten(1)
-            for image, chosen in enumerate(queries.split(list(counts)))
-        ]
-        return torch.cat(maps).unflatten(-1, self.mask_features.shape[-2:])
+    def mask_logits_of(self, image: int, queries: Int[Tensor, "N"]) -> Float[Tensor, "N H W"]:
+        """Mask logits of some queries of one image."""
+        features = self.mask_features[image]
+        return (self.mask_embeddings[image, queries] @ features.flatten(1)).unflatten(-1, features.shape[-2:])
 
     def float(self) -> "MaskPrediction":
         """The same in float32."""
@@ -109,9 +162,9 @@ class MaskPrediction(NamedTuple):
 
 
 class MaskMaker(Protocol):
-    """Computes mask logits of the queries it is asked for."""
+    """Computes mask logits of the queries of one image that it is asked for."""
 
-    def __call__(self, queries: Int[Tensor, "N"], counts: Sequence[int]) -> Float[Tensor, "N H W"]: ...
+    def __call__(self, image: int, queries: Int[Tensor, "N"]) -> Float[Tensor, "N H W"]: ...
 
 
 class BoxPrediction(NamedTuple):
@@ -131,12 +184,11 @@ class BoxPrediction(NamedTuple):
 
     def mask_logits(self) -> Float[Tensor, "B Q H W"]:
         """Mask logits of all queries."""
-        num_images, num_queries = self.class_logits.shape[:2]
-        queries = torch.arange(num_queries, device=self.boxes.device).repeat(num_images)
-        return self.mask_logits_of(queries, [num_queries] * num_images).unflatten(0, (num_images, num_queries))
+        queries = torch.arange(self.class_logits.shape[1], device=self.boxes.device)
+        return torch.stack([self.mask_logits_of(image, queries) for image in range(len(self.boxes))])
 
-    def mask_logits_of(self, queries: Int[Tensor, "N"], counts: Sequence[int]) -> Float[Tensor, "N H W"]:
-        """Mask logits of some queries: the first `counts[0]` belong to image 0, and so on.
+    def mask_logits_of(self, image: int, queries: Int[Tensor, "N"]) -> Float[Tensor, "N H W"]:
+        """Mask logits of some queries of one image.
 
         Raises:
             ValueError: there is no mask head, or this layer has no masks.
@@ -146,11 +198,27 @@ class BoxPrediction(NamedTuple):
                 "BoxPrediction: expected masks, but the decoder has no mask head (or this is not its last layer). Give "
                 "decode_head.query_decoder a mask_head, or ask for boxes alone."
             )
-        return self.masks(queries, counts)
+        return self.masks(image, queries)
 
     def float(self) -> "BoxPrediction":
         """The same in float32."""
         return BoxPrediction(self.class_logits.float(), self.boxes.float(), self.masks)
+
+
+def join_layers(predictions: Sequence[Prediction]) -> MaskPrediction | None:
+    """All layers as one with their queries in a row, first layer first; None where they do not share mask features."""
+    layers: list[MaskPrediction] = []
+    for prediction in predictions:
+        if not isinstance(prediction, MaskPrediction):
+            return None
+        layers.append(prediction)
+        if layers[0].mask_features is not prediction.mask_features:
+            return None
+    return MaskPrediction(
+        torch.cat([layer.class_logits for layer in layers], 1),
+        torch.cat([layer.mask_embeddings for layer in layers], 1),
+        layers[0].mask_features,
+    )
 
 
 def boxes_of(prediction: Prediction) -> Float[Tensor, "B Q 4"]:
@@ -172,11 +240,11 @@ class MaskTarget:
     """The segments of one image: a class per segment and maps that say which pixel belongs to which.
 
     Segments that do not overlap share a map ("sheet"); semantic and panoptic targets need one, overlapping
-    instances a few. What is `VOID` is so in the first sheet.
+    instances a few. What is void or crowd is so in the first sheet.
 
     Attributes:
         labels: class of each segment, in [0, K).
-        segment_map: index into `labels`, or `BACKGROUND`, or `VOID`, on the padded canvas.
+        segment_map: index into `labels`, or `BACKGROUND`, `VOID`, `CROWD` minus a class, on the padded canvas.
         name: what to call the image in an error message.
         boxes: of each segment, centre x, centre y, width, height, in [0, 1] of the image without padding; None
             where nobody asked for them.
@@ -194,10 +262,10 @@ class MaskTarget:
 
 
 class Assignment(NamedTuple):
-    """Matched pairs of all supervised layers and images, ordered by layer, image and query.
+    """Matched pairs of all supervised layers and images, ordered by image, layer and query.
 
     Pair n says: in layer `layers[n]`, query `queries[n]` of image `images[n]` answers for segment
-    `segments[n]`. `counts[l][b]` is the number of pairs of layer l and image b, on the host.
+    `segments[n]`. `counts[b][l]` is the number of pairs of image b and layer l, on the host.
     """
 
     layers: Int[Tensor, "N"]
@@ -222,7 +290,8 @@ class PixelDecoder(Protocol):
 class QueryDecoder(Protocol):
     """Turns `PixelFeatures` into one prediction per supervised layer, the last one being the answer.
 
-    Built with `num_classes` and `pixel_spec`. With `last_only` the list has one entry and the work for the others is
+    Built with `num_classes` and `pixel_spec`; one that needs no pixel decoder takes what the backbone returns, and is
+    built with `num_classes` and `feature_spec`. With `last_only` the list has one entry and the work for the others is
     skipped where possible.
     """
 
@@ -239,31 +308,3 @@ class MaskReadings(NamedTuple):
     logits: Float[Tensor, "... P"]
     masks: Float[Tensor, "... P"]
     known: Float[Tensor, "... P"]
-
-
-@runtime_checkable
-class MaskSampling(Protocol):
-    """Decides where masks are compared: at points, or everywhere."""
-
-    def for_matching(
-        self, prediction: Prediction, segment_maps: Int[Tensor, "B S H W"], num_segments: int
-    ) -> MaskReadings:
-        """Logits `B Q P` of all queries, masks `B G P` of all segments, and `B P`, at places they share."""
-        ...
-
-    def for_loss(
-        self,
-        logits: Float[Tensor, "N _ _"],
-        segment_maps: Int[Tensor, "B S H W"],
-        images: Int[Tensor, "N"],
-        segments: Int[Tensor, "N"],
-    ) -> MaskReadings:
-        """Logits, masks and knowledge `N P` of matched pairs; pair n is segment `segments[n]` of `images[n]`."""
-        ...
-
-
-@runtime_checkable
-class Assigner(Protocol):
-    """Decides which query answers for which segment, for all layers and images in one call."""
-
-    def __call__(self, predictions: Sequence[Prediction], targets: Sequence[MaskTarget]) -> Assignment: ...

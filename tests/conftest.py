@@ -2,6 +2,7 @@
 
 import os
 import random
+from collections.abc import Iterator
 
 from jaxtyping import install_import_hook
 
@@ -11,6 +12,7 @@ install_import_hook("mmseg_m2f", "beartype.beartype")
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from mmengine.registry import DefaultScope  # noqa: E402
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported
@@ -26,3 +28,10 @@ def fixed_seed() -> None:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002  (OpenMMLab's transforms draw from the global generator)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def default_scope() -> Iterator[None]:
+    """The Runner's default scope, whatever scope a Runner of an earlier test has left in the process."""
+    with DefaultScope.overwrite_default_scope("mmengine"):
+        yield

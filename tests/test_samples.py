@@ -8,7 +8,7 @@ from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData, PixelData
 
 from mmseg_m2f.samples import read_segments_target, valid_pixels
-from mmseg_m2f.structures import BACKGROUND, VOID
+from mmseg_m2f.structures import BACKGROUND, CROWD, VOID
 
 IS_THING = torch.tensor([True, True, False, False])
 
@@ -27,7 +27,7 @@ def make_sample(labels: list[int], masks: BitmapMasks, **metainfo: object) -> De
     return sample
 
 
-def test_read_segments_target__things_then_stuff_and_the_rest_void():
+def test_read_segments_target__things_then_stuff_crowds_and_void():
     sample = make_sample([1, 0], box_masks((0, 4, 0, 5), (4, 8, 5, 10)))
     semantic = torch.full((1, 8, 10), 3)
     semantic[0, :4, :5], semantic[0, 4:, 5:], semantic[0, 0, 9] = 1, 0, 255
@@ -37,7 +37,8 @@ def test_read_segments_target__things_then_stuff_and_the_rest_void():
     assert target.labels.tolist() == [1, 0, 3]
     assert target.segment_map.shape == (1, 8, 10)
     assert [(target.segment_map == index).sum().item() for index in range(3)] == [20, 20, 38]
-    assert target.segment_map[0, 0, 9] == target.segment_map[0, 7, 0] == VOID
+    assert target.segment_map[0, 0, 9] == VOID
+    assert target.segment_map[0, 7, 0] == CROWD - 1
 
 
 def test_read_segments_target__objects_alone_have_a_background():
@@ -45,7 +46,7 @@ def test_read_segments_target__objects_alone_have_a_background():
     sample.ignored_instances = InstanceData(labels=torch.tensor([0]), masks=box_masks((3, 6, 3, 6)))
     segment_map = read_segments_target(sample, IS_THING).segment_map[0]
     assert (segment_map[:4, :5] == 0).all()  # the object wins over the crowd
-    assert (segment_map[4:6, 3:6] == VOID).all()
+    assert (segment_map[4:6, 3:6] == CROWD - 0).all()
     assert (segment_map[:, 9] == VOID).all()  # padding
     assert segment_map[7, 0] == BACKGROUND
 
@@ -115,7 +116,7 @@ def test_read_segments_target__masks_that_nobody_padded():
     assert segment_map.shape == (9, 12)
     assert (segment_map[:4, :5] == 0).all()
     assert (segment_map[8] == VOID).all()
-    assert (segment_map[6:8, :2] == VOID).all()
+    assert (segment_map[6:8, :2] == CROWD).all()
     assert segment_map[7, 9] == BACKGROUND
 
 

@@ -2,6 +2,7 @@
 custom_imports = dict(imports=["mmseg_m2f"])  # for mmseg's own tools; ours import it anyway
 
 default_hooks = dict(
+    runtime_info=dict(type="mmseg_m2f.DeferredRuntimeInfo"),  # reads losses when they are logged, not every time
     timer=dict(type="mmengine.IterTimerHook"),
     logger=dict(type="mmengine.LoggerHook", interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type="mmengine.ParamSchedulerHook"),

@@ -1,8 +1,8 @@
-# MaskFormer, COCO panoptic, Swin-L: published recipe, 300 epochs of batches of 64, but sides up to 1333, not 1000.
+# MaskFormer, COCO panoptic, Swin-L: published recipe, 300 epochs of batches of 64.
 _base_ = [
     "../_base_/models/maskformer_panoptic.py",
     "../_base_/backbones/swin_l.py",
-    "../_base_/datasets/coco_panoptic_800.py",
+    "../_base_/datasets/coco_panoptic_800_long1000.py",
     "../_base_/schedules/adamw_maskformer_coco_swin_300e.py",
     "../_base_/runtime.py",
 ]

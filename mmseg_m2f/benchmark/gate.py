@@ -114,7 +114,7 @@ def _train(implementation: Implementation, batch: Batch) -> tuple[list[Layer], d
     torch.manual_seed(7)
     outputs = implementation.forward(batch.images)
     layers = [Layer(*(x.detach().clone() for x in layer)) for layer in implementation.layers(outputs)]
-    losses = implementation.losses(outputs, batch.label_maps)
+    losses = implementation.losses(outputs, batch)
     _total(losses).backward()
     return layers, losses
 

@@ -22,9 +22,10 @@ from mmengine.registry import MODELS
 from mmengine.structures import BaseDataElement, PixelData
 from torch import Tensor, nn
 
-from mmseg_m2f.benchmark.setting import Setting
+from mmseg_m2f.benchmark.setting import Batch, Setting
 from mmseg_m2f.checkpoints.layouts import convert
 from mmseg_m2f.compat import is_installed
+from mmseg_m2f.engine.hooks import keep_norm_on_device
 from mmseg_m2f.engine.launch import drop_initial_weights, load_config
 from mmseg_m2f.samples import read_target
 
@@ -56,7 +57,7 @@ class Implementation(Protocol):
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Outputs:
         """The network in training, up to its predictions."""
 
-    def losses(self, outputs: Outputs, label_maps: Int[Tensor, "B H W"]) -> dict[str, Tensor]:
+    def losses(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Targets from the label maps, matching, and all losses with their weights; the step minimises the sum."""
 
     def step(self) -> None:
@@ -98,14 +99,18 @@ class Ours:
         self.model.init_weights()
         self.model.to(setting.device).train()
         self.wrapper = build_optim_wrapper(self.model, cfg.optim_wrapper)
+        keep_norm_on_device(self.wrapper, lambda _: None)  # it is logged later, as losses are
         self.optimizer: torch.optim.Optimizer = self.wrapper.optimizer
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Outputs:
         return self.model.decode_head(self.model.extract_feat(images))
 
-    def losses(self, outputs: Outputs, label_maps: Int[Tensor, "B H W"]) -> dict[str, Tensor]:
+    def losses(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         head = self.model.decode_head
-        targets = [read_target(sample, head.num_classes) for sample in make_samples(label_maps)]
+        samples = make_samples(batch.label_maps)
+        for sample, classes in zip(samples, batch.classes, strict=True):
+            sample.set_metainfo(dict(present_classes=classes))  # as the data worker does
+        targets = [read_target(sample, head.num_classes) for sample in samples]
         return _only_losses(head.criterion(outputs, targets))
 
     def step(self) -> None:
@@ -199,9 +204,9 @@ class Upstream:
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Outputs:
         return self.model.decode_head(self.model.extract_feat(images), make_samples(images[:, 0]))
 
-    def losses(self, outputs: Outputs, label_maps: Int[Tensor, "B H W"]) -> dict[str, Tensor]:
+    def losses(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         head = self.model.decode_head
-        targets = head._seg_data_to_instance_data(make_samples(label_maps))
+        targets = head._seg_data_to_instance_data(make_samples(batch.label_maps))
         return _only_losses(head.loss_by_feat(*outputs, *targets))
 
     def step(self) -> None:
@@ -265,9 +270,9 @@ class HuggingFace:
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Outputs:
         return self.model(pixel_values=images)
 
-    def losses(self, outputs: Outputs, label_maps: Int[Tensor, "B H W"]) -> dict[str, Tensor]:
-        classes = [label_map.unique() for label_map in label_maps]
-        masks = [(label_map == c[:, None, None]).float() for label_map, c in zip(label_maps, classes, strict=True)]
+    def losses(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+        classes = [label_map.unique() for label_map in batch.label_maps]
+        masks = [(labels == c[:, None, None]).float() for labels, c in zip(batch.label_maps, classes, strict=True)]
         return self.model.get_loss_dict(
             masks_queries_logits=outputs.masks_queries_logits,
             class_queries_logits=outputs.class_queries_logits,

@@ -63,22 +63,24 @@ class Setting:
 
 
 class Batch(NamedTuple):
-    """Normalised images and the class of each of their pixels."""
+    """Normalised images, the class of each of their pixels, and the classes of each image, known on the host."""
 
     images: Float[Tensor, "B 3 H W"]
     label_maps: Int[Tensor, "B H W"]
+    classes: list[tuple[int, ...]]
 
 
 def make_batch(setting: Setting, seed: int) -> Batch:
     """Random images, and label maps of blocks in which each of `objects` classes occurs; none is void."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.randn(setting.batch, 3, setting.size, setting.size, generator=generator)
-    label_maps = []
+    label_maps, present = [], []
     for _ in range(setting.batch):
         classes = torch.randperm(setting.classes, generator=generator)[: setting.objects]
         blocks = classes[torch.randint(setting.objects, (_GRID**2,), generator=generator)]
         blocks[: setting.objects] = classes
+        present.append(tuple(sorted(classes.tolist())))
         shuffled = blocks[torch.randperm(_GRID**2, generator=generator)].view(_GRID, _GRID)
         side = setting.size // _GRID
         label_maps.append(shuffled.repeat_interleave(side, 0).repeat_interleave(side, 1))
-    return Batch(images.to(setting.device), torch.stack(label_maps).to(setting.device))
+    return Batch(images.to(setting.device), torch.stack(label_maps).to(setting.device), present)

@@ -60,7 +60,7 @@ def train_step(implementation: Implementation, batch: Batch, setting: Setting, w
     with setting.autocast():
         outputs = implementation.forward(batch.images)
         watch.mark(PARTS[0])
-        losses = implementation.losses(outputs, batch.label_maps)
+        losses = implementation.losses(outputs, batch)
         total = torch.stack(list(losses.values())).sum()
         watch.mark(PARTS[1])
     del outputs, losses

@@ -5,7 +5,6 @@ Masks are compared at P places of an image. `masks` are the segments' values the
 """
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
@@ -32,8 +31,8 @@ def mask_bce_cost(
     """
     total = known.sum(-1, keepdim=True).clamp(min=1)
     # m·softplus(-x) + (1-m)·softplus(x) = softplus(x) - m·x
-    negative = torch.einsum("...qp,...p->...q", F.softplus(logits), known / total)
-    return negative.unsqueeze(-1) - torch.einsum("...qp,...gp->...qg", logits, masks / total.unsqueeze(-1))
+    negative = F.softplus(logits) @ (known / total).unsqueeze(-1)  # ... Q 1
+    return negative - logits @ (masks / total.unsqueeze(-1)).mT
 
 
 def mask_dice_cost(
@@ -45,9 +44,8 @@ def mask_dice_cost(
 ) -> Float[Tensor, "*B Q G"]:
     """One minus the dice coefficient over the known places; `smooth` is added above and below."""
     probs = logits.sigmoid()
-    overlap = torch.einsum("...qp,...gp->...qg", probs, masks)
-    covered = torch.einsum("...qp,...p->...q", probs, known)
-    total = covered.unsqueeze(-1) + masks.sum(-1).unsqueeze(-2)
+    total = probs @ known.unsqueeze(-1) + masks.sum(-1).unsqueeze(-2)
+    overlap = probs @ masks.mT
     return 1 - (2 * overlap + smooth) / (total + smooth)
 
 
@@ -62,8 +60,8 @@ def mask_focal_cost(
     """Focal loss (arXiv 1708.02002), averaged over the known places; `alpha` weighs the inside of a mask."""
     total = known.sum(-1, keepdim=True).clamp(min=1)
     inside, outside = focal_terms(logits, alpha=alpha, gamma=gamma)
-    everywhere = torch.einsum("...qp,...p->...q", outside, known / total).unsqueeze(-1)
-    return everywhere + torch.einsum("...qp,...gp->...qg", inside - outside, masks / total.unsqueeze(-1))
+    everywhere = outside @ (known / total).unsqueeze(-1)  # ... Q 1
+    return everywhere + (inside - outside) @ (masks / total.unsqueeze(-1)).mT
 
 
 def box_l1_cost(predicted: Float[Tensor, "*B Q 4"], true: Float[Tensor, "*B G 4"]) -> Float[Tensor, "*B Q G"]:

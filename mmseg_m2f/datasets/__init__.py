@@ -5,6 +5,7 @@ from mmseg_m2f.datasets.coco_panoptic import CocoPanoptic
 from mmseg_m2f.datasets.ignore_labels import IgnoreLabels
 from mmseg_m2f.datasets.loading import CheckedLoading
 from mmseg_m2f.datasets.objects import ObjectsToSegments, SegmentsToLabels, SegmentsToObjects
+from mmseg_m2f.datasets.present_classes import ListClasses
 from mmseg_m2f.datasets.scene import Scene, draw_scene
 from mmseg_m2f.datasets.segment_files import LoadCityscapesSegments, LoadPanoptic
 from mmseg_m2f.datasets.segments import Segment
@@ -16,6 +17,7 @@ __all__ = [
     "CocoPanoptic",
     "GeneratedShapes",
     "IgnoreLabels",
+    "ListClasses",
     "LoadCityscapesSegments",
     "LoadPanoptic",
     "ObjectsToSegments",

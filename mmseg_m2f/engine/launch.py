@@ -135,6 +135,7 @@ def drop_initial_weights(cfg: Config) -> None:
     """Let a model that a checkpoint is about to fill be built without fetching its backbone's initial weights."""
     for node in _nodes(cfg.model):
         node.pop("init_cfg", None)
+        node.pop("checkpoint_path", None)
         if node.get("pretrained"):
             node["pretrained"] = False if node["pretrained"] is True else None
 
@@ -184,6 +185,7 @@ def _distribute_on_cpu(cfg: Config) -> None:
         find_unused_parameters=cfg.get("find_unused_parameters", False),
     )
     cfg.model_wrapper_cfg = dict(wrapper, device_ids=None)
+    cfg.pop("sync_bn", None)  # torch's synchronised batch norm refuses the CPU
 
 
 def _use_amp(cfg: Config) -> None:

@@ -1,5 +1,6 @@
 """One rule for learning rate and weight decay of every parameter, whatever the backbone."""
 
+import re
 from typing import Any
 
 from mmengine.config import ConfigDict
@@ -11,6 +12,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from mmseg_m2f.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 _UNDECAYED_TYPES = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.Embedding)
+#: Numbered blocks of a plain vision transformer, at most one module below the backbone.
+_BLOCK = re.compile(r"backbone(?:\.\w+)?\.blocks\.(\d+)(?:\..*)?")
 #: Tables and tokens that backbones keep as bare parameters.
 _UNDECAYED_NAMES = (
     "relative_position_bias_table",
@@ -32,7 +35,10 @@ class ParameterRule:
 
     Args:
         optim_wrapper_cfg: `optimizer` with `lr` and `weight_decay`, and the wrapper's own arguments.
-        paramwise_cfg: `backbone_lr_mult` (default 0.1) multiplies the learning rate of `backbone.*`.
+        paramwise_cfg: `backbone_lr_mult` (default 0.1) multiplies the learning rate of `backbone.*`. `layer_decay`
+            multiplies that of block b of a plain vision transformer with n blocks by `layer_decay ** (n - 1 - b)`, what
+            comes before the blocks learns like the first; the backbone's groups are then its own, marked
+            `in_backbone`. `decay_all=True` decays norms, embeddings and position tables too.
     """
 
     def __init__(self, optim_wrapper_cfg: ConfigDict | dict, paramwise_cfg: ConfigDict | dict | None = None) -> None:
@@ -40,9 +46,12 @@ class ParameterRule:
         self.optimizer_cfg = dict(self.wrapper_cfg.pop("optimizer"))
         rule = dict(paramwise_cfg or {})
         self.backbone_lr_mult = rule.pop("backbone_lr_mult", 0.1)
+        self.layer_decay: float | None = rule.pop("layer_decay", None)
+        self.decay_all = rule.pop("decay_all", False)
         if rule:
             raise ValueError(
-                f"optim_wrapper.paramwise_cfg: ParameterRule knows backbone_lr_mult, got {sorted(rule)} as well. "
+                "optim_wrapper.paramwise_cfg: ParameterRule knows backbone_lr_mult, layer_decay and decay_all, got "
+                f"{sorted(rule)} as well. "
                 "For custom_keys and the like use constructor='mmengine.DefaultOptimWrapperConstructor'."
             )
 
@@ -54,18 +63,41 @@ class ParameterRule:
         return OPTIM_WRAPPERS.build(wrapper)
 
     def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
-        """At most four groups, each with `params`, `lr` and `weight_decay`."""
+        """At most four groups, with `layer_decay` at most two more for each block; `params`, `lr`, `weight_decay`.
+
+        Raises:
+            ValueError: there is a `layer_decay`, but the backbone has no numbered blocks.
+        """
         lr, decay = self.optimizer_cfg["lr"], self.optimizer_cfg.get("weight_decay", 0.0)
-        groups: dict[tuple[float, float], dict[str, Any]] = {}
+        factors = {} if self.layer_decay is None else _layer_factors(model, self.layer_decay)
+        groups: dict[tuple[float, float, bool], dict[str, Any]] = {}
         seen: set[int] = set()
         for module_name, module in model.named_modules():
+            in_backbone = module_name.split(".")[0] == "backbone"
+            module_lr = lr * self.backbone_lr_mult * factors.get(module_name, 1.0) if in_backbone else lr
+            mark = dict(in_backbone=True) if module_name in factors else {}
             for name, parameter in module.named_parameters(recurse=False):
                 if not parameter.requires_grad or id(parameter) in seen:
                     continue
                 seen.add(id(parameter))
                 undecayed = isinstance(module, _UNDECAYED_TYPES) or name in _UNDECAYED_NAMES
-                in_backbone = module_name.split(".")[0] == "backbone"
-                key = (lr * self.backbone_lr_mult if in_backbone else lr, 0.0 if undecayed else decay)
-                group = groups.setdefault(key, dict(params=[], lr=key[0], weight_decay=key[1]))
+                key = (module_lr, 0.0 if undecayed and not self.decay_all else decay, bool(mark))
+                group = groups.setdefault(key, dict(params=[], lr=key[0], weight_decay=key[1], **mark))
                 group["params"].append(parameter)
         return list(groups.values())
+
+
+def _layer_factors(model: nn.Module, decay: float) -> dict[str, float]:
+    """What the learning rate of each module of the backbone is multiplied by."""
+    names = [name for name, _ in model.named_modules() if name.split(".")[0] == "backbone"]
+    blocks = {name: int(match[1]) for name in names if (match := _BLOCK.fullmatch(name))}
+    if not blocks:
+        raise ValueError(
+            "optim_wrapper.paramwise_cfg.layer_decay: expected a plain vision transformer with blocks.0, blocks.1 ... "
+            "as model.backbone, got one without. Take layer_decay out, or use TimmTokenStream."
+        )
+    last = max(blocks.values())
+    first = names.index(next(iter(blocks)))
+    # In timm's order: tokens, positions and patch embedding, the blocks, the final norm.
+    nearest = [blocks.get(name, 0 if position < first else last) for position, name in enumerate(names)]
+    return {name: decay ** (last - block) for name, block in zip(names, nearest, strict=True)}

@@ -1,13 +1,16 @@
 """Post-norm transformer layers. Parameter names follow mmdet's, so that its checkpoints load."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mmseg_m2f.layers.deformable_attention import DeformableAttention
+from mmseg_m2f.layers.matrix_products import linear
 from mmseg_m2f.layers.position_encoding import padded_position_encoding, sine_position_encoding
 
 
@@ -36,7 +39,7 @@ class Attention(nn.Module):
         weights = self.attn.in_proj_weight.chunk(3)
         biases = self.attn.in_proj_bias.chunk(3)
         q, k, v = (
-            F.linear(x, weight, bias).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            linear(x, weight, bias).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for x, weight, bias in zip((query, key, value), weights, biases, strict=True)
         )
         attended = F.scaled_dot_product_attention(
@@ -46,7 +49,8 @@ class Attention(nn.Module):
             attn_mask=None if may_attend is None else may_attend.unsqueeze(1),
             dropout_p=self.dropout if self.training else 0.0,
         )
-        return self.attn.out_proj(attended.transpose(1, 2).flatten(2))
+        out = self.attn.out_proj
+        return linear(attended.transpose(1, 2).flatten(2), out.weight, out.bias)
 
 
 class FeedForward(nn.Module):
@@ -54,7 +58,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, channels: int, hidden_channels: int, *, dropout: float = 0.0) -> None:
         super().__init__()
-        first = nn.Sequential(nn.Linear(channels, hidden_channels), nn.ReLU(inplace=True), nn.Dropout(dropout))
+        first = nn.Sequential(nn.Linear(channels, hidden_channels), nn.ReLU(), nn.Dropout(dropout))
         self.layers = nn.Sequential(first, nn.Linear(hidden_channels, channels), nn.Dropout(dropout))
 
     def forward(self, x: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:
@@ -62,12 +66,25 @@ class FeedForward(nn.Module):
 
 
 class DeformableEncoderLayer(nn.Module):
-    """Deformable self-attention over the tokens of all levels, then a feed-forward network."""
+    """Deformable self-attention over the tokens of all levels, then a feed-forward network.
+
+    Args:
+        recompute: in the backward pass, compute again what lies between the sums before the two norms, instead of
+            keeping it: three maps of tokens are kept and not twelve.
+    """
 
     def __init__(
-        self, channels: int, *, num_levels: int, num_heads: int, num_points: int, feedforward_channels: int
+        self,
+        channels: int,
+        *,
+        num_levels: int,
+        num_heads: int,
+        num_points: int,
+        feedforward_channels: int,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
+        self.recompute = recompute
         self.self_attn = DeformableAttention(
             channels, num_levels=num_levels, num_heads=num_heads, num_points=num_points
         )
@@ -82,9 +99,24 @@ class DeformableEncoderLayer(nn.Module):
         reference_points: Float[Tensor, "N 2"],
         sizes: Sequence[tuple[int, int]],
     ) -> Float[Tensor, "B N C"]:
-        attended = self.self_attn(tokens + position, tokens, reference_points, sizes)
-        tokens = self.norms[0](tokens + attended)
-        return self.norms[1](tokens + self.ffn(tokens))
+        if not (self.recompute and torch.is_grad_enabled()):
+            return self.norms[1](self._feed_forward(self._attend(tokens, position, reference_points, sizes)))
+        again = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)  # nothing is random
+        attended = again(self._attend, tokens, position, reference_points, sizes)
+        return self.norms[1](again(self._feed_forward, attended))
+
+    def _attend(
+        self,
+        tokens: Float[Tensor, "B N C"],
+        position: Float[Tensor, "N C"],
+        reference_points: Float[Tensor, "N 2"],
+        sizes: Sequence[tuple[int, int]],
+    ) -> Float[Tensor, "B N C"]:
+        return tokens + self.self_attn(tokens + position, tokens, reference_points, sizes)
+
+    def _feed_forward(self, attended: Float[Tensor, "B N C"]) -> Float[Tensor, "B N C"]:
+        tokens = self.norms[0](attended)
+        return tokens + self.ffn(tokens)
 
 
 class EncoderLayer(nn.Module):

@@ -1,5 +1,23 @@
 """Registered parts of a model. Importing this registers all of them."""
 
-from mmseg_m2f.models import assigners, decode_heads, losses, pixel_decoders, query_decoders, segmentors
+from mmseg_m2f.models import (
+    assigners,
+    backbones,
+    decode_heads,
+    losses,
+    necks,
+    pixel_decoders,
+    query_decoders,
+    segmentors,
+)
 
-__all__ = ["assigners", "decode_heads", "losses", "pixel_decoders", "query_decoders", "segmentors"]
+__all__ = [
+    "assigners",
+    "backbones",
+    "decode_heads",
+    "losses",
+    "necks",
+    "pixel_decoders",
+    "query_decoders",
+    "segmentors",
+]

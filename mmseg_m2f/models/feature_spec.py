@@ -1,11 +1,11 @@
 """Asking a backbone what it returns, so that no config repeats channels and strides."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from mmseg_m2f.structures import FeatureSpec
+from mmseg_m2f.structures import FeatureSpec, TokenStream
 
 _PROBE_SIZE = 64
 
@@ -14,10 +14,12 @@ _PROBE_SIZE = 64
 def probe_feature_spec(backbone: nn.Module, extract: Callable[[Tensor], object]) -> FeatureSpec:
     """Channels and strides of the maps that `extract` makes of an image, found by running it once.
 
-    Nothing remains of the run: no gradient, no statistics, no random number drawn.
+    A `TokenStream` counts as one map, its patches. Nothing remains of the run: no gradient, no statistics, no random
+    number drawn.
 
     Args:
-        backbone: tells the number of input channels, device and dtype by its first convolution.
+        backbone: tells the number of input channels, device and dtype by its first convolution, and by `patch_size`,
+            where it has one, which sizes it takes.
         extract: runs backbone and neck.
 
     Raises:
@@ -26,7 +28,9 @@ def probe_feature_spec(backbone: nn.Module, extract: Callable[[Tensor], object])
     first = next((module for module in backbone.modules() if isinstance(module, nn.Conv2d)), None)
     in_channels = 3 if first is None else first.in_channels
     like = next(backbone.parameters(), torch.empty(0))
-    images = like.new_zeros(1, in_channels, _PROBE_SIZE, _PROBE_SIZE)
+    patch_size = getattr(backbone, "patch_size", None)
+    size = _PROBE_SIZE if not isinstance(patch_size, int) else -(-_PROBE_SIZE // patch_size) * patch_size
+    images = like.new_zeros(1, in_channels, size, size)
     was_training = [module for module in backbone.modules() if module.training]
     backbone.eval()
     try:
@@ -34,15 +38,16 @@ def probe_feature_spec(backbone: nn.Module, extract: Callable[[Tensor], object])
     finally:
         for module in was_training:
             module.training = True
-    if not isinstance(maps, (list, tuple)) or not all(isinstance(x, Tensor) and x.dim() == 4 for x in maps):
+    if not isinstance(maps, Sequence) or not all(isinstance(x, Tensor) and x.dim() == 4 for x in maps):
         raise TypeError(
             f"model.backbone ({type(backbone).__name__}): expected a list of maps B C H W, fine to coarse, got "
             f"{type(maps).__name__}. Set out_indices so that it returns maps, or put a neck behind it."
         )
-    strides = tuple(round(_PROBE_SIZE / x.shape[-1]) for x in maps)
+    strides = tuple(round(size / x.shape[-1]) for x in maps)
     if list(strides) != sorted(strides):
         raise TypeError(
             f"model.backbone ({type(backbone).__name__}): expected maps fine to coarse, got strides {strides}. "
             "Order out_indices from the finest map to the coarsest."
         )
-    return FeatureSpec(tuple(x.shape[1] for x in maps), strides)
+    num_joint_blocks = len(maps.blocks) if isinstance(maps, TokenStream) else 0
+    return FeatureSpec(tuple(x.shape[1] for x in maps), strides, num_joint_blocks)

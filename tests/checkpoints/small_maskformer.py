@@ -5,7 +5,7 @@ from pathlib import Path
 import mmdet
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, DefaultScope
 
 from tests.checkpoints.small_models import (
     NUM_CLASSES,
@@ -40,7 +40,8 @@ def build_mmdet(name: str) -> torch.nn.Module:
     cfg.panoptic_fusion_head.update(num_things_classes=2, num_stuff_classes=3)
     cfg.update(type="mmdet.MaskFormer", data_preprocessor=None)
     cfg.backbone = backbone("mmdet", name)
-    return _finish(MODELS.build(cfg))
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        return _finish(MODELS.build(cfg))
 
 
 def build_mmseg(name: str) -> torch.nn.Module:

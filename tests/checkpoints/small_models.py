@@ -5,7 +5,7 @@ from pathlib import Path
 import mmdet
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, DefaultScope
 
 from tests.parity.conftest import CONFIGS, shake
 
@@ -82,7 +82,8 @@ def build_openmmlab(library: str, name: str) -> torch.nn.Module:
         cfg.update(type="mmdet.Mask2Former", data_preprocessor=None)
         cfg.backbone = backbone("mmdet", name)
         model = cfg
-    model = MODELS.build(model).eval()
+    with DefaultScope.overwrite_default_scope(library):
+        model = MODELS.build(model).eval()
     shake(model)
     return model
 

@@ -16,10 +16,11 @@ from mmseg.structures import SegDataSample
 from mmseg_m2f.engine.launch import load_config
 from mmseg_m2f.engine.preflight import check_config
 from mmseg_m2f.models.query_decoders import BoxDecoder
-from mmseg_m2f.models.segmentors import MaskSegmentor
+from mmseg_m2f.models.segmentors import MaskDetector
 
 ROOT = Path(__file__).parents[2]
-LEAVES = sorted((ROOT / "configs").glob("[!_]*/*.py"))
+ELSEWHERE = ("cac", "ecenet", "per_pixel")  # stepped in test_per_pixel.py
+LEAVES = sorted(path for path in (ROOT / "configs").glob("[!_]*/*.py") if path.parent.name not in ELSEWHERE)
 BACKBONES = ["r18_from_scratch", "swin_t", "mscan_t", "mit_b2", "mmdet_r50", "convnext_t", "timm_efficientnetv2_s"]
 
 
@@ -36,7 +37,7 @@ def make_sample(model: torch.nn.Module) -> BaseDataElement:
     num_classes = model.decode_head.num_classes
     stripes = torch.arange(64).mul(4).div(64, rounding_mode="floor").clamp(max=num_classes - 1).expand(64, -1)
     metainfo = dict(ori_shape=(64, 64), img_shape=(64, 64), batch_input_shape=(64, 64))
-    if isinstance(model, MaskSegmentor):
+    if not isinstance(model, MaskDetector):
         return SegDataSample(gt_sem_seg=PixelData(data=stripes.unsqueeze(0).clone()), metainfo=metainfo)
     labels = stripes.unique()
     masks = BitmapMasks((stripes == labels[:, None, None]).numpy().astype(np.uint8), 64, 64)
@@ -51,13 +52,14 @@ def step_and_predict(cfg: Config) -> torch.nn.Module:
     optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     batch = dict(inputs=[torch.randint(256, (3, 64, 64), dtype=torch.uint8)], data_samples=[make_sample(model)])
     model.data_preprocessor.size = None  # crops of 64 pixels keep their size
-    model.data_preprocessor.size_divisor = 32
-    trained = {name: p for name, p in model.decode_head.query_decoder.named_parameters() if p.requires_grad}
+    model.data_preprocessor.size_divisor = model.data_preprocessor.pad_size_divisor = 32
+    head = getattr(model.decode_head, "query_decoder", model.decode_head)  # itself where it classifies pixels
+    trained = {name: p for name, p in head.named_parameters() if p.requires_grad}
     before = {name: p.clone() for name, p in trained.items()}
     model.train().train_step(batch, optim_wrapper)
     assert any((p != before[name]).any() for name, p in trained.items())
     (predicted,) = model.eval().test_step(batch)
-    if isinstance(model, MaskSegmentor):
+    if not isinstance(model, MaskDetector):
         assert predicted.pred_sem_seg.data.shape == (1, 64, 64)
     elif isinstance(model.decode_head.query_decoder, BoxDecoder) and not model.decode_head.query_decoder.mask_head:
         assert predicted.pred_instances.bboxes.shape[1:] == (4,)

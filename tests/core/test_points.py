@@ -1,6 +1,6 @@
 import torch
 
-from mmseg_m2f.core.points import pick_uncertain, sample_points
+from mmseg_m2f.core.points import pick_uncertain, sample_points, sample_rows
 
 
 def test_sample_points__pixel_centres_give_pixels():
@@ -12,6 +12,13 @@ def test_sample_points__pixel_centres_give_pixels():
 def test_sample_points__zero_outside():
     corner = torch.zeros(1, 1, 2)  # a quarter of the corner pixel's weight lies inside
     assert sample_points(torch.ones(1, 1, 4, 4), corner).item() == 0.25
+
+
+def test_sample_rows__equals_sample_points():
+    maps, points = torch.randn(1, 5, 4, 7, dtype=torch.float64), torch.rand(60, 2, dtype=torch.float64)
+    points[:4] = torch.tensor([[0, 0], [1, 1], [0, 1], [0.99, 0.01]])
+    rows = sample_rows(maps[0].flatten(1).T.contiguous(), (4, 7), points)
+    torch.testing.assert_close(rows.T, sample_points(maps, points.unsqueeze(0))[0])
 
 
 def test_pick_uncertain__takes_logits_nearest_to_zero():

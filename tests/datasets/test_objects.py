@@ -10,7 +10,7 @@ from mmseg_m2f.datasets import GeneratedShapes, ObjectsToSegments, Segment, Segm
 from mmseg_m2f.datasets.segments import VOID
 from mmseg_m2f.registry import TRANSFORMS
 from mmseg_m2f.samples import read_segments_target
-from mmseg_m2f.structures import BACKGROUND
+from mmseg_m2f.structures import BACKGROUND, CROWD
 from mmseg_m2f.structures import VOID as VOID_TARGET
 
 PIPELINE = [
@@ -68,7 +68,7 @@ def test_segments_to_objects__crowds_are_ignored_and_keep_their_class() -> None:
     assert results.gt_sem_seg.sem_seg[0, 0].tolist() == [VOID, 0, 0, 3, 2, 2, 2, 2]
     target = read_segments_target(results, torch.tensor([False, False, True, True]))
     assert target.labels.tolist() == [3, 2, 0]
-    assert target.segment_map[0, 0].tolist() == [VOID_TARGET, 2, 2, 0, VOID_TARGET, VOID_TARGET, 1, 1]
+    assert target.segment_map[0, 0].tolist() == [VOID_TARGET, 2, 2, 0, CROWD - 2, CROWD - 2, 1, 1]
 
 
 def test_segments_to_objects__things_alone_have_stuff_as_background() -> None:
@@ -76,7 +76,7 @@ def test_segments_to_objects__things_alone_have_stuff_as_background() -> None:
     assert packed.gt_instances.labels.tolist() == [1, 0]
     assert "gt_sem_seg" not in packed
     target = read_segments_target(packed, torch.tensor([True, True]))
-    expected = [VOID_TARGET, BACKGROUND, BACKGROUND, 0, VOID_TARGET, VOID_TARGET, 1, 1]
+    expected = [VOID_TARGET, BACKGROUND, BACKGROUND, 0, CROWD, CROWD, 1, 1]
     assert target.segment_map[0, 0].tolist() == expected
 
 

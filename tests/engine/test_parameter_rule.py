@@ -62,5 +62,74 @@ def test_parameter_rule__frozen_parameters_are_left_out():
 
 
 def test_parameter_rule__unknown_key():
-    with pytest.raises(ValueError, match=r"knows backbone_lr_mult, got \['custom_keys'\] as well"):
+    with pytest.raises(
+        ValueError, match=r"knows backbone_lr_mult, layer_decay and decay_all, got \['custom_keys'\] as well"
+    ):
         ParameterRule(dict(optimizer=dict(type="AdamW", lr=1.0)), dict(custom_keys={}))
+
+
+class TinyViT(torch.nn.Module):
+    """Names and order of parameters as timm has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cls_token = torch.nn.Parameter(torch.zeros(1, 1, 2))
+        self.patch_embed = torch.nn.Conv2d(3, 2, 4)
+        self.blocks = torch.nn.Sequential(
+            *(torch.nn.ModuleDict(dict(norm1=torch.nn.LayerNorm(2), mlp=torch.nn.Linear(2, 2))) for _ in range(3))
+        )
+        self.norm = torch.nn.LayerNorm(2)
+
+
+def tiny_model() -> torch.nn.Module:
+    backbone = torch.nn.ModuleDict(dict(vit=TinyViT()))
+    decoder = torch.nn.ModuleDict(dict(query_feat=torch.nn.Embedding(2, 2), cls_embed=torch.nn.Linear(2, 2)))
+    return torch.nn.ModuleDict(dict(backbone=backbone, decode_head=decoder))
+
+
+def layer_decay_groups(**rule: object) -> tuple[torch.nn.Module, list[dict]]:
+    model = tiny_model()
+    settings = dict(optimizer=dict(type="AdamW", lr=1.0, weight_decay=0.1))
+    rule = dict(backbone_lr_mult=1.0, layer_decay=0.5) | rule
+    return model, ParameterRule(settings, rule).parameter_groups(model)
+
+
+def test_parameter_rule__layer_decay_by_hand():
+    model, groups = layer_decay_groups()
+    settings = {id(p): (g["lr"], g["weight_decay"], g.get("in_backbone", False)) for g in groups for p in g["params"]}
+    found = {name: settings[id(p)] for name, p in model.named_parameters() if not name.endswith(".bias")}
+    assert found == {
+        "backbone.vit.cls_token": (0.25, 0.0, True),
+        "backbone.vit.patch_embed.weight": (0.25, 0.1, True),
+        "backbone.vit.blocks.0.norm1.weight": (0.25, 0.0, True),
+        "backbone.vit.blocks.0.mlp.weight": (0.25, 0.1, True),
+        "backbone.vit.blocks.1.norm1.weight": (0.5, 0.0, True),
+        "backbone.vit.blocks.1.mlp.weight": (0.5, 0.1, True),
+        "backbone.vit.blocks.2.norm1.weight": (1.0, 0.0, True),
+        "backbone.vit.blocks.2.mlp.weight": (1.0, 0.1, True),
+        "backbone.vit.norm.weight": (1.0, 0.0, True),
+        "decode_head.query_feat.weight": (1.0, 0.0, False),
+        "decode_head.cls_embed.weight": (1.0, 0.1, False),
+    }
+
+
+def test_parameter_rule__layer_decay_merges_groups():
+    _, groups = layer_decay_groups()
+    assert len(groups) == 2 * 3 + 2
+    _, groups = layer_decay_groups(decay_all=True)
+    assert len(groups) == 3 + 1
+    assert {group["weight_decay"] for group in groups} == {0.1}
+
+
+def test_parameter_rule__decay_all_alone():
+    rule = ParameterRule(dict(optimizer=dict(type="AdamW", lr=1.0, weight_decay=0.1)), dict(decay_all=True))
+    groups = rule.parameter_groups(tiny_model())
+    assert [(group["lr"], group["weight_decay"]) for group in groups] == [(0.1, 0.1), (1.0, 0.1)]
+    assert not any("in_backbone" in group for group in groups)
+
+
+def test_parameter_rule__layer_decay_of_stages():
+    model = torch.nn.ModuleDict(dict(backbone=torch.nn.ModuleDict(dict(stages=torch.nn.Sequential(tiny_model())))))
+    rule = ParameterRule(dict(optimizer=dict(type="AdamW", lr=1.0)), dict(layer_decay=0.8))
+    with pytest.raises(ValueError, match="layer_decay: expected a plain vision transformer with blocks.0"):
+        rule.parameter_groups(model)

@@ -2,7 +2,7 @@
 backbone = dict(
     type="mmseg.ResNet",
     depth=18,
-    norm_cfg=dict(type="BN", requires_grad=False),
+    norm_cfg=dict(type="mmseg_m2f.FrozenBN", requires_grad=False),
     norm_eval=True,
     init_cfg=dict(type="Pretrained", checkpoint="torchvision://resnet18"),
 )

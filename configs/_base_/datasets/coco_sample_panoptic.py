@@ -21,7 +21,7 @@ sample = dict(
     data_prefix=dict(img_path="input_images", seg_map_path="panoptic_examples"),
 )
 train_dataloader = dict(batch_size=2, num_workers=1, dataset=dict(sample, pipeline=train_pipeline))
-val_dataloader = dict(num_workers=1, dataset=dict(sample, pipeline=test_pipeline, test_mode=True))
+val_dataloader = dict(batch_size=2, num_workers=1, dataset=dict(sample, pipeline=test_pipeline, test_mode=True))
 test_dataloader = val_dataloader
 val_evaluator = [
     dict(type="mmseg_m2f.PanopticQuality", thing_classes=thing_classes),

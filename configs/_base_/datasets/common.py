@@ -15,6 +15,7 @@ vary_and_pack = [
     dict(type="mmengine.RandomFlip", prob=0.5),
     dict(type="mmseg.PhotoMetricDistortion"),
     *pack,
+    dict(type="mmseg_m2f.ListClasses"),
 ]
 # Test-time augmentation: every size with and without flip.
 tta_ratios = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)

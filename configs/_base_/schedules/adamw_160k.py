@@ -4,7 +4,7 @@ max_iters = 160000
 optim_wrapper = dict(
     type="mmengine.OptimWrapper",
     constructor="mmseg_m2f.ParameterRule",
-    optimizer=dict(type="mmengine.AdamW", lr=1e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05),
+    optimizer=dict(type="mmengine.AdamW", lr=1e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05, fused=True),
     clip_grad=dict(max_norm=0.01, norm_type=2),
     paramwise_cfg=dict(backbone_lr_mult=0.1),
 )

@@ -1,7 +1,19 @@
-"""Hooks: checks before training, the report of a run, pictures and files of predictions."""
+"""Hooks: losses logged late, checks before training, schedules, the report of a run, what is written of predictions."""
 
+from mmseg_m2f.engine.hooks.deferred_log import DeferredRuntimeInfo, keep_norm_on_device
 from mmseg_m2f.engine.hooks.draw_predictions import DrawPredictions, SavePredictions
+from mmseg_m2f.engine.hooks.mask_annealing import MaskAnnealing
 from mmseg_m2f.engine.hooks.preflight import Preflight
 from mmseg_m2f.engine.hooks.report import Report
+from mmseg_m2f.engine.hooks.two_stage_warmup import TwoStageWarmup
 
-__all__ = ["DrawPredictions", "Preflight", "Report", "SavePredictions"]
+__all__ = [
+    "DeferredRuntimeInfo",
+    "DrawPredictions",
+    "MaskAnnealing",
+    "Preflight",
+    "Report",
+    "SavePredictions",
+    "TwoStageWarmup",
+    "keep_norm_on_device",
+]

@@ -1,5 +1,6 @@
 """Which query answers for which segment."""
 
+from mmseg_m2f.models.assigners.fixed import FixedAssigner
 from mmseg_m2f.models.assigners.hungarian import HungarianAssigner
 from mmseg_m2f.models.assigners.match_costs import (
     BoxGIoUCost,
@@ -14,6 +15,7 @@ __all__ = [
     "BoxGIoUCost",
     "BoxL1Cost",
     "ClassCost",
+    "FixedAssigner",
     "HungarianAssigner",
     "MaskBCECost",
     "MaskDiceCost",

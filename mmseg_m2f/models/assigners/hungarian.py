@@ -11,10 +11,13 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from mmseg_m2f.core.matching import solve_assignment
-from mmseg_m2f.core.targets import TargetBatch
+from mmseg_m2f.core.targets import MaskSampling, TargetBatch
 from mmseg_m2f.models.assigners.match_costs import MatchInputs
 from mmseg_m2f.registry import TASK_UTILS
-from mmseg_m2f.structures import Assignment, MaskSampling, MaskTarget, Prediction
+from mmseg_m2f.structures import Assignment, MaskTarget, Prediction
+
+#: Mask logits that are compared at a time: layers of one image, as many as fit.
+_MAX_READINGS = 2**23
 
 
 @TASK_UTILS.register_module()
@@ -40,23 +43,31 @@ class HungarianAssigner:
         self._warned = False
 
     @torch.no_grad()
-    def __call__(self, predictions: Sequence[Prediction], targets: Sequence[MaskTarget]) -> Assignment:
+    def __call__(self, predictions: Sequence[Prediction], targets: TargetBatch) -> Assignment:
         """Pair queries with segments.
 
         Raises:
             ValueError: a cost is not finite; the message names the image and the layer.
         """
         num_queries = predictions[0].class_logits.shape[1]
-        self._warn_about_surplus(num_queries, targets)
-        device = predictions[0].class_logits.device
-        batch = TargetBatch(targets)
-        with torch.autocast(device.type, enabled=False):
-            costs = torch.stack([self._layer_cost(prediction, batch) for prediction in predictions])
-        return _solve(costs, targets)
+        self._warn_about_surplus(num_queries, targets.targets)
+        with torch.autocast(predictions[0].class_logits.device.type, enabled=False):
+            in_float = [prediction.float() for prediction in predictions]
+            costs = [self._image_costs(in_float, targets, image) for image in range(len(targets.targets))]
+        return _solve(costs, targets.targets)
 
-    def _layer_cost(self, prediction: Prediction, targets: TargetBatch) -> Float[Tensor, "B Q G"]:
-        inputs = MatchInputs(prediction.float(), targets, self.sampling)
-        return torch.stack([cost(inputs) for cost in self.match_costs]).sum(0)
+    def _image_costs(
+        self, predictions: Sequence[Prediction], targets: TargetBatch, image: int
+    ) -> Float[Tensor, "L Q G"]:
+        places = 1
+        if self.sampling is not None and predictions[0].has_masks:
+            places = self.sampling.places_in_matching(predictions[0])
+        at_once = max(_MAX_READINGS // (predictions[0].class_logits.shape[1] * places), 1)
+        parts = []
+        for first in range(0, len(predictions), at_once):
+            inputs = MatchInputs(predictions[first : first + at_once], targets, image, self.sampling)
+            parts.append(torch.stack([cost(inputs) for cost in self.match_costs]).sum(0))
+        return torch.cat(parts)
 
     def _warn_about_surplus(self, num_queries: int, targets: Sequence[MaskTarget]) -> None:
         for target in targets:
@@ -72,25 +83,23 @@ class HungarianAssigner:
                 )
 
 
-def _solve(costs: Float[Tensor, "L B Q G"], targets: Sequence[MaskTarget]) -> Assignment:
-    host_costs = costs.cpu().numpy()  # the one copy from device to host
+def _solve(costs: Sequence[Float[Tensor, "L Q _"]], targets: Sequence[MaskTarget]) -> Assignment:
+    device = costs[0].device
+    on_host = torch.cat([cost.flatten() for cost in costs]).cpu()  # the one copy from device to host
     columns: list[list[np.ndarray]] = [[], [], [], []]
     counts: list[list[int]] = []
-    for layer, layer_costs in enumerate(host_costs):
+    flat = on_host.split([cost.numel() for cost in costs])
+    for image, (target, numbers, cost) in enumerate(zip(targets, flat, costs, strict=True)):
         counts.append([])
-        for image, target in enumerate(targets):
-            cost = layer_costs[image, :, : target.num_segments]
-            _check_finite(cost, layer, target)
-            queries, segments = solve_assignment(cost)
+        for layer, layer_cost in enumerate(numbers.view(cost.shape).numpy()):
+            _check_finite(layer_cost, layer, target)
+            queries, segments = solve_assignment(layer_cost)
             counts[-1].append(len(queries))
-            for column, values in zip(
-                columns,
-                (np.full_like(queries, layer), np.full_like(queries, image), queries, segments),
-                strict=True,
-            ):
+            found = (np.full_like(queries, layer), np.full_like(queries, image), queries, segments)
+            for column, values in zip(columns, found, strict=True):
                 column.append(values)
     pairs = torch.from_numpy(np.stack([np.concatenate(column) for column in columns]).astype(np.int64))
-    layers, images, queries, segments = pairs.to(costs.device, non_blocking=True)
+    layers, images, queries, segments = pairs.to(device, non_blocking=True)
     return Assignment(layers, images, queries, segments, counts)
 
 

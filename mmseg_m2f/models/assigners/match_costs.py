@@ -1,44 +1,48 @@
 """Match costs that a config names, and what they look at; each is thin over a function in `core.matching`."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmseg_m2f.core import matching
-from mmseg_m2f.core.targets import TargetBatch
+from mmseg_m2f.core.targets import MaskSampling, TargetBatch
 from mmseg_m2f.registry import TASK_UTILS
-from mmseg_m2f.structures import MaskReadings, MaskSampling, Prediction, boxes_of
+from mmseg_m2f.structures import MaskReadings, Prediction, boxes_of
 
 
 class BoxPairs(NamedTuple):
     """Boxes to be paired: centre x, centre y, width, height, in [0, 1] of the image without padding."""
 
-    predicted: Float[Tensor, "B Q 4"]
-    true: Float[Tensor, "B G 4"]
+    predicted: Float[Tensor, "L Q 4"]
+    true: Float[Tensor, "L G 4"]
 
 
 class MatchInputs:
-    """What a match cost may look at: the queries of one layer and the segments, padded to the same G.
+    """What a match cost may look at: the queries of some layers for one image, and its segments.
 
     Masks and boxes are prepared when the first cost asks for them, and not at all if none does.
     """
 
-    def __init__(self, prediction: Prediction, targets: TargetBatch, sampling: MaskSampling | None) -> None:
-        self._prediction, self._targets, self._sampling = prediction, targets, sampling
+    def __init__(
+        self, predictions: Sequence[Prediction], targets: TargetBatch, image: int, sampling: MaskSampling | None
+    ) -> None:
+        self._predictions, self._targets, self._image, self._sampling = predictions, targets, image, sampling
+
+    @cached_property
+    def class_logits(self) -> Float[Tensor, "L Q K1"]:
+        return torch.stack([prediction.class_logits[self._image] for prediction in self._predictions])
 
     @property
-    def class_logits(self) -> Float[Tensor, "B Q K1"]:
-        return self._prediction.class_logits
-
-    @property
-    def labels(self) -> Int[Tensor, "B G"]:
-        return self._targets.labels
+    def labels(self) -> Int[Tensor, "L G"]:
+        return self._targets.targets[self._image].labels.expand(len(self._predictions), -1)
 
     @cached_property
     def masks(self) -> MaskReadings:
-        """Logits `B Q P`, masks `B G P` and knowledge `B P` at places shared by queries and segments of an image.
+        """Logits `L Q P`, masks `L G P` and knowledge `L P` at places shared by queries and segments.
 
         Raises:
             ValueError: the criterion has no sampling.
@@ -48,7 +52,7 @@ class MatchInputs:
                 "A match cost compares masks, but the criterion has no sampling. Set "
                 "decode_head.criterion.sampling, or match by class and box alone."
             )
-        return self._sampling.for_matching(self._prediction, self._targets.segment_maps, self.labels.shape[1])
+        return self._sampling.for_matching(self._predictions, self._targets, self._image)
 
     @cached_property
     def boxes(self) -> BoxPairs:
@@ -57,7 +61,9 @@ class MatchInputs:
         Raises:
             ValueError: the decoder predicts no boxes, or a target has none.
         """
-        return BoxPairs(boxes_of(self._prediction), self._targets.boxes)
+        predicted = torch.stack([boxes_of(prediction)[self._image] for prediction in self._predictions])
+        true = self._targets.boxes[self._image, : self._targets.num_segments[self._image]]
+        return BoxPairs(predicted, true.expand(len(predicted), -1, -1))
 
 
 @TASK_UTILS.register_module()
@@ -67,7 +73,7 @@ class ClassCost:
     def __init__(self, weight: float = 2.0) -> None:
         self.weight = weight
 
-    def __call__(self, inputs: MatchInputs) -> Float[Tensor, "B Q G"]:
+    def __call__(self, inputs: MatchInputs) -> Float[Tensor, "L Q G"]:
         return self.weight * matching.class_cost(inputs.class_logits, inputs.labels)
 
 
@@ -78,7 +84,7 @@ class MaskBCECost:
     def __init__(self, weight: float = 5.0) -> None:
         self.weight = weight
 
-    def __call__(self, inputs: MatchInputs) -> Float[Tensor, "B Q G"]:
+    def __call__(self, inputs: MatchInputs) -> Float[Tensor, "L Q G"]:
         return self.weight * matching.mask_bce_cost(*inputs.masks)
 
 
@@ -89,7 +95,7 @@ class MaskDiceCost:
     def __init__(self, weight: float = 5.0, smooth: float = 1.0) -> None:
         self.weight, self.smooth = weight, smooth
 
-    def __call__(self, inputs: MatchInputs) -> Float[Tensor, "B Q G"]:
+    def __call__(self, inputs: MatchInputs) -> Float[Tensor, "L Q G"]:
         return self.weight * matching.mask_dice_cost(*inputs.masks, smooth=self.smooth)
 
 
@@ -100,7 +106,7 @@ class MaskFocalCost:
     def __init__(self, weight: float = 20.0, alpha: float = 0.25, gamma: float = 2.0) -> None:
         self.weight, self.alpha, self.gamma = weight, alpha, gamma
 
-    def __call__(self, inputs: MatchInputs) -> Float[Tensor, "B Q G"]:
+    def __call__(self, inputs: MatchInputs) -> Float[Tensor, "L Q G"]:
         return self.weight * matching.mask_focal_cost(*inputs.masks, alpha=self.alpha, gamma=self.gamma)
 
 
@@ -111,7 +117,7 @@ class BoxL1Cost:
     def __init__(self, weight: float = 5.0) -> None:
         self.weight = weight
 
-    def __call__(self, inputs: MatchInputs) -> Float[Tensor, "B Q G"]:
+    def __call__(self, inputs: MatchInputs) -> Float[Tensor, "L Q G"]:
         return self.weight * matching.box_l1_cost(*inputs.boxes)
 
 
@@ -122,5 +128,5 @@ class BoxGIoUCost:
     def __init__(self, weight: float = 2.0) -> None:
         self.weight = weight
 
-    def __call__(self, inputs: MatchInputs) -> Float[Tensor, "B Q G"]:
+    def __call__(self, inputs: MatchInputs) -> Float[Tensor, "L Q G"]:
         return self.weight * matching.box_giou_cost(*inputs.boxes)

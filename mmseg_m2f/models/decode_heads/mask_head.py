@@ -21,9 +21,11 @@ class MaskHead(nn.Module):
 
     Args:
         num_classes: K.
-        pixel_decoder: config of the part that gives mask features and levels.
+        pixel_decoder: config of the part that gives mask features and levels; None for query decoders that look at the
+            backbone's output itself, which are built with `feature_spec` instead of `pixel_spec`.
         query_decoder: config of the part that gives mask predictions.
         criterion: config of the losses; a head without one only predicts.
+        feature_loss: config of a loss of what the backbone returns, beside the criterion; e.g. `TokenEdgeLoss`.
         feature_spec: what the backbone returns; the segmentor asks the backbone and passes it.
         replace_classifier: accept checkpoints with another number of classes; the class layer then keeps its
             fresh weights, to be trained on the new classes. Otherwise such a checkpoint raises a ValueError.
@@ -33,21 +35,23 @@ class MaskHead(nn.Module):
         self,
         num_classes: int,
         *,
-        pixel_decoder: ConfigDict | dict,
+        pixel_decoder: ConfigDict | dict | None,
         query_decoder: ConfigDict | dict,
         criterion: ConfigDict | dict | None = None,
+        feature_loss: ConfigDict | dict | None = None,
         feature_spec: FeatureSpec,
         replace_classifier: bool = False,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.replace_classifier = replace_classifier
-        self.pixel_decoder = MODELS.build(pixel_decoder, default_args=dict(feature_spec=feature_spec))
-        self.query_decoder = MODELS.build(
-            query_decoder,
-            default_args=dict(num_classes=num_classes, pixel_spec=self.pixel_decoder.spec),
-        )
+        given = dict(feature_spec=feature_spec)
+        self.pixel_decoder = None if pixel_decoder is None else MODELS.build(pixel_decoder, default_args=given)
+        if self.pixel_decoder is not None:
+            given = dict(pixel_spec=self.pixel_decoder.spec)
+        self.query_decoder = MODELS.build(query_decoder, default_args=dict(num_classes=num_classes, **given))
         self.criterion = None if criterion is None else MODELS.build(criterion)
+        self.feature_loss = None if feature_loss is None else MODELS.build(feature_loss)
         self.register_load_state_dict_pre_hook(adopt_head_keys)
         self.register_load_state_dict_pre_hook(_check_class_layer)
 
@@ -72,6 +76,8 @@ class MaskHead(nn.Module):
         if valid is not None:
             cells = F.interpolate(valid.unsqueeze(1).float(), features[-1].shape[-2:], mode="nearest")
             valid = cells.squeeze(1).bool()
+        if self.pixel_decoder is None:
+            return self.query_decoder(features, last_only=last_only)
         return self.query_decoder(self.pixel_decoder(features, valid), last_only=last_only)
 
     def loss(
@@ -83,7 +89,8 @@ class MaskHead(nn.Module):
         """Losses of all supervised layers; `targets` lie on the canvas of the images, one per image."""
         if self.criterion is None:
             raise ValueError("decode_head.criterion is None: this head cannot be trained. Give it a criterion.")
-        return self.criterion(self(features, valid), targets)
+        losses = self.criterion(self(features, valid), targets)
+        return losses if self.feature_loss is None else losses | self.feature_loss(features, targets)
 
     @torch.no_grad()
     def predict(self, features: Sequence[Tensor], valid: Bool[Tensor, "B H W"] | None = None) -> Prediction:

@@ -1,6 +1,9 @@
 """Losses, and the criterion that applies them to matched pairs."""
 
 from mmseg_m2f.models.losses.criterion import MaskCriterion
+from mmseg_m2f.models.losses.distillation import EntropyAwareDistillLoss
+from mmseg_m2f.models.losses.diversity import SpatialDiversityLoss
+from mmseg_m2f.models.losses.edge_loss import TokenEdgeLoss
 from mmseg_m2f.models.losses.losses import (
     BoxGIoULoss,
     BoxL1Loss,
@@ -8,17 +11,24 @@ from mmseg_m2f.models.losses.losses import (
     MaskBCELoss,
     MaskDiceLoss,
     MaskFocalLoss,
+    QueryOrthogonalityLoss,
 )
 from mmseg_m2f.models.losses.sampling import FullMaskSampling, PointSampling
+from mmseg_m2f.models.losses.task_criterion import TaskCriterion
 
 __all__ = [
     "BoxGIoULoss",
     "BoxL1Loss",
     "ClassLoss",
+    "EntropyAwareDistillLoss",
     "FullMaskSampling",
     "MaskBCELoss",
     "MaskCriterion",
     "MaskDiceLoss",
     "MaskFocalLoss",
     "PointSampling",
+    "QueryOrthogonalityLoss",
+    "SpatialDiversityLoss",
+    "TaskCriterion",
+    "TokenEdgeLoss",
 ]

@@ -1,24 +1,39 @@
 """Losses of matched pairs in every supervised layer (arXiv 2112.01527, section 3.3; 2005.12872, section 3.1).
 
 Deviations from the official release and mmdet, both undone by `reference="mmdet"`:
-- void pixels (ignore label, padding, crowd) are left out of the mask costs and losses instead of being trained
-  as background;
+- void pixels (ignore label, padding) are left out of the mask costs and losses instead of being trained as background;
+  crowds are left out of the costs, and of the losses of segments of their class, which may be part of them;
 - the mask and box losses are divided by the number of ground-truth segments over all ranks (the official rule), not by
   mmdet's number of matched pairs, in which, for masks, an empty image counts as one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from mmengine import dist
 from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
-from mmseg_m2f.core.targets import TargetBatch
+from mmseg_m2f.core.query_similarity import query_similarity
+from mmseg_m2f.core.targets import MaskSampling, TargetBatch
+from mmseg_m2f.models.losses.map_losses import map_losses
 from mmseg_m2f.registry import MODELS, TASK_UTILS
-from mmseg_m2f.structures import BACKGROUND, VOID, Assignment, MaskTarget, Prediction, boxes_of
+from mmseg_m2f.structures import (
+    BACKGROUND,
+    Assignment,
+    MaskPrediction,
+    MaskReadings,
+    MaskTarget,
+    Prediction,
+    boxes_of,
+    join_layers,
+)
+
+#: Places where matched masks are compared at a time.
+_MAX_READINGS = 2**21
 
 
 @MODELS.register_module()
@@ -29,6 +44,7 @@ class MaskCriterion(nn.Module):
         assigner: decides which query answers for which segment.
         loss_cls, loss_mask, loss_dice, loss_bbox, loss_iou: the losses; each knows its weight. Masks are compared in
             the layers that have them: in all, or in DETR's last.
+        loss_orthogonality: keeps mask embeddings apart, see `QueryOrthogonalityLoss`; not part of any published recipe.
         sampling: where masks are compared, in matching and in the losses.
         reference: "mmdet" restores its numbers, including the order of random draws, for comparisons.
     """
@@ -42,6 +58,7 @@ class MaskCriterion(nn.Module):
         loss_dice: ConfigDict | dict | None = None,
         loss_bbox: ConfigDict | dict | None = None,
         loss_iou: ConfigDict | dict | None = None,
+        loss_orthogonality: ConfigDict | dict | None = None,
         sampling: ConfigDict | dict | None = None,
         reference: str | None = None,
     ) -> None:
@@ -59,14 +76,16 @@ class MaskCriterion(nn.Module):
         self.reference = reference
         self.assigner = TASK_UTILS.build(assigner, default_args=dict(sampling=self.sampling))
         self.loss_cls = MODELS.build(loss_cls)
+        self.loss_orthogonality = None if loss_orthogonality is None else MODELS.build(loss_orthogonality)
         self.mask_losses = nn.ModuleDict({name: MODELS.build(loss) for name, loss in mask_losses.items() if loss})
         self.box_losses = nn.ModuleDict({name: MODELS.build(loss) for name, loss in box_losses.items() if loss})
 
     def forward(self, predictions: Sequence[Prediction], targets: Sequence[MaskTarget]) -> dict[str, Tensor]:
         """Losses under mmdet's names: the last layer's `loss_*`, the others' `d0.loss_*`, `d1.loss_*` ….
 
-        `surplus_segments` counts the segments that found no query because there are too few; it is logged,
-        not trained on.
+        Logged, not trained on: `surplus_segments` counts the segments that found no query because there are too few;
+        `query_similarity` is the mean absolute cosine between the last layer's mask embeddings of an image, where
+        there are any.
 
         Raises:
             ValueError: a loss looks at masks or boxes that the decoder does not predict.
@@ -77,42 +96,37 @@ class MaskCriterion(nn.Module):
                 "decode_head.query_decoder a mask_head, or take the two losses out."
             )
         if self.reference:
-            targets = [_without_void(target) for target in targets]
-        # mmdet matches and samples layer by layer; only then are its random numbers met again.
-        batches = [[p] for p in predictions] if self.reference else [list(predictions)]
-        per_layer = [layer for batch in batches for layer in self._losses(batch, targets)]
-        prefixes = [f"d{layer}." for layer in range(len(predictions) - 1)] + [""]
-        named = {
-            f"{prefix}{name}": value
-            for prefix, layer in zip(prefixes, per_layer, strict=True)
-            for name, value in layer.items()
-        }
+            # mmdet matches and samples layer by layer; only then are its random numbers met again.
+            batch = TargetBatch([_without_void(target) for target in targets])
+            parts = [self._losses([prediction], batch) for prediction in predictions]
+            per_layer = {name: torch.cat([part[name] for part in parts if name in part]) for name in parts[-1]}
+        else:
+            per_layer = self._losses(list(predictions), TargetBatch(targets))
         num_queries = predictions[0].class_logits.shape[1]
         surplus = sum(max(target.num_segments - num_queries, 0) for target in targets)
-        return {**named, "surplus_segments": predictions[0].class_logits.new_tensor(float(surplus))}
+        named = _named(per_layer, len(predictions))
+        named["surplus_segments"] = predictions[0].class_logits.new_tensor(float(surplus))
+        if isinstance(predictions[-1], MaskPrediction):
+            named["query_similarity"] = query_similarity(predictions[-1].mask_embeddings.detach())
+        return named
 
-    def _losses(
-        self, predictions: list[Prediction], targets: Sequence[MaskTarget]
-    ) -> list[dict[str, Float[Tensor, ""]]]:
+    def _losses(self, predictions: list[Prediction], targets: TargetBatch) -> dict[str, Float[Tensor, "_"]]:
+        """Each loss in every layer that has it: all of them, or the last few."""
         pairs = self.assigner(predictions, targets)
-        batch = TargetBatch(targets)
-        class_losses = self._class_losses(predictions, batch, pairs)
-        layers: list[dict[str, Tensor]] = [dict(loss_cls=loss) for loss in class_losses]
-        sizes = [sum(layer) for layer in pairs.counts]
-        per_layer = zip(pairs.images.split(sizes), pairs.queries.split(sizes), pairs.segments.split(sizes), strict=True)
-        num_masks, num_boxes = self._num_pairs(predictions[0], targets)
-        with torch.autocast(class_losses.device.type, enabled=False):
-            for index, (images, queries, segments) in enumerate(per_layer):
-                prediction, losses = predictions[index], layers[index]
-                if self.box_losses:
-                    found = boxes_of(prediction).float()[images, queries]
-                    true = batch.boxes[images, segments]
-                    losses |= {name: loss(found, true, num_boxes) for name, loss in self.box_losses.items()}
-                if self.sampling is not None and self.mask_losses and prediction.has_masks:
-                    logits = prediction.float().mask_logits_of(queries, pairs.counts[index]).float()
-                    readings = self.sampling.for_loss(logits, batch.segment_maps, images, segments)
-                    losses |= {name: loss(*readings, num_masks) for name, loss in self.mask_losses.items()}
-        return layers
+        losses = dict(loss_cls=self._class_losses(predictions, targets, pairs))
+        if self.loss_orthogonality is not None:
+            losses["loss_orthogonality"] = self._orthogonality_losses(predictions, pairs)
+        num_masks, num_boxes = self._num_pairs(predictions[0], targets.targets)
+        with torch.autocast(losses["loss_cls"].device.type, enabled=False):
+            if self.box_losses:
+                values = self._box_losses(predictions, targets, pairs)
+                losses |= _per_layer(self.box_losses, values / num_boxes, pairs.layers, len(predictions))
+            if self.mask_losses:
+                values, layers = self._mask_losses(predictions, targets, pairs)
+                per_layer = _per_layer(self.mask_losses, values / num_masks, layers, len(predictions))
+                without = sum(not prediction.has_masks for prediction in predictions)  # the first layers
+                losses |= {name: value[without:] for name, value in per_layer.items()}
+        return losses
 
     def _class_losses(
         self, predictions: list[Prediction], targets: TargetBatch, pairs: Assignment
@@ -121,6 +135,38 @@ class MaskCriterion(nn.Module):
         classes = targets.labels.new_full(logits.shape[:-1], logits.shape[-1] - 1)
         classes[pairs.layers, pairs.images, pairs.queries] = targets.labels[pairs.images, pairs.segments]
         return self.loss_cls(logits.flatten(1, 2), classes.flatten(1))
+
+    def _orthogonality_losses(self, predictions: list[Prediction], pairs: Assignment) -> Float[Tensor, "L"]:
+        embeddings = torch.stack([_mask_embeddings(prediction) for prediction in predictions])
+        matched = torch.zeros(embeddings.shape[:-1], dtype=torch.bool, device=embeddings.device)
+        matched[pairs.layers, pairs.images, pairs.queries] = True
+        assert self.loss_orthogonality is not None
+        return self.loss_orthogonality(embeddings, matched)
+
+    def _box_losses(
+        self, predictions: list[Prediction], targets: TargetBatch, pairs: Assignment
+    ) -> Float[Tensor, "_ N"]:
+        boxes = torch.stack([boxes_of(prediction).float() for prediction in predictions])
+        found = boxes[pairs.layers, pairs.images, pairs.queries]
+        true = targets.boxes[pairs.images, pairs.segments]
+        return torch.stack([loss(found, true) for loss in self.box_losses.values()])
+
+    def _mask_losses(
+        self, predictions: list[Prediction], targets: TargetBatch, pairs: Assignment
+    ) -> tuple[Float[Tensor, "_ N"], Int[Tensor, "N"]]:
+        """Values of the mask losses of all pairs whose layer has masks, and the layers of those pairs."""
+        assert self.sampling is not None
+        matched = _matched_masks(predictions, pairs)
+        at_once = max(_MAX_READINGS // self.sampling.places_in_loss(targets), 1)
+        if self.reference:  # one draw for all images
+            maps = torch.cat([maps for maps, _ in matched])
+            matched, at_once = iter([(maps, slice(None))]), max(len(maps), 1)
+        values, layers = [], []
+        for maps, chosen in matched:
+            read = partial(_read, self.sampling, targets, pairs.images[chosen], pairs.segments[chosen])
+            values.append(map_losses(maps, read, list(self.mask_losses.values()), at_once=at_once))
+            layers.append(pairs.layers[chosen])
+        return torch.cat(values, 1), torch.cat(layers)
 
     def _num_pairs(self, like: Prediction, targets: Sequence[MaskTarget]) -> Float[Tensor, "2"]:
         """Masks and boxes per rank that their losses are divided by, at least 1."""
@@ -135,5 +181,62 @@ class MaskCriterion(nn.Module):
         return total.clamp(min=1)
 
 
+def _mask_embeddings(prediction: Prediction) -> Float[Tensor, "B Q C"]:
+    if not isinstance(prediction, MaskPrediction):
+        raise ValueError(
+            "MaskCriterion: loss_orthogonality compares mask embeddings, but the decoder predicts boxes. Take the loss "
+            "out of decode_head.criterion."
+        )
+    return prediction.mask_embeddings
+
+
+def _read(
+    sampling: MaskSampling,
+    targets: TargetBatch,
+    images: Int[Tensor, "N"],
+    segments: Int[Tensor, "N"],
+    maps: Float[Tensor, "n H W"],
+    turn: slice,
+) -> MaskReadings:
+    return sampling.for_loss(maps, targets, images[turn], segments[turn])
+
+
+def _matched_masks(predictions: list[Prediction], pairs: Assignment) -> Iterator[tuple[Tensor, slice]]:
+    """Mask logits of matched queries, image by image, and which pairs they belong to."""
+    joined = join_layers(predictions)
+    num_queries = predictions[0].class_logits.shape[1]
+    first = 0
+    for image, counts in enumerate(pairs.counts):
+        if joined is not None:
+            chosen = slice(first, first + sum(counts))
+            queries = pairs.layers[chosen] * num_queries + pairs.queries[chosen]
+            yield joined.float().mask_logits_of(image, queries), chosen
+            first = chosen.stop
+            continue
+        for prediction, count in zip(predictions, counts, strict=True):
+            chosen = slice(first, first + count)
+            if prediction.has_masks:
+                yield prediction.float().mask_logits_of(image, pairs.queries[chosen]).float(), chosen
+            first = chosen.stop
+
+
+def _per_layer(
+    names: Iterable[str], values: Float[Tensor, "_ N"], layers: Int[Tensor, "N"], num_layers: int
+) -> dict[str, Float[Tensor, "L"]]:
+    """Sums of each row of values over the pairs of each layer."""
+    sums = values.new_zeros(len(values), num_layers).index_add(1, layers, values)
+    return dict(zip(names, sums, strict=True))
+
+
+def _named(per_layer: dict[str, Float[Tensor, "_"]], num_layers: int) -> dict[str, Float[Tensor, ""]]:
+    """Under mmdet's names; losses that fewer layers have are those of the last ones."""
+    prefixes = [f"d{layer}." for layer in range(num_layers - 1)] + [""]
+    named: dict[str, Tensor] = {}
+    for name, values in per_layer.items():
+        for prefix, value in zip(prefixes[num_layers - len(values) :], values.unbind(), strict=True):
+            named[f"{prefix}{name}"] = value
+    return named
+
+
 def _without_void(target: MaskTarget) -> MaskTarget:
-    return replace(target, segment_map=target.segment_map.masked_fill(target.segment_map == VOID, BACKGROUND))
+    return replace(target, segment_map=target.segment_map.clamp(min=BACKGROUND))

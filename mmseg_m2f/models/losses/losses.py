@@ -1,9 +1,10 @@
 """Losses that a config names; each is thin over a function in `core.losses`."""
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mmseg_m2f.core import losses
+from mmseg_m2f.core.query_similarity import orthogonality_loss
 from mmseg_m2f.registry import MODELS
 
 
@@ -46,83 +47,85 @@ class ClassLoss(nn.Module):
 
 @MODELS.register_module()
 class MaskBCELoss(nn.Module):
-    """Binary cross-entropy of mask logits, summed over masks and divided by the normaliser."""
+    """Binary cross-entropy of mask logits, one value per mask."""
 
     def __init__(self, loss_weight: float = 5.0) -> None:
         super().__init__()
         self.loss_weight = loss_weight
 
     def forward(
-        self,
-        logits: Float[Tensor, "N P"],
-        masks: Float[Tensor, "N P"],
-        known: Float[Tensor, "N P"],
-        num_masks: float | Tensor,
-    ) -> Float[Tensor, ""]:
-        return self.loss_weight * losses.mask_bce_loss(logits, masks, known).sum() / num_masks
+        self, logits: Float[Tensor, "N P"], masks: Float[Tensor, "N P"], known: Float[Tensor, "N P"]
+    ) -> Float[Tensor, "N"]:
+        return self.loss_weight * losses.mask_bce_loss(logits, masks, known)
 
 
 @MODELS.register_module()
 class MaskDiceLoss(nn.Module):
-    """Dice loss of mask logits, summed over masks and divided by the normaliser."""
+    """Dice loss of mask logits, one value per mask."""
 
     def __init__(self, loss_weight: float = 5.0, smooth: float = 1.0) -> None:
         super().__init__()
         self.loss_weight, self.smooth = loss_weight, smooth
 
     def forward(
-        self,
-        logits: Float[Tensor, "N P"],
-        masks: Float[Tensor, "N P"],
-        known: Float[Tensor, "N P"],
-        num_masks: float | Tensor,
-    ) -> Float[Tensor, ""]:
-        dice = losses.mask_dice_loss(logits, masks, known, smooth=self.smooth)
-        return self.loss_weight * dice.sum() / num_masks
+        self, logits: Float[Tensor, "N P"], masks: Float[Tensor, "N P"], known: Float[Tensor, "N P"]
+    ) -> Float[Tensor, "N"]:
+        return self.loss_weight * losses.mask_dice_loss(logits, masks, known, smooth=self.smooth)
 
 
 @MODELS.register_module()
 class MaskFocalLoss(nn.Module):
-    """Focal loss of mask logits, summed over masks and divided by the normaliser."""
+    """Focal loss of mask logits, one value per mask."""
 
     def __init__(self, loss_weight: float = 20.0, alpha: float = 0.25, gamma: float = 2.0) -> None:
         super().__init__()
         self.loss_weight, self.alpha, self.gamma = loss_weight, alpha, gamma
 
     def forward(
-        self,
-        logits: Float[Tensor, "N P"],
-        masks: Float[Tensor, "N P"],
-        known: Float[Tensor, "N P"],
-        num_masks: float | Tensor,
-    ) -> Float[Tensor, ""]:
-        focal = losses.mask_focal_loss(logits, masks, known, alpha=self.alpha, gamma=self.gamma)
-        return self.loss_weight * focal.sum() / num_masks
+        self, logits: Float[Tensor, "N P"], masks: Float[Tensor, "N P"], known: Float[Tensor, "N P"]
+    ) -> Float[Tensor, "N"]:
+        return self.loss_weight * losses.mask_focal_loss(logits, masks, known, alpha=self.alpha, gamma=self.gamma)
 
 
 @MODELS.register_module()
 class BoxL1Loss(nn.Module):
-    """Absolute differences of boxes, summed over boxes and divided by the normaliser."""
+    """Absolute differences of boxes, one value per pair."""
 
     def __init__(self, loss_weight: float = 5.0) -> None:
         super().__init__()
         self.loss_weight = loss_weight
 
-    def forward(
-        self, predicted: Float[Tensor, "N 4"], true: Float[Tensor, "N 4"], num_boxes: float | Tensor
-    ) -> Float[Tensor, ""]:
-        return self.loss_weight * losses.box_l1_loss(predicted, true).sum() / num_boxes
+    def forward(self, predicted: Float[Tensor, "N 4"], true: Float[Tensor, "N 4"]) -> Float[Tensor, "N"]:
+        return self.loss_weight * losses.box_l1_loss(predicted, true)
 
 
 @MODELS.register_module()
 class BoxGIoULoss(nn.Module):
-    """One minus the generalized IoU of boxes, summed over boxes and divided by the normaliser."""
+    """One minus the generalized IoU of boxes, one value per pair."""
 
     def __init__(self, loss_weight: float = 2.0) -> None:
         super().__init__()
         self.loss_weight = loss_weight
 
-    def forward(
-        self, predicted: Float[Tensor, "N 4"], true: Float[Tensor, "N 4"], num_boxes: float | Tensor
-    ) -> Float[Tensor, ""]:
-        return self.loss_weight * losses.box_giou_loss(predicted, true).sum() / num_boxes
+    def forward(self, predicted: Float[Tensor, "N 4"], true: Float[Tensor, "N 4"]) -> Float[Tensor, "N"]:
+        return self.loss_weight * losses.box_giou_loss(predicted, true)
+
+
+@MODELS.register_module()
+class QueryOrthogonalityLoss(nn.Module):
+    """Mean squared cosine between the mask embeddings of the queries of an image, one value per layer.
+
+    Args:
+        loss_weight: factor of the value.
+        target: which queries are to differ: those "matched" with a segment, or "all".
+    """
+
+    def __init__(self, loss_weight: float = 1.0, target: str = "matched") -> None:
+        super().__init__()
+        if target not in ("matched", "all"):
+            raise ValueError(f"QueryOrthogonalityLoss: target must be 'matched' or 'all', got {target!r}.")
+        self.loss_weight, self.target = loss_weight, target
+
+    def forward(self, embeddings: Float[Tensor, "L B Q C"], matched: Bool[Tensor, "L B Q"]) -> Float[Tensor, "L"]:
+        chosen = matched if self.target == "matched" else matched.new_ones(matched.shape)
+        return self.loss_weight * orthogonality_loss(embeddings, chosen)

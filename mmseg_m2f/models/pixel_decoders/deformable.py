@@ -43,6 +43,7 @@ class DeformableEncoder(nn.Module):
         num_heads: int,
         num_points: int,
         feedforward_channels: int,
+        recompute: bool,
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
@@ -52,6 +53,7 @@ class DeformableEncoder(nn.Module):
                 num_heads=num_heads,
                 num_points=num_points,
                 feedforward_channels=feedforward_channels,
+                recompute=recompute,
             )
             for _ in range(num_layers)
         )
@@ -79,6 +81,8 @@ class DeformablePixelDecoder(nn.Module):
         num_layers: encoder layers.
         num_points: places each token reads per head and level.
         norm_groups: groups of the convolutions' GroupNorm.
+        recompute: compute the inside of the encoder layers again in the backward pass instead of keeping it, which
+            takes a little longer and much less memory.
     """
 
     def __init__(
@@ -92,6 +96,7 @@ class DeformablePixelDecoder(nn.Module):
         num_points: int = 4,
         feedforward_channels: int = 1024,
         norm_groups: int = 32,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         if len(feature_spec.channels) < num_levels:
@@ -115,6 +120,7 @@ class DeformablePixelDecoder(nn.Module):
             num_heads=num_heads,
             num_points=num_points,
             feedforward_channels=feedforward_channels,
+            recompute=recompute,
         )
         finer = coarse_to_fine[num_levels:]
         self.lateral_convs = nn.ModuleList(

@@ -31,20 +31,15 @@ class LazyMasks:
     projected: Float[Tensor, "B C H W"]
     finer: tuple[Float[Tensor, "B _ _ _"], ...]
 
-    def __call__(self, queries: Int[Tensor, "N"], counts: Sequence[int]) -> Float[Tensor, "N H2 W2"]:
-        """Mask logits at the resolution of the finest map; the first `counts[0]` queries belong to image 0."""
-        images = torch.repeat_interleave(
-            torch.arange(len(counts), device=queries.device),
-            torch.tensor(counts, device=queries.device),
-            output_size=len(queries),
-        )
+    def __call__(self, image: int, queries: Int[Tensor, "N"]) -> Float[Tensor, "N H2 W2"]:
+        """Mask logits of queries of an image at the resolution of the finest map."""
         size = max(len(queries), 1) if torch.is_grad_enabled() else _CHUNK
-        parts = [self._refine(i, q) for i, q in zip(images.split(size), queries.split(size), strict=True)]
-        return torch.cat(parts)
+        return torch.cat([self._refine(image, chosen) for chosen in queries.split(size)])
 
-    def _refine(self, images: Int[Tensor, "N"], queries: Int[Tensor, "N"]) -> Float[Tensor, "N H2 W2"]:
-        x = torch.cat([self.projected[images], self.attention[images, queries]], 1)
-        return self.head.refine(x, [level[images] for level in self.finer])
+    def _refine(self, image: int, queries: Int[Tensor, "N"]) -> Float[Tensor, "N H2 W2"]:
+        projected = self.projected[image].expand(len(queries), -1, -1, -1)
+        x = torch.cat([projected, self.attention[image, queries]], 1)
+        return self.head.refine(x, [level[image : image + 1] for level in self.finer])
 
 
 @MODELS.register_module()
@@ -104,7 +99,7 @@ class DetrMaskHead(nn.Module):
         return scores.flatten(2).softmax(-1).view_as(scores).unflatten(-1, memory.shape[-2:])
 
     def refine(
-        self, x: Float[Tensor, "N C H W"], finer: Sequence[Float[Tensor, "N _ _ _"]]
+        self, x: Float[Tensor, "N C H W"], finer: Sequence[Float[Tensor, "#N _ _ _"]]
     ) -> Float[Tensor, "N H2 W2"]:
         """Mask logits from projection and attention maps, with the finer maps coarse to fine."""
         for index, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):

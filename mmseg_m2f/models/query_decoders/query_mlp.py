@@ -9,8 +9,8 @@ class QueryMLP(nn.Sequential):
     def __init__(self, channels: int, out_channels: int) -> None:
         super().__init__(
             nn.Linear(channels, channels),
-            nn.ReLU(inplace=True),
+            nn.ReLU(),
             nn.Linear(channels, channels),
-            nn.ReLU(inplace=True),
+            nn.ReLU(),
             nn.Linear(channels, out_channels),
         )

@@ -1,4 +1,4 @@
-"""Thin shells that put a `MaskHead` into a framework. The only place that imports mmseg or mmdet."""
+"""Thin shells that put a `MaskHead` into a framework."""
 
 from mmseg_m2f import compat
 from mmseg_m2f.models.segmentors.mask_segmentor import MaskSegmentor

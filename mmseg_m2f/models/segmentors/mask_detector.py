@@ -13,6 +13,7 @@ from mmseg_m2f.checkpoints.openmmlab import adopt_detector_keys
 from mmseg_m2f.core.postprocess import detr_panoptic_map, resize_maps, top_boxes
 from mmseg_m2f.core.selection import INSTANCE_OFFSET
 from mmseg_m2f.core.streaming import Resizing, semantic_labels, streamed_panoptic_map, streamed_top_instances
+from mmseg_m2f.layers.matrix_products import use_fast_products
 from mmseg_m2f.models.feature_spec import probe_feature_spec
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.samples import read_segments_target, valid_pixels, write_instances, write_panoptic
@@ -100,6 +101,7 @@ class MaskDetector(BaseDetector):
             )
         if trainable is not None:
             _freeze_others(self, trainable)
+        use_fast_products(self)
         self.register_load_state_dict_pre_hook(adopt_detector_keys)
 
     def extract_feat(self, batch_inputs: Float[Tensor, "B C H W"]) -> Sequence[Tensor]:

@@ -14,6 +14,7 @@ from mmseg_m2f.checkpoints.openmmlab import adopt_detector_keys
 from mmseg_m2f.core.postprocess import resize_maps, semantic_scores
 from mmseg_m2f.core.streaming import Resizing, semantic_labels
 from mmseg_m2f.core.windows import average_windows
+from mmseg_m2f.layers.matrix_products import use_fast_products
 from mmseg_m2f.models.feature_spec import probe_feature_spec
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.samples import read_target, write_semantic
@@ -58,6 +59,7 @@ class MaskSegmentor(BaseSegmentor):
         self.train_cfg = train_cfg
         self.test_cfg = _checked_test_cfg(test_cfg)
         self.ignore_index = ignore_index
+        use_fast_products(self)
         self.register_load_state_dict_pre_hook(adopt_detector_keys)
 
     def extract_feat(self, inputs: Float[Tensor, "B C H W"]) -> Sequence[Tensor]:

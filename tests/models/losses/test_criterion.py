@@ -10,7 +10,8 @@ from tests.models.conftest import CONFIGS
 def build_criterion(**options: object) -> torch.nn.Module:
     cfg = Config.fromfile(CONFIGS / "_base_/models/mask2former.py").model.decode_head.criterion
     cfg.sampling.num_points = 128
-    cfg.update(options)
+    for name, value in options.items():
+        cfg[name] = value
     return MODELS.build(cfg)
 
 
@@ -37,7 +38,7 @@ def blocks(labels: list[int], *, void_rows: int = 0) -> MaskTarget:
 def test_criterion__log_names_are_mmdets():
     losses = build_criterion()(random_predictions(), [blocks([0, 2]), blocks([3])])
     parts = ("loss_cls", "loss_mask", "loss_dice")
-    expected = [*(f"d{i}.{part}" for i in range(2) for part in parts), *parts, "surplus_segments"]
+    expected = [*(f"d{i}.{part}" for i in range(2) for part in parts), *parts, "surplus_segments", "query_similarity"]
     assert sorted(losses) == sorted(expected)
 
 
@@ -119,6 +120,29 @@ def test_criterion__wrong_number_of_class_weights():
         criterion(random_predictions(), [blocks([0]), blocks([1])])
 
 
+@pytest.mark.parametrize("decoder", ["masks", "boxes"])
+def test_criterion__all_layers_at_once_equal_one_by_one(decoder):
+    # Without random points and void, the reference takes the same numbers layer by layer and image by image.
+    if decoder == "masks":
+        everywhere = dict(sampling=dict(type="mmseg_m2f.FullMaskSampling"))
+        build, predictions = (lambda **options: build_criterion(**everywhere, **options)), random_predictions()
+        targets = [blocks([0, 2]), blocks([3, 1, 0])]
+    else:
+        build = build_box_criterion
+        predictions = [
+            BoxPrediction(torch.randn(2, 6, 5, requires_grad=True), torch.rand(2, 6, 4, requires_grad=True))
+            for _ in range(3)
+        ]
+        targets = [box_target([0], [[0.5, 0.6, 0.4, 0.6]]), box_target([3, 1], [[0.2, 0.2, 0.1, 0.3]] * 2)]
+    leaves = [part for prediction in predictions for part in prediction if isinstance(part, torch.Tensor)]
+    at_once, one_by_one = (build(reference=reference)(predictions, targets) for reference in (None, "mmdet"))
+    for name, value in one_by_one.items():
+        torch.testing.assert_close(at_once[name], value, rtol=1e-5, atol=1e-6)
+    gradients = [torch.autograd.grad(sum(losses.values()), leaves) for losses in (at_once, one_by_one)]
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
 def test_criterion__unknown_reference():
     with pytest.raises(ValueError, match="reference must be None or 'mmdet', got 'detectron2'"):
         build_criterion(reference="detectron2")
@@ -190,3 +214,51 @@ def test_criterion__mask_losses_of_a_decoder_without_masks():
 def test_criterion__mask_losses_without_sampling():
     with pytest.raises(ValueError, match="sampling is None"):
         build_box_criterion("detr_panoptic", sampling=None)
+
+
+#: Three queries of two images with cosines 0.6, 0 and 0.8 in the first, all 1 in the second.
+EMBEDDINGS = torch.tensor([[[1.0, 0.0], [3.0, 4.0], [0.0, -2.0]], [[1.0, 1.0], [2.0, 2.0], [0.5, 0.5]]])
+
+
+def predictions_of(embeddings: torch.Tensor) -> list[MaskPrediction]:
+    batch, queries, channels = embeddings.shape
+    return [MaskPrediction(torch.zeros(batch, queries, 5), embeddings, torch.randn(batch, channels, 16, 16))]
+
+
+def test_criterion__query_similarity_is_logged():
+    losses = build_criterion()(predictions_of(EMBEDDINGS.requires_grad_()), [blocks([0]), blocks([1])])
+    assert losses["query_similarity"].item() == pytest.approx((0.6 + 0.8 + 0 + 3) / 6)
+    assert not losses["query_similarity"].requires_grad
+
+
+@pytest.mark.parametrize(
+    # Two segments of the first image and one of the second leave one pair of matched queries.
+    ("target", "expected"),
+    [("all", [(0.36 + 0.64 + 0 + 3) / 6]), ("matched", [0.36, 0.64, 0.0])],
+)
+def test_criterion__orthogonality_by_hand(target, expected):
+    loss = dict(type="mmseg_m2f.QueryOrthogonalityLoss", loss_weight=2.0, target=target)
+    losses = build_criterion(loss_orthogonality=loss)(predictions_of(EMBEDDINGS), [blocks([0, 1]), blocks([2])])
+    assert min(abs(losses["loss_orthogonality"].item() - 2 * value) for value in expected) < 1e-5
+
+
+def test_criterion__orthogonality_in_every_layer():
+    loss = dict(type="mmseg_m2f.QueryOrthogonalityLoss")
+    predictions, targets = random_predictions(), [blocks([0, 2, 1]), blocks([])]
+    losses = build_criterion(loss_orthogonality=loss)(predictions, targets)
+    sum(losses[name] for name in ("d0.loss_orthogonality", "loss_orthogonality")).backward()
+    matched = [prediction.mask_embeddings.grad for prediction in predictions]
+    assert (matched[0][0].abs().sum(-1) > 0).sum() == 3
+    assert matched[1] is None or not matched[1].any()
+    assert not matched[2][1].any()
+
+
+def test_criterion__orthogonality_of_boxes():
+    criterion = build_box_criterion(loss_orthogonality=dict(type="mmseg_m2f.QueryOrthogonalityLoss"))
+    with pytest.raises(ValueError, match="loss_orthogonality compares mask embeddings"):
+        criterion([BoxPrediction(torch.randn(1, 5, 5), torch.rand(1, 5, 4))], [box_target([0], [[0.5, 0.5, 1, 1]])])
+
+
+def test_criterion__orthogonality_of_unknown_queries():
+    with pytest.raises(ValueError, match="target must be 'matched' or 'all', got 'content'"):
+        build_criterion(loss_orthogonality=dict(type="mmseg_m2f.QueryOrthogonalityLoss", target="content"))

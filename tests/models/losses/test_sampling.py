@@ -1,14 +1,16 @@
 import pytest
 import torch
 
+from mmseg_m2f.core.targets import TargetBatch
 from mmseg_m2f.models.losses import FullMaskSampling, PointSampling
-from mmseg_m2f.structures import BACKGROUND, VOID, MaskPrediction
+from mmseg_m2f.structures import BACKGROUND, VOID, MaskPrediction, MaskTarget
 
 
-def quarters(size: int = 16) -> torch.Tensor:
-    """Segment 0, segment 1, background and void, one per quarter."""
+def quarters(size: int = 16) -> TargetBatch:
+    """One image: segment 0, segment 1, background and void, one per quarter."""
     ids = torch.tensor([[0, 1], [BACKGROUND, VOID]])
-    return ids.repeat_interleave(size // 2, 0).repeat_interleave(size // 2, 1)[None, None]
+    segment_map = ids.repeat_interleave(size // 2, 0).repeat_interleave(size // 2, 1)
+    return TargetBatch([MaskTarget(torch.tensor([4, 2]), segment_map.unsqueeze(0))])
 
 
 def prediction_of(logits: torch.Tensor) -> MaskPrediction:
@@ -21,9 +23,15 @@ def test_point_sampling__published_numbers():
     assert (sampling.num_points, sampling.num_candidates, sampling.num_uncertain) == (12544, 37632, 9408)
 
 
+@pytest.mark.parametrize("wrong", [dict(importance=1.5), dict(importance=-0.1), dict(oversample=0.5)])
+def test_point_sampling__more_uncertain_points_than_candidates(wrong):
+    with pytest.raises(ValueError, match="expected importance in"):
+        PointSampling(**wrong)
+
+
 def test_point_sampling__matching_shares_the_points_of_an_image():
-    logits = torch.stack([(quarters()[0, 0] == segment).float() for segment in (0, 1)])
-    readings = PointSampling(500).for_matching(prediction_of(logits), quarters(), 2)
+    logits = torch.stack([(quarters().segment_maps[0, 0] == segment).float() for segment in (0, 1)])
+    readings = PointSampling(500).for_matching([prediction_of(logits)], quarters(), 0)
     torch.testing.assert_close(readings.logits, readings.masks, rtol=0, atol=1e-5)
     assert readings.known.mean().item() == pytest.approx(0.75, abs=0.06)
 
@@ -37,7 +45,7 @@ def test_point_sampling__losses_read_mostly_uncertain_known_points():
 
 
 def test_full_masks__matching_reduces_to_the_nearest_pixel():
-    readings = FullMaskSampling().for_matching(prediction_of(torch.randn(3, 4, 4)), quarters(), 2)
+    readings = FullMaskSampling().for_matching([prediction_of(torch.randn(3, 4, 4))], quarters(), 0)
     assert readings.logits.shape == (1, 3, 16)
     assert readings.masks[0, 0].view(4, 4).tolist() == [[1, 1, 0, 0]] * 2 + [[0] * 4] * 2
     assert readings.masks[0, 1].view(4, 4).tolist() == [[0, 0, 1, 1]] * 2 + [[0] * 4] * 2
@@ -58,5 +66,5 @@ def test_full_masks__losses_see_every_pixel_of_the_canvas():
 def test_sampling__no_pair_and_no_segment(sampling):
     none = torch.zeros(0, dtype=torch.long)
     assert len(sampling.for_loss(torch.zeros(0, 4, 4), quarters(), none, none).logits) == 0
-    empty = torch.full_like(quarters(), BACKGROUND)
-    assert sampling.for_matching(prediction_of(torch.randn(3, 4, 4)), empty, 0).masks.shape[:2] == (1, 0)
+    empty = TargetBatch([MaskTarget(none, torch.full((1, 16, 16), BACKGROUND))])
+    assert sampling.for_matching([prediction_of(torch.randn(3, 4, 4))], empty, 0).masks.shape[:2] == (1, 0)

@@ -109,3 +109,23 @@ def test_pixel_decoder__equals_mmdet(config, ours):
         expected, _ = theirs(features, metas)
         actual = ours.eval()(features).mask_features
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
+
+
+def test_deformable_pixel_decoder__recomputing_changes_no_number():
+    plain = DeformablePixelDecoder(SMALL, channels=32, num_layers=2, num_heads=4, norm_groups=8)
+    again = DeformablePixelDecoder(SMALL, channels=32, num_layers=2, num_heads=4, norm_groups=8, recompute=True)
+    again.load_state_dict(plain.state_dict())
+    maps = feature_maps(SMALL)
+    gradients, kept = [], []
+    for decoder in (plain, again):
+        count = [0]
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, count=count: count.__setitem__(0, count[0] + t.numel()) or t, lambda t: t
+        ):
+            out = decoder(maps)
+        kept.append(count[0])
+        total = out.mask_features.sum() + sum(level.square().sum() for level in out.levels)
+        gradients.append(torch.autograd.grad(total, list(decoder.parameters())))
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert kept[1] < 0.6 * kept[0]

@@ -1,0 +1,14 @@
+# Semantic FPN over a small Context Cluster on generated shapes, 40 iterations: does everything run?
+_base_ = [
+    "../_base_/models/semantic_fpn_tiny.py",
+    "../_base_/backbones/coc_tiny_from_scratch.py",
+    "../_base_/datasets/shapes.py",
+    "../_base_/schedules/adamw_scratch_40.py",
+    "../_base_/runtime.py",
+]
+model = dict(
+    data_preprocessor=_base_.data_preprocessor,
+    backbone=_base_.backbone,
+    neck=dict(in_channels=_base_.backbone_channels),
+    decode_head=dict(num_classes=_base_.num_classes),
+)

@@ -1,0 +1,13 @@
+# ECENet on generated shapes from random weights, some minutes on a CPU core.
+_base_ = [
+    "../_base_/models/ecenet_tiny.py",
+    "../_base_/backbones/r18_from_scratch.py",
+    "../_base_/datasets/shapes.py",
+    "../_base_/schedules/adamw_scratch_800.py",
+    "../_base_/runtime_per_pixel.py",
+]
+model = dict(
+    data_preprocessor=_base_.data_preprocessor,
+    backbone=_base_.backbone,
+    decode_head=dict(in_channels=[64, 128, 256, 512], num_classes=_base_.num_classes),
+)

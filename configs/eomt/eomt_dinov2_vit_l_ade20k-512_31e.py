@@ -1,0 +1,15 @@
+# EoMT, ADE20K semantic, ViT-L of DINOv2: published recipe, 31 epochs; tests in square windows.
+_base_ = [
+    "../_base_/models/eomt.py",
+    "../_base_/backbones/dinov2_vit_l.py",
+    "../_base_/datasets/ade20k_512.py",
+    "../_base_/schedules/adamw_eomt_ade20k_31e.py",
+    "../_base_/runtime.py",
+]
+custom_hooks = [*_base_.custom_hooks, *_base_.schedule_hooks]
+model = dict(
+    data_preprocessor=_base_.data_preprocessor,
+    backbone=dict(_base_.backbone, img_size=_base_.crop_size),
+    decode_head=dict(num_classes=_base_.num_classes),
+    test_cfg=dict(mode="slide", crop_size=_base_.crop_size, stride=_base_.crop_size),
+)

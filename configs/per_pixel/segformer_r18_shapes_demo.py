@@ -1,0 +1,13 @@
+# SegFormer's head over a ResNet on generated shapes from random weights.
+_base_ = [
+    "../_base_/models/segformer_tiny.py",
+    "../_base_/backbones/r18_from_scratch.py",
+    "../_base_/datasets/shapes.py",
+    "../_base_/schedules/adamw_scratch_800.py",
+    "../_base_/runtime_per_pixel.py",
+]
+model = dict(
+    data_preprocessor=_base_.data_preprocessor,
+    backbone=_base_.backbone,
+    decode_head=dict(in_channels=[64, 128, 256, 512], num_classes=_base_.num_classes),
+)

@@ -1,0 +1,13 @@
+# SegNeXt-L, ADE20K: the authors' recipe.
+_base_ = [
+    "../_base_/models/segnext_l.py",
+    "../_base_/backbones/mscan_l.py",
+    "../_base_/datasets/ade20k_ratio_512_multiple32.py",
+    "../_base_/schedules/adamw_segnext_160k.py",
+    "../_base_/runtime.py",
+]
+model = dict(
+    data_preprocessor=_base_.data_preprocessor,
+    backbone=_base_.backbone,
+    decode_head=dict(in_channels=_base_.backbone.embed_dims[1:], num_classes=_base_.num_classes),
+)

@@ -1,0 +1,13 @@
+# SegNeXt, small, on generated shapes, 40 iterations: does everything run?
+_base_ = [
+    "../_base_/models/segnext_tiny.py",
+    "../_base_/backbones/mscan_tiny_from_scratch.py",
+    "../_base_/datasets/shapes_160.py",
+    "../_base_/schedules/adamw_scratch_40.py",
+    "../_base_/runtime.py",
+]
+model = dict(
+    data_preprocessor=_base_.data_preprocessor,
+    backbone=_base_.backbone,
+    decode_head=dict(in_channels=_base_.backbone.embed_dims[1:], num_classes=_base_.num_classes),
+)

@@ -1,0 +1,13 @@
+# SegNeXt's head over a ResNet on generated shapes from random weights, for comparing heads.
+_base_ = [
+    "../_base_/models/segnext_tiny.py",
+    "../_base_/backbones/r18_from_scratch.py",
+    "../_base_/datasets/shapes.py",
+    "../_base_/schedules/adamw_scratch_800.py",
+    "../_base_/runtime_per_pixel.py",
+]
+model = dict(
+    data_preprocessor=_base_.data_preprocessor,
+    backbone=_base_.backbone,
+    decode_head=dict(in_channels=[128, 256, 512], num_classes=_base_.num_classes),
+)

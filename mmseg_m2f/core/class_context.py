@@ -1,0 +1,112 @@
+"""Class vectors made of the image itself, and what they are taught by (arXiv 2303.11633, section 3).
+
+Labels outside [0, K) are void: they enter no prototype and no loss. Call everything with autocast off: the sums run
+over all pixels of a map, and what is divided by can be tiny.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+#: Added to what is divided by; needs float32.
+_EPS = 1e-12
+
+
+def soft_prototypes(features: Float[Tensor, "B C H W"], weights: Float[Tensor, "B K H W"]) -> Float[Tensor, "B K C"]:
+    """Mean feature of each class in each image, every pixel weighted; zero where a class has no weight."""
+    weights = weights.flatten(2)
+    sums = torch.einsum("bkn,bcn->bkc", weights, features.flatten(2))
+    return sums / (weights.sum(-1, keepdim=True) + _EPS)
+
+
+def label_prototypes(
+    features: Float[Tensor, "B C H W"], labels: Int[Tensor, "B H W"], num_classes: int, *, per_image: bool
+) -> tuple[Float[Tensor, "_ K C"], Bool[Tensor, "_ K"]]:
+    """Mean feature of the pixels of each class, zero where there is none, and whether there is one.
+
+    The first axis is that of the images with `per_image`; otherwise all images are one and it has one entry.
+    """
+    classes = torch.arange(num_classes, device=labels.device)
+    inside = (labels.flatten(1).unsqueeze(1) == classes[:, None]).to(features.dtype)  # B K N
+    sums = torch.einsum("bkn,bcn->bkc", inside, features.flatten(2))
+    counts = inside.sum(-1)
+    if not per_image:
+        sums, counts = sums.sum(0, keepdim=True), counts.sum(0, keepdim=True)
+    return sums / (counts.unsqueeze(-1) + _EPS), counts > 0
+
+
+def cosine_logits(
+    features: Float[Tensor, "B C H W"], vectors: Float[Tensor, "_ K C"], temperature: float
+) -> Float[Tensor, "B K H W"]:
+    """Cosine of each pixel's feature and each class vector times `temperature`; zero for zero features.
+
+    Args:
+        vectors: those of each image, or one set for all images.
+    """
+    cosines = torch.einsum("bchw,bkc->bkhw", F.normalize(features, dim=1), F.normalize(vectors, dim=-1))
+    return temperature * cosines
+
+
+def shrink_labels(labels: Int[Tensor, "B _ _"], size: tuple[int, int]) -> Int[Tensor, "B H W"]:
+    """The label of the nearest pixel."""
+    # Labels are small integers, which float32 holds exactly.
+    return F.interpolate(labels.unsqueeze(1).float(), size, mode="nearest").squeeze(1).to(labels.dtype)
+
+
+def pixel_cross_entropy(logits: Float[Tensor, "B K H W"], labels: Int[Tensor, "B H W"]) -> Float[Tensor, ""]:
+    """Mean over the known pixels; 0 where none is known."""
+    known = _is_known(labels, logits.shape[1])
+    total = F.cross_entropy(logits, labels.where(known, -1), ignore_index=-1, reduction="sum")
+    return total / known.sum().clamp(min=1)
+
+
+def pixel_entropy(logits: Float[Tensor, "B K H W"]) -> Float[Tensor, "B H W"]:
+    """Entropy of the class distribution of each pixel, in [0, ln K]."""
+    log_probs = logits.log_softmax(1)
+    return -(log_probs.exp() * log_probs).sum(1)
+
+
+def distillation_divergence(
+    student_logits: Float[Tensor, "B K H W"],
+    teacher_logits: Float[Tensor, "B K H W"],
+    labels: Int[Tensor, "B H W"],
+    *,
+    soft_weight: float,
+) -> Float[Tensor, "B H W"]:
+    """Kullback-Leibler divergence from the student to its target in each pixel; no meaning where labels are void.
+
+    The target is the teacher's distribution, weighted by `soft_weight`, plus the label, weighted by the rest.
+    Gradients are those of the cross-entropy with the same target, which is not differentiated.
+    """
+    known = _is_known(labels, student_logits.shape[1])
+    soft = soft_weight * teacher_logits.detach().softmax(1)
+    label = labels.where(known, 0).unsqueeze(1)
+    target = soft.scatter_add(1, label, soft.new_full((), 1 - soft_weight).expand(label.shape))
+    return (torch.xlogy(target, target) - target * student_logits.log_softmax(1)).sum(1)
+
+
+def weighted_mean(
+    values: Float[Tensor, "B H W"],
+    weights: Float[Tensor, "B H W"],
+    labels: Int[Tensor, "B H W"],
+    num_classes: int,
+    *,
+    classwise: bool,
+) -> Float[Tensor, ""]:
+    """Weighted mean over the known pixels; 0 where none is known.
+
+    Args:
+        classwise: the mean over the classes that occur of the weighted means over the pixels of each.
+    """
+    known = _is_known(labels, num_classes)
+    group = labels if classwise else torch.zeros_like(labels)
+    group = group.where(known, num_classes).flatten()  # the last group is void
+    sums = torch.stack([values * weights, weights, torch.ones_like(weights)]).flatten(1)
+    total, weight, count = sums.new_zeros(3, num_classes + 1).index_add(1, group, sums)[:, :-1]
+    means = total / (weight + _EPS)
+    return means.sum() / (count > 0).sum().clamp(min=1)
+
+
+def _is_known(labels: Int[Tensor, "B H W"], num_classes: int) -> Bool[Tensor, "B H W"]:
+    return (labels >= 0) & (labels < num_classes)

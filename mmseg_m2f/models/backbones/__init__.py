@@ -1,0 +1,8 @@
+"""Backbones, and what those of other libraries are built with."""
+
+from mmseg_m2f.models.backbones.context_cluster import ContextCluster, ContextClusterBlock
+from mmseg_m2f.models.backbones.frozen_norm import FrozenBN
+from mmseg_m2f.models.backbones.shrunk_vit import ShrunkVisionTransformer
+from mmseg_m2f.models.backbones.timm_token_stream import TimmTokenStream
+
+__all__ = ["ContextCluster", "ContextClusterBlock", "FrozenBN", "ShrunkVisionTransformer", "TimmTokenStream"]

@@ -1,0 +1,146 @@
+"""timm's plain vision transformers, stopped before their last blocks so that queries can join them."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from mmseg_m2f.registry import MODELS
+from mmseg_m2f.structures import TokenBlock, TokenStream
+
+
+@MODELS.register_module()
+class TimmTokenStream(nn.Module):
+    """A vision transformer of timm that runs all but its last blocks and hands those on (EoMT, arXiv 2503.19108).
+
+    Any model that timm builds from `VisionTransformer` (ViT, DeiT III, DINOv2) or from `Eva` with rotary positions
+    (DINOv3). Parameters keep timm's names below `vit.`. Needs the extra `timm`.
+
+    Args:
+        model_name: timm's name of the model.
+        num_joint_blocks: last blocks that are left to the query decoder.
+        img_size: height and width in pixels that the positions are learnt for; other inputs resize them.
+        patch_size: height and width in pixels of a patch; loaded weights of other sizes are resampled.
+        pretrained: fetch timm's weights of this model.
+        checkpoint_path: a file to take weights from instead, in timm's names or as DINOv2 and DINOv3 publish them.
+        model_options: further arguments of timm's model, for example `drop_path_rate`.
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        *,
+        num_joint_blocks: int = 4,
+        img_size: tuple[int, int] = (640, 640),
+        patch_size: int = 16,
+        pretrained: bool = False,
+        checkpoint_path: str | None = None,
+        model_options: dict | None = None,
+    ) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.num_joint_blocks = num_joint_blocks
+        vit = _build(
+            model_name,
+            pretrained=pretrained or checkpoint_path is not None,
+            pretrained_cfg_overlay=None if checkpoint_path is None else dict(file=checkpoint_path),
+            img_size=tuple(img_size),
+            patch_size=patch_size,
+            dynamic_img_size=True,
+            num_classes=0,
+            **(model_options or {}),
+        )
+        self.vit = cast(Any, vit)  # timm ships no types
+        if not 0 < num_joint_blocks < len(self.vit.blocks):
+            raise ValueError(
+                f"model.backbone ({model_name}): num_joint_blocks is {num_joint_blocks}, but there are "
+                f"{len(self.vit.blocks)} blocks. Expected at least one joint block and one before."
+            )
+
+    def forward(self, images: Float[Tensor, "B C H W"]) -> TokenStream:
+        """The tokens before the joint blocks.
+
+        Raises:
+            ValueError: height or width of the images is no multiple of the patch size.
+        """
+        height, width = images.shape[-2:]
+        if height % self.patch_size or width % self.patch_size:
+            raise ValueError(
+                f"model.backbone (TimmTokenStream): expected images whose height and width are multiples of "
+                f"{self.patch_size}, got {height} × {width}. Nearest: {_nearest(height, self.patch_size)} × "
+                f"{_nearest(width, self.patch_size)}. Set the crop size, and size_divisor or pad_size_divisor in "
+                "model.data_preprocessor."
+            )
+        grid = (height // self.patch_size, width // self.patch_size)
+        first = len(self.vit.blocks) - self.num_joint_blocks
+        num_prefix = self.vit.num_prefix_tokens
+        (tokens,) = self.vit.forward_intermediates(
+            images,
+            indices=[first - 1],
+            return_prefix_tokens=num_prefix > 0,
+            stop_early=True,
+            output_fmt="NLC",
+            intermediates_only=True,
+        )
+        if num_prefix:
+            patches, prefix = tokens
+            tokens = torch.cat([prefix, patches], 1)
+        return TokenStream(
+            tokens=tokens,
+            grid=grid,
+            num_prefix=num_prefix,
+            blocks=tuple(self._joint_block(block, grid) for block in self.vit.blocks[first:]),
+            norm=self.vit.norm,
+        )
+
+    def _joint_block(self, block: Callable[..., Tensor], grid: tuple[int, int]) -> TokenBlock:
+        rope = getattr(self.vit, "rope", None)
+        if rope is None:
+            return partial(_run, block)
+        return partial(_run_rotated, block, rope.get_embed(shape=grid), self.vit.num_prefix_tokens)
+
+
+def _run(
+    block: Callable[..., Tensor], tokens: Float[Tensor, "B N C"], may_attend: Bool[Tensor, "B 1 N N"] | None = None
+) -> Float[Tensor, "B N C"]:
+    return block(tokens, attn_mask=may_attend)
+
+
+def _run_rotated(
+    block: Callable[..., Tensor],
+    rotation: Float[Tensor, "P R"],
+    num_prefix: int,
+    tokens: Float[Tensor, "B N C"],
+    may_attend: Bool[Tensor, "B 1 N N"] | None = None,
+) -> Float[Tensor, "B N C"]:
+    """`rotation` holds sines, then cosines, of the patches; all tokens before them stay as they are."""
+    num_others = tokens.shape[1] - num_prefix - len(rotation)  # timm itself leaves out the first `num_prefix` tokens
+    still = torch.zeros_like(rotation[:1])
+    still[:, still.shape[1] // 2 :] = 1  # cosines
+    return block(tokens, rope=torch.cat([still.expand(num_others, -1), rotation]), attn_mask=may_attend)
+
+
+def _build(model_name: str, **options: object) -> nn.Module:
+    try:
+        import timm
+        from timm.models.eva import Eva
+        from timm.models.vision_transformer import VisionTransformer
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            'TimmTokenStream: expected the package timm, which is not installed. Run `pip install "mmseg-m2f[timm]"`.'
+        ) from error
+    model = timm.create_model(model_name, **options)
+    if not isinstance(model, (VisionTransformer, Eva)):
+        raise ValueError(
+            f"model.backbone.model_name: expected a plain vision transformer of timm (VisionTransformer or Eva), got "
+            f"'{model_name}', which is a {type(model).__name__}. Take for example 'vit_large_patch14_reg4_dinov2'."
+        )
+    return model
+
+
+def _nearest(length: int, patch_size: int) -> str:
+    lower = length // patch_size * patch_size
+    return str(length) if lower == length else " or ".join(str(x) for x in (lower, lower + patch_size) if x)

@@ -1,0 +1,276 @@
+"""Per-pixel head with explicit class embeddings (ECENet).
+
+Boosting Semantic Segmentation from the Perspective of Explicit Class Embeddings, arXiv 2308.12894. Written after the
+released inference code (Apache-2.0); training code was not released, so the losses follow the paper's description.
+
+Where paper and released code differ, the code is the default:
+- attention goes to the classes that score lowest (`attn_sign=-1`); the paper writes +1;
+- the gate of feature reconstruction has no sigmoid (`gate_act=None`);
+- the query has no activation, as the original code asks (`query_act=None`); its port runs a ReLU there.
+
+Deviation: void pixels are left out of the mask losses; `void_is_background=True` trains them as outside every class.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from mmcv.cnn import ConvModule, build_norm_layer
+from mmengine import dist
+from mmengine.config import ConfigDict
+from mmengine.structures import BaseDataElement
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from torch import Tensor, nn
+
+from mmseg_m2f.core.targets import TargetBatch
+from mmseg_m2f.layers.class_attention import ClassAttention, ClassTokens, ClassUpdater
+from mmseg_m2f.models.losses.map_losses import map_losses
+from mmseg_m2f.models.losses.sampling import FullMaskSampling
+from mmseg_m2f.models.necks.feature_reconstruction import FeatureReconstruction
+from mmseg_m2f.registry import MODELS
+from mmseg_m2f.samples import read_target
+from mmseg_m2f.structures import BACKGROUND, MaskReadings, MaskTarget
+
+_MASK_TARGETS = ("without_last", "total", "each")
+#: Pixels of masks that are compared at a time.
+_MAX_READINGS = 2**20
+
+
+class ClassMasks(NamedTuple):
+    """What the head says about a batch.
+
+    `pixel_logits` are those of the pixel classifier alone. `mask_logits` are the masks of every level at the finest
+    one's resolution, coarse to fine. `class_probs` say how sure each class's embedding is of its class. `diverse` are
+    the halves of the rebuilt maps that are made to differ.
+    """
+
+    logits: Float[Tensor, "B K H W"]
+    pixel_logits: Float[Tensor, "B K H W"]
+    mask_logits: tuple[Float[Tensor, "B K H W"], ...]
+    class_probs: Float[Tensor, "B K"]
+    diverse: tuple[Float[Tensor, "B _ _ _"], ...]
+
+
+@MODELS.register_module()
+class ExplicitClassHead(BaseDecodeHead):
+    """Classes as embeddings that are made of their own masks, coarse to fine, and masks made of embeddings.
+
+    The coarsest map gives one mask per class; pooled, it is the class's embedding. Finer maps attend to the
+    embeddings: their scores are the next masks, which update the embeddings. The answer is a pixel classifier on all
+    maps plus, for each class, how sure its embedding is of itself times its mask, which lies in (0, 1).
+
+    Losses: `loss_ce` on the answer, `loss_mask` and `loss_dice` on the masks of the classes in the image, `loss_div`
+    on the rebuilt maps.
+
+    Args:
+        in_channels: of the maps, fine to coarse, each half as large as the one before; multiples of 4.
+        num_classes: K.
+        in_index: which maps; the first ones unless given.
+        channels: width of everything behind the maps.
+        num_heads, mlp_ratio: of the attention to classes.
+        pool_sizes, pool_ratio: how masks become embeddings; see `ClassTokens`.
+        gate_act: see `FeatureReconstruction`.
+        query_act, attn_sign: see `ClassAttention`.
+        mask_target: which masks are compared with the classes: the sum of all levels "without_last", the finest; the
+            sum "total"; or "each" level alone, averaged.
+        void_is_background: whether void pixels lie outside every class or count nowhere in the mask losses.
+        loss_decode: losses of the answer; cross-entropy unless given.
+        loss_mask, loss_dice, loss_div: focal loss times 5, dice loss times 2, `SpatialDiversityLoss` unless given.
+        norm_cfg: batch norm unless given.
+        dropout_ratio, ignore_index, align_corners: as in mmseg's other heads.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        *,
+        num_classes: int,
+        in_index: Sequence[int] | None = None,
+        channels: int = 256,
+        num_heads: int = 4,
+        mlp_ratio: float = 4.0,
+        pool_sizes: Sequence[int] = (1, 2, 3, 6),
+        pool_ratio: float = 1.0,
+        gate_act: str | None = None,
+        query_act: str | None = None,
+        attn_sign: int = -1,
+        mask_target: str = "without_last",
+        void_is_background: bool = False,
+        loss_decode: ConfigDict | dict | list | None = None,
+        loss_mask: ConfigDict | dict | None = None,
+        loss_dice: ConfigDict | dict | None = None,
+        loss_div: ConfigDict | dict | None = None,
+        norm_cfg: ConfigDict | dict | None = None,
+        dropout_ratio: float = 0.1,
+        ignore_index: int = 255,
+        align_corners: bool = False,
+    ) -> None:
+        _check_arguments(in_channels, query_act=query_act, attn_sign=attn_sign, mask_target=mask_target)
+        norm_cfg = norm_cfg or dict(type="BN")
+        super().__init__(
+            list(in_channels),
+            channels,
+            num_classes=num_classes,
+            in_index=list(range(len(in_channels)) if in_index is None else in_index),
+            input_transform="multiple_select",
+            dropout_ratio=dropout_ratio,
+            norm_cfg=norm_cfg,
+            loss_decode=loss_decode or dict(type="mmseg.CrossEntropyLoss"),
+            ignore_index=ignore_index,
+            align_corners=align_corners,
+        )
+        num_levels = len(in_channels)
+        self.reconstruction = FeatureReconstruction(in_channels, gate_act=gate_act, norm_cfg=norm_cfg)
+        self.laterals = nn.ModuleList(nn.Conv2d(width, channels, 1, bias=False) for width in in_channels)
+        self.first_masks = nn.Sequential(
+            nn.Conv2d(channels, channels, 1, groups=num_heads, bias=False),
+            nn.Conv2d(channels, num_classes, 1, bias=False),
+        )
+        # Coarse to fine, like all that follows.
+        self.tokens = nn.ModuleList(
+            ClassTokens(channels, num_classes=num_classes, pool_sizes=pool_sizes, pool_ratio=pool_ratio)
+            for _ in in_channels
+        )
+        self.attentions = nn.ModuleList(
+            ClassAttention(channels, num_heads=num_heads, mlp_ratio=mlp_ratio, query_act=query_act, attn_sign=attn_sign)
+            for _ in in_channels[1:]
+        )
+        self.updaters = nn.ModuleList(ClassUpdater(channels) for _ in in_channels[1:])
+        self.class_embed = nn.Linear(channels, num_classes)
+        self.upsamplings = nn.ModuleList(
+            nn.Sequential(*(_GhostUpsampling(channels, norm_cfg) for _ in range(steps)))
+            for steps in reversed(range(num_levels))
+        )
+        self.fusion = ConvModule(num_levels * channels, channels, 3, padding=1, norm_cfg=norm_cfg)
+        self.mask_target, self.void_is_background = mask_target, void_is_background
+        self.mask_losses = nn.ModuleDict(
+            dict(
+                loss_mask=MODELS.build(loss_mask or dict(type="mmseg_m2f.MaskFocalLoss", loss_weight=5.0)),
+                loss_dice=MODELS.build(loss_dice or dict(type="mmseg_m2f.MaskDiceLoss", loss_weight=2.0)),
+            )
+        )
+        self.loss_div = MODELS.build(loss_div or dict(type="mmseg_m2f.SpatialDiversityLoss"))
+
+    def forward(self, inputs: Sequence[Tensor]) -> Float[Tensor, "B K H W"]:
+        """Logits at the resolution of the finest map; scaling them would not scale the masks' share."""
+        return self.describe(inputs).logits
+
+    def loss(
+        self,
+        inputs: Sequence[Tensor],
+        batch_data_samples: Sequence[BaseDataElement],
+        train_cfg: ConfigDict | dict | None = None,
+    ) -> dict[str, Tensor]:
+        """All losses, and `acc_seg`."""
+        said = self.describe(inputs)
+        losses = self.loss_by_feat(said.logits, batch_data_samples)
+        losses |= self._mask_losses(said.mask_logits, batch_data_samples)
+        return losses | dict(loss_div=self.loss_div(said.diverse))
+
+    def describe(self, inputs: Sequence[Tensor]) -> ClassMasks:
+        """The answer and what it is made of.
+
+        Args:
+            inputs: the backbone's maps.
+        """
+        rebuilt, diverse = zip(*self.reconstruction.reconstruct(self._transform_inputs(inputs)), strict=True)
+        coarsest, *finer = [lateral(x) for lateral, x in zip(self.laterals, rebuilt, strict=True)][::-1]
+        masks = [self.first_masks(coarsest)]
+        classes = self.tokens[0](masks[0])
+        maps = [coarsest]
+        for tokens, attend, update, lateral in zip(self.tokens[1:], self.attentions, self.updaters, finer, strict=True):
+            attended, scores = attend(lateral, classes)
+            classes = update(tokens(scores), classes)
+            maps.append(attended)
+            masks.append(scores)
+        pixel_logits = self.cls_seg(self._fuse(maps))
+        with torch.autocast(pixel_logits.device.type, enabled=False):
+            mask_logits = tuple(self._enlarge(x.float(), like=pixel_logits) for x in masks)
+            class_probs = self.class_embed(classes.to(self.class_embed.weight.dtype)).float().softmax(-1)
+            class_probs = class_probs.diagonal(dim1=1, dim2=2)
+            logits = pixel_logits + class_probs[:, :, None, None] * _total(mask_logits).sigmoid()
+        return ClassMasks(logits, pixel_logits, mask_logits, class_probs, diverse)
+
+    def _fuse(self, maps: Sequence[Float[Tensor, "B C _ _"]]) -> Float[Tensor, "B C H W"]:
+        enlarged = [upsample(x) for upsample, x in zip(self.upsamplings, maps, strict=True)]
+        finest = enlarged[-1]
+        return self.fusion(torch.cat([self._enlarge(x, like=finest) for x in enlarged[::-1]], 1))
+
+    def _enlarge(self, x: Float[Tensor, "B C _ _"], *, like: Float[Tensor, "B _ H W"]) -> Float[Tensor, "B C H W"]:
+        if x.shape[-2:] == like.shape[-2:]:
+            return x
+        return F.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=self.align_corners)
+
+    def _mask_losses(
+        self, mask_logits: Sequence[Float[Tensor, "B K H W"]], samples: Sequence[BaseDataElement]
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Sums over the classes of every image, divided by their number (at least 1) per rank."""
+        targets = [read_target(sample, self.num_classes, ignore_index=self.ignore_index) for sample in samples]
+        if self.void_is_background:
+            targets = [_without_void(target) for target in targets]
+        batch = TargetBatch(targets)
+        images, segments, classes = _pairs(targets)
+        masks = mask_logits[:-1] if self.mask_target == "without_last" else mask_logits
+        supervised = masks if self.mask_target == "each" else [_total(masks)]
+        sampling = FullMaskSampling()
+
+        def read(maps: Float[Tensor, "n H W"], turn: slice) -> MaskReadings:
+            return sampling.for_loss(maps, batch, images[turn], segments[turn])
+
+        at_once = max(_MAX_READINGS // sampling.places_in_loss(batch), 1)
+        losses = list(self.mask_losses.values())
+        values = [map_losses(x[images, classes], read, losses, at_once=at_once).sum(1) for x in supervised]
+        count = torch.tensor(float(len(images)), device=images.device)
+        dist.all_reduce(count, "mean")
+        return dict(zip(self.mask_losses, torch.stack(values).mean(0) / count.clamp(min=1), strict=True))
+
+
+class _GhostUpsampling(nn.Module):
+    """Twice the size: half of the pixels' channels come from the other half by a cheap convolution."""
+
+    def __init__(self, channels: int, norm_cfg: ConfigDict | dict) -> None:
+        super().__init__()
+        wide = 2 * channels
+        self.primary = nn.Sequential(
+            nn.Conv2d(channels, wide, 1, bias=False), build_norm_layer(norm_cfg, wide)[1], nn.ReLU()
+        )
+        self.cheap = nn.Sequential(
+            nn.Conv2d(wide, wide, 3, padding=1, groups=wide, bias=False), build_norm_layer(norm_cfg, wide)[1], nn.ReLU()
+        )
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H2 W2"]:
+        primary = self.primary(x)
+        return F.pixel_shuffle(torch.cat([primary, self.cheap(primary)], 1), 2)
+
+
+def _total(masks: Sequence[Float[Tensor, "B K H W"]]) -> Float[Tensor, "B K H W"]:
+    return sum(masks[1:], masks[0])
+
+
+def _pairs(targets: Sequence[MaskTarget]) -> tuple[Int[Tensor, "N"], Int[Tensor, "N"], Int[Tensor, "N"]]:
+    """Image, segment and class of every segment; counts are known on the host, so that nothing waits."""
+    classes = torch.cat([target.labels for target in targets])
+    counts = [target.num_segments for target in targets]
+    images = [image for image, count in enumerate(counts) for _ in range(count)]
+    segments = [segment for count in counts for segment in range(count)]
+    both = torch.tensor([images, segments], dtype=torch.long).to(classes.device, non_blocking=True)
+    return both[0], both[1], classes
+
+
+def _without_void(target: MaskTarget) -> MaskTarget:
+    return replace(target, segment_map=target.segment_map.clamp(min=BACKGROUND))
+
+
+def _check_arguments(in_channels: Sequence[int], **choices: object) -> None:
+    if len(in_channels) < 2:
+        raise ValueError(
+            f"decode_head.in_channels: expected two maps or more, fine to coarse, got {[*in_channels]}. Name the "
+            "channels of several outputs of the backbone, or put a feature pyramid between."
+        )
+    allowed = dict(query_act=(None, "ReLU"), attn_sign=(-1, 1), mask_target=_MASK_TARGETS)
+    for name, value in choices.items():
+        if value not in allowed[name]:
+            raise ValueError(f"decode_head.{name}: expected one of {allowed[name]}, got {value!r}.")

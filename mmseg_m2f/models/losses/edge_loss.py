@@ -1,0 +1,51 @@
+"""Loss of what finds the edges in a shrunk transformer (SegViTv2, arXiv 2306.06289)."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from mmseg_m2f.core.targets import TargetBatch
+from mmseg_m2f.models.backbones.shrunk_vit import PartialMaps
+from mmseg_m2f.registry import MODELS
+from mmseg_m2f.structures import VOID, MaskTarget
+
+_MAX_EDGE_WEIGHT = 10.0
+
+
+@MODELS.register_module()
+class TokenEdgeLoss(nn.Module):
+    """Binary cross-entropy between edge logits and the cells that hold more than one segment.
+
+    Edges are few: they weigh as much as all other cells together, but at most ten times as much each. Cells of nothing
+    but void count for nothing.
+    """
+
+    def __init__(self, loss_weight: float = 1.0) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+
+    def forward(self, features: PartialMaps, targets: Sequence[MaskTarget]) -> dict[str, Float[Tensor, ""]]:
+        """`loss_edge`: the mean over the cells of all images; 0 where all is void."""
+        is_edge, known = edge_cells(TargetBatch(targets).segment_maps[:, 0], features.patch_size)
+        num_edges = is_edge.sum()
+        edge_weight = ((known.sum() - num_edges) / num_edges.clamp(min=1)).clamp(max=_MAX_EDGE_WEIGHT)
+        weight = torch.where(is_edge, edge_weight, known.float())
+        entropy = F.binary_cross_entropy_with_logits(
+            features.edge_logits.float(), is_edge.float(), weight, reduction="sum"
+        )
+        return dict(loss_edge=self.loss_weight * entropy / known.sum().clamp(min=1))
+
+
+def edge_cells(
+    segment_maps: Int[Tensor, "B H W"], patch_size: int
+) -> tuple[Bool[Tensor, "B _ _"], Bool[Tensor, "B _ _"]]:
+    """Which cells of `patch_size` pixels hold two segments or more, and which hold anything known."""
+    height, width = segment_maps.shape[-2:]
+    ids = F.pad(segment_maps, (0, -width % patch_size, 0, -height % patch_size), value=VOID).float()
+    void = ids <= VOID
+    highest = F.max_pool2d(ids.masked_fill(void, -torch.inf), patch_size)
+    lowest = -F.max_pool2d(-ids.masked_fill(void, torch.inf), patch_size)
+    return highest > lowest, highest > -torch.inf

@@ -1,0 +1,126 @@
+"""MSCAN and its recipes: published sizes, ranks and parameter groups; MSCAN below heads of mask classification."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+HEADS = ["mask2former_tiny", "mask2former_fpn", "mask2former_transformer_fpn", "maskformer_tiny"]
+
+
+def build(path: str) -> tuple[nn.Module, Config]:
+    cfg = Config.fromfile(CONFIGS / path)
+    cfg.model.backbone.pop("init_cfg")
+    return MODELS.build(cfg.model), cfg
+
+
+def millions(module: nn.Module) -> float:
+    return sum(p.numel() for p in module.parameters()) / 1e6
+
+
+@pytest.mark.parametrize(
+    ("size", "backbone", "whole", "rank", "drop_path"),
+    [
+        ("t", 3.90, 4.26, 16, 0.1),
+        ("s", 13.45, 13.93, 16, 0.1),
+        ("b", 26.28, 27.64, 64, 0.1),
+        ("l", 44.64, 48.93, 64, 0.3),
+    ],
+)
+def test_segnext__published_size_and_rank(size, backbone, whole, rank, drop_path):
+    model, cfg = build(f"segnext/segnext_mscan_{size}_ade20k-512_160k.py")
+    assert millions(model.backbone) == pytest.approx(backbone, abs=0.005)
+    assert millions(model) == pytest.approx(whole, abs=0.005)
+    assert rank == model.decode_head.hamburger.ham.R
+    assert cfg.model.backbone.drop_path_rate == drop_path
+
+
+@pytest.mark.parametrize(("size", "expected"), [("t", 23.59), ("s", 33.26), ("b", 46.09), ("l", 64.45)])
+def test_mask2former_over_mscan__published_size(size, expected):
+    model, _ = build(f"mask2former/mask2former_mscan_{size}_ade20k-512_160k.py")
+    assert millions(model) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "leaf", ["segnext/segnext_mscan_t_ade20k-512_160k", "mask2former/mask2former_mscan_t_ade20k-512_160k"]
+)
+def test_mscan__norms_are_not_decayed(leaf):
+    model, cfg = build(f"{leaf}.py")
+    groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
+    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    rate = {id(p): group["lr"] for group in groups for p in group["params"]}
+    norms = [m for m in model.backbone.modules() if isinstance(m, (_BatchNorm, nn.LayerNorm))]
+    assert len(norms) == 2 + 3 + 4 + 2 * 13  # stem, other reductions, stages, blocks
+    assert {decay[id(p)] for norm in norms for p in norm.parameters()} == {0.0}
+    assert decay[id(model.backbone.block1[0].attn.proj_1.weight)] > 0
+    faster = 10 if leaf.startswith("segnext") else 1
+    assert {rate[id(p)] for p in model.decode_head.parameters()} == {cfg.optim_wrapper.optimizer.lr * faster}
+
+
+@pytest.mark.parametrize(("head", "size"), list(zip(HEADS, "tsbl", strict=True)))
+def test_mscan__below_heads_of_mask_classification(head, size):
+    cfg = Config.fromfile(CONFIGS / f"_base_/models/{head}.py").model
+    backbone = Config.fromfile(CONFIGS / f"_base_/backbones/mscan_{size}.py").backbone
+    backbone.pop("init_cfg")
+    cfg.backbone = backbone
+    cfg.decode_head.num_classes = 5
+    model = MODELS.build(cfg)
+    widths = tuple(backbone.embed_dims)
+    laterals = [m.in_channels for m in model.decode_head.pixel_decoder.modules() if isinstance(m, nn.Conv2d)]
+    assert set(widths) <= set(laterals)
+
+
+def test_mscan__strides_and_widths():
+    cfg = Config.fromfile(CONFIGS / "_base_/backbones/mscan_t.py").backbone
+    cfg.pop("init_cfg")
+    maps = MODELS.build(cfg).eval()(torch.randn(1, 3, 128, 128))
+    assert [tuple(x.shape[1:]) for x in maps] == [(32, 32, 32), (64, 16, 16), (160, 8, 8), (256, 4, 4)]
+
+
+def test_mscan__attention_is_a_plain_product():
+    cfg = Config.fromfile(CONFIGS / "_base_/backbones/mscan_t.py").backbone
+    cfg.pop("init_cfg")
+    backbone = MODELS.build(cfg).eval()
+    gate = backbone.block1[0].attn.spatial_gating_unit
+    x = torch.randn(1, 32, 8, 8)
+    assert not gate(torch.zeros_like(x)).any()
+    once = gate(x)
+    gate.conv3.weight.data *= 2
+    gate.conv3.bias.data *= 2
+    torch.testing.assert_close(gate(x), 2 * once)
+    block = backbone.block1[0]
+    block.layer_scale_1.data.zero_()
+    block.layer_scale_2.data.zero_()
+    tokens = x.flatten(2).transpose(1, 2)
+    assert torch.equal(block(tokens, 8, 8), tokens)
+
+
+def test_hamburger__reconstructs_better_with_each_step_and_has_the_rank_of_its_bases():
+    ham = MODELS.build(
+        dict(
+            type="mmseg.LightHamHead",
+            in_channels=[4, 4, 4],
+            in_index=[0, 1, 2],
+            channels=8,
+            ham_channels=8,
+            num_classes=2,
+            ham_kwargs=dict(MD_R=3),
+            norm_cfg=dict(type="GN", num_groups=1),
+            loss_decode=dict(type="mmseg.CrossEntropyLoss"),
+        )
+    ).hamburger.ham.eval()
+    x = torch.rand(1, 8, 5, 6)
+    errors = []
+    for ham.eval_steps in (0, 1, 2, 4, 7):
+        torch.manual_seed(1)
+        found = ham(x)
+        assert (found >= 0).all()
+        errors.append((found - x).square().sum().item())
+    assert errors == sorted(errors, reverse=True)
+    assert torch.linalg.matrix_rank(found.flatten(2)[0], rtol=1e-4) <= 3
