@@ -16,8 +16,8 @@ class SegmentsToObjects(BaseTransform):
     """Splits a segment map into the masks of things and a semantic map; belongs right before `mmdet.PackDetInputs`.
 
     Reads `gt_seg_map` (H W, index into `segments`, 255 void) and `segments`. Adds `gt_masks` (tensor G H W, one per
-    thing that is still visible), `gt_bboxes_labels` (G) and `gt_ignore_flags` (true for crowds); `gt_seg_map` becomes
-    the semantic map with void 255, in which crowds have their class.
+    thing that is still visible), `gt_bboxes_labels` (G), `gt_ignore_flags` (true for crowds) and `stuff_classes` (those
+    that are visible); `gt_seg_map` becomes the semantic map with void 255, in which crowds have their class.
 
     Args:
         thing_classes: For a model of things alone: these classes become objects, numbered anew in this order, and
@@ -39,6 +39,8 @@ class SegmentsToObjects(BaseTransform):
         if self.thing_classes is not None:
             things = [number for number in things if segments[number].category in self.thing_classes]
         labels = [segments[number].category for number in things]
+        stuff = (segments[number] for number in present[present < len(segments)] if not segments[number].is_thing)
+        results["stuff_classes"] = tuple(sorted({segment.category for segment in stuff}))
         ignored = [segments[number].is_crowd for number in things]
         if self.thing_classes is None:
             results["gt_seg_map"] = category_of_number(segments)[segment_map]

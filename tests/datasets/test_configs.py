@@ -189,7 +189,7 @@ def test_object_config__samples_load(name: str, tmp_path: Path) -> None:
         sample = item["data_samples"]
         assert set(sample.gt_instances.labels.tolist()) <= {things[0]}
         if loop == "train" and "800" not in name and "instance" not in name:
-            assert item["inputs"].shape[1:] == sample.gt_sem_seg.sem_seg.shape[1:] == cfg.crop_size[::-1]
+            assert item["inputs"].shape[1:] == sample.gt_segments.segment_map.shape[1:] == cfg.crop_size[::-1]
     assert sample.ori_shape == (48, 64)
     assert sample.gt_instances.labels.tolist() == [things[0]]
     masks = sample.gt_instances.masks

@@ -14,8 +14,7 @@ train_pipeline = [
     _base_.vary_colours,
     _base_.random_flip,
     dict(_base_.pad, size=crop_size),
-    dict(type="mmseg_m2f.SegmentsToObjects"),
-    _base_.pack,
+    *_base_.finish,
 ]
 test_pipeline = [
     _base_.load_image,

@@ -25,7 +25,7 @@ train_dataloader = dict(
         data_root=data_root,
         data_prefix=dict(img_path="leftImg8bit/train", seg_map_path="gtFine/train"),
         seg_map_suffix="_gtFine_instanceIds.png",
-        pipeline=[*vary, dict(type="mmseg_m2f.SegmentsToObjects"), _base_.pack],
+        pipeline=[*vary, *_base_.finish],
     ),
 )
 val_dataloader = dict(

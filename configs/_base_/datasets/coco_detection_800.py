@@ -53,4 +53,4 @@ val_evaluator = dict(
     metric=["bbox"],
 )
 test_evaluator = val_evaluator
-data_preprocessor = dict(pad_size_divisor=1, pad_mask=False)
+data_preprocessor = dict(pad_size_divisor=1)

@@ -18,8 +18,7 @@ train_pipeline = [
     ),
     dict(_base_.random_crop, crop_size=crop_size),
     dict(_base_.pad, size=crop_size),
-    dict(type="mmseg_m2f.SegmentsToObjects"),
-    _base_.pack,
+    *_base_.finish,
 ]
 test_pipeline = [
     _base_.load_image,

@@ -7,13 +7,12 @@ crop_first = [
     dict(_base_.random_scale, scales=[400, 500, 600], max_size=4200),
     dict(type="mmdet.RandomCrop", crop_size=(384, 600), crop_type="absolute_range"),
 ]
-finish = [dict(type="mmseg_m2f.SegmentsToObjects"), _base_.pack]
 train_pipeline = [
     _base_.load_image,
     _base_.load_panoptic,
     _base_.random_flip,
     dict(type="mmengine.RandomChoice", transforms=[[short_sides], [*crop_first, short_sides]]),
-    *finish,
+    *_base_.finish,
 ]
 # One image per process, as published: images of a batch would differ in size.
 train_dataloader = dict(batch_size=1, dataset=dict(pipeline=train_pipeline))

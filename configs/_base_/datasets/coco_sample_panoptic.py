@@ -10,8 +10,7 @@ train_pipeline = [
     _base_.load_image,
     _base_.load_panoptic,
     dict(_base_.pad, size=crop_size),
-    dict(type="mmseg_m2f.SegmentsToObjects"),
-    _base_.pack,
+    *_base_.finish,
 ]
 test_pipeline = [_base_.load_image, _base_.load_panoptic, dict(type="mmseg_m2f.SegmentsToObjects"), _base_.pack]
 sample = dict(

@@ -12,6 +12,7 @@ random_crop = dict(type="mmdet.RandomCrop", recompute_bbox=True, allow_negative_
 finish = [
     dict(type="mmdet.FilterAnnotations", min_gt_bbox_wh=(1e-5, 1e-5), by_mask=True, keep_empty=False),
     dict(type="mmdet.PackDetInputs"),
+    dict(type="mmseg_m2f.CompactSegments"),
 ]
 pack_for_test = dict(
     type="mmdet.PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
@@ -24,6 +25,4 @@ data_preprocessor = dict(
     std=[58.395, 57.12, 57.375],
     bgr_to_rgb=True,
     pad_size_divisor=32,
-    pad_mask=True,
-    mask_pad_value=0,
 )

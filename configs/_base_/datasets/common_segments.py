@@ -14,7 +14,9 @@ random_flip = dict(type="mmengine.RandomFlip", prob=0.5)
 vary_colours = dict(type="mmseg.PhotoMetricDistortion")
 # Here and not in the preprocessor, so that padding is void for all targets; grey as published.
 pad = dict(type="mmengine.Pad", pad_val=dict(img=128, seg=255))
-pack = dict(type="mmdet.PackDetInputs", meta_keys=("img_path", "ori_shape", "img_shape"))
+pack = dict(type="mmdet.PackDetInputs", meta_keys=("img_path", "ori_shape", "img_shape", "stuff_classes"))
+# The end of training pipelines: objects and stuff as one map.
+finish = [dict(type="mmseg_m2f.SegmentsToObjects"), pack, dict(type="mmseg_m2f.CompactSegments")]
 data_preprocessor = dict(
     type="mmdet.DetDataPreprocessor",
     mean=[123.675, 116.28, 103.53],

@@ -6,7 +6,8 @@ thing_classes = list(range(num_classes))
 # The line of void around each object is background: left out, masks would grow over it, which costs AP.
 take_things = dict(type="mmseg_m2f.SegmentsToObjects", thing_classes=_base_.thing_classes, ignore_void=False)
 pack = dict(type="mmdet.PackDetInputs", meta_keys=_base_.meta_keys)
-train_pipeline = [dict(type="mmengine.RandomFlip", prob=0.5), take_things, pack]
+compact = dict(type="mmseg_m2f.CompactSegments")
+train_pipeline = [dict(type="mmengine.RandomFlip", prob=0.5), take_things, pack, compact]
 test_pipeline = [take_things, pack]
 dataset_metainfo = dict(
     classes=("disc", "square", "triangle", "cross", "ring"),

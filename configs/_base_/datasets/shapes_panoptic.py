@@ -4,9 +4,10 @@ _base_ = "loaders.py"
 num_classes = 8
 thing_classes = [3, 4, 5, 6, 7]
 crop_size = (96, 96)  # height and width of the scenes
-meta_keys = ("img_path", "ori_shape", "img_shape")
+meta_keys = ("img_path", "ori_shape", "img_shape", "stuff_classes")
 test_pipeline = [dict(type="mmseg_m2f.SegmentsToObjects"), dict(type="mmdet.PackDetInputs", meta_keys=meta_keys)]
-train_pipeline = [dict(type="mmengine.RandomFlip", prob=0.5), *test_pipeline]
+compact = dict(type="mmseg_m2f.CompactSegments")
+train_pipeline = [dict(type="mmengine.RandomFlip", prob=0.5), *test_pipeline, compact]
 scenes = dict(type="mmseg_m2f.GeneratedShapes", image_size=crop_size, segments=True)
 train_dataloader = dict(
     batch_size=8, num_workers=1, dataset=dict(scenes, length=100000, seed=0, pipeline=train_pipeline)
