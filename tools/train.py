@@ -24,7 +24,7 @@ def main() -> None:
         metavar="CHECKPOINT",
         help="continue from the newest complete checkpoint of the work folder, or from the given one",
     )
-    parser.add_argument("--amp", action="store_true", help="mixed precision, on a GPU")
+    parser.add_argument("--amp", action="store_true", help="mixed precision: bfloat16; float16 on older GPUs")
     parser.add_argument(
         "--auto-scale-lr",
         action="store_true",

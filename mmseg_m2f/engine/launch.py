@@ -21,6 +21,8 @@ from mmseg_m2f.engine.type_lookup import accepted_arguments, find_types
 Launcher = Literal["none", "pytorch", "slurm", "mpi"]
 Options = Mapping[str, object]
 
+_FIRST_WITH_BFLOAT16 = (8, 0)  # compute capability; older GPUs at best emulate it
+
 
 def load_config(path: str | os.PathLike[str], options: Options | None = None, *, work_dir: str | None = None) -> Config:
     """The config of a file with command line options merged in.
@@ -72,7 +74,7 @@ def train(
         options: See `load_config`.
         resume: True continues from the newest complete checkpoint in the work folder, or starts where there is
             none; a path continues from that checkpoint.
-        amp: Mixed precision with dynamic loss scaling; needs a GPU.
+        amp: Mixed precision: bfloat16 on the CPU and on GPUs that have it, else float16 with dynamic loss scaling.
         auto_scale_lr: Scale the learning rate from the config's `auto_scale_lr.base_batch_size` to the actual one.
 
     Raises:
@@ -189,19 +191,22 @@ def _distribute_on_cpu(cfg: Config) -> None:
 
 
 def _use_amp(cfg: Config) -> None:
-    if not torch.cuda.is_available():
-        raise ValueError("--amp: expected a GPU, got none that torch can use. Leave --amp out to train in float32.")
     wrapper = cfg.optim_wrapper
     name = str(wrapper.get("type", "OptimWrapper"))
-    if name.rpartition(".")[2] == "AmpOptimWrapper":
-        return
-    if name.rpartition(".")[2] != "OptimWrapper":
+    kind = name.rpartition(".")[2]
+    if kind not in ("OptimWrapper", "AmpOptimWrapper", "Bfloat16OptimWrapper"):
         raise ValueError(
             f"--amp: optim_wrapper.type is '{name}'; expected 'mmengine.OptimWrapper', which it replaces. "
             "Leave --amp out and set mixed precision in the config."
         )
-    wrapper.type = "mmengine.AmpOptimWrapper"
-    wrapper.loss_scale = "dynamic"
+    if not torch.cuda.is_available():
+        for key in ("dtype", "loss_scale", "use_fsdp"):  # of AmpOptimWrapper, which refuses to be built without a GPU
+            wrapper.pop(key, None)
+        wrapper.type = "mmseg_m2f.Bfloat16OptimWrapper"
+    elif kind == "OptimWrapper":
+        has_bfloat16 = torch.cuda.get_device_capability() >= _FIRST_WITH_BFLOAT16
+        scaling = dict(dtype="bfloat16", loss_scale=dict(enabled=False)) if has_bfloat16 else dict(loss_scale="dynamic")
+        wrapper.update(type="mmengine.AmpOptimWrapper", **scaling)
 
 
 def _enable_lr_scaling(cfg: Config) -> None:

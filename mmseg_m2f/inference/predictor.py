@@ -16,6 +16,7 @@ from mmseg_m2f.checkpoints.loading import load_weights
 from mmseg_m2f.datasets.loading import CheckedLoading
 from mmseg_m2f.engine.launch import drop_initial_weights, load_config
 from mmseg_m2f.engine.preflight import check_checkpoint, check_config
+from mmseg_m2f.models.backbones import folding
 from mmseg_m2f.predictions import Prediction, read_prediction
 from mmseg_m2f.registry import DATASETS, MODELS, TRANSFORMS
 from mmseg_m2f.visualization import Palette, distinct_palette
@@ -35,6 +36,8 @@ class Predictor:
         config: The file of a config, or a loaded config.
         checkpoint: Weights to load; without them the model keeps its random initial ones.
         device: Where the model runs; the GPU if there is one, unless given.
+        fold_norms: Multiply the batch norms of the backbone into its convolutions, which saves an operator for each.
+            Answers are the same up to rounding; the model can no longer be trained, and its weights have other names.
 
     Attributes:
         classes: Names of the K classes.
@@ -43,7 +46,7 @@ class Predictor:
     Raises:
         FileNotFoundError: The config or the checkpoint is missing.
         ValueError: The checkpoint is truncated, unsafe or of another model, nothing names the classes, or the head
-            predicts another number of classes.
+            predicts another number of classes; or `fold_norms` would change what the backbone answers.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Predictor:
         checkpoint: str | os.PathLike[str] | None = None,
         *,
         device: str | torch.device | None = None,
+        fold_norms: bool = False,
     ) -> None:
         cfg = config.copy() if isinstance(config, Config) else load_config(config)
         check_config(cfg)
@@ -73,6 +77,8 @@ class Predictor:
             weights = cast(Mapping[str, torch.Tensor], content.get("state_dict", content))
             load_weights(self.model, weights, source=str(checkpoint))
         self.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+        if fold_norms:
+            folding.fold_norms(self.model.backbone)
 
     @torch.no_grad()
     def __call__(self, image: str | os.PathLike[str] | NDArray[np.uint8]) -> Prediction:

@@ -21,12 +21,14 @@ def deformable_attention(
     """Weighted sum of values read bilinearly at each query's own places in every level.
 
     The one place where a kernel is chosen: a compiled one where there is one for the device, else plain PyTorch. All
-    give the same values and gradients. `MMSEG_M2F_KERNELS=off` in the environment keeps to plain PyTorch.
+    give the same values and gradients, in the dtype of `value`; places, weights and sums are in at least float32.
+    `MMSEG_M2F_KERNELS=off` in the environment keeps to plain PyTorch.
 
     Args:
         value: the maps of all levels, flattened and concatenated.
         sizes: height and width of each level, in the order of `value`.
-        reference_points: where each query stands, xy in [0, 1]; no gradient flows to it.
+        reference_points: where each query stands, xy in [0, 1]; no gradient flows to it. Half precision would move
+            it by up to a quarter of a cell in a map of 128.
         offsets: from there to its places, in cells of each level; outside a map the value is zero.
         logits: how much each place counts, before the softmax over the places of a head.
     """
@@ -44,7 +46,10 @@ def deformable_attention_in_pytorch(
     logits: Float[Tensor, "B Nq M L*P"],
 ) -> Float[Tensor, "B Nq M*D"]:
     """The same in plain PyTorch: the definition that every kernel is compared with."""
-    heads = value.shape[2]
+    heads, dtype = value.shape[2], value.dtype
+    value, reference_points, offsets, logits = (
+        _at_least_float32(x) for x in (value, reference_points, offsets, logits)
+    )
     cells = offsets.new_tensor([[width, height] for height, width in sizes])
     locations = reference_points[:, None, None, None] + offsets / cells[:, None]
     weights = logits.softmax(-1)
@@ -58,7 +63,11 @@ def deformable_attention_in_pytorch(
         )
     stacked = torch.stack(readings, -2).flatten(-2)  # B*M D Nq L*P
     per_reading = weights.transpose(1, 2).flatten(0, 1).unsqueeze(1)
-    return (stacked * per_reading).sum(-1).unflatten(0, (-1, heads)).permute(0, 3, 1, 2).flatten(2)
+    return (stacked * per_reading).sum(-1).unflatten(0, (-1, heads)).permute(0, 3, 1, 2).flatten(2).to(dtype)
+
+
+def _at_least_float32(x: Float[Tensor, "*_"]) -> Float[Tensor, "*_"]:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class DeformableAttention(nn.Module):

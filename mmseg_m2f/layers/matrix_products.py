@@ -81,13 +81,15 @@ def _is_pointwise(conv: nn.Conv2d) -> bool:
 
 
 def _is_faster(x: Tensor, weight: Tensor) -> bool:
+    if torch.compiler.is_compiling():  # asked first: the compiler cannot trace the other questions
+        return False
     return (
         products_are_slow()
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and x.numel() > 0
         and not torch.is_autocast_enabled("cpu")
-        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+        and not torch.jit.is_tracing()
         and torch._C._len_torch_dispatch_stack() == 0  # somebody counts or records operators
         and os.environ.get("MMSEG_M2F_KERNELS") != "off"
     )

@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from PIL import Image
 
+from mmseg_m2f.engine import Bfloat16OptimWrapper, launch
 from mmseg_m2f.engine.command_line import concise_errors
 from mmseg_m2f.engine.launch import drop_initial_weights, evaluate, find_checkpoint, load_config, train
 from mmseg_m2f.engine.preflight import check_checkpoint
@@ -114,10 +116,44 @@ def test_load_config__another_type_in_a_list(config: Path) -> None:
     )
 
 
-def test_train__amp_needs_a_gpu(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def amp_wrapper(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] | None, **given: str
+) -> dict:
+    """The type and precision that `--amp` gives the optimizer's wrapper on such a GPU, or on the CPU."""
+    built = []
+    runner = mock.MagicMock(spec=Runner)
+    monkeypatch.setattr(launch, "_build_runner", lambda cfg, **_: built.append(cfg) or runner)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: capability is not None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    train(config, {f"optim_wrapper.{key}": value for key, value in given.items()}, amp=True)
+    return {key: built[0].optim_wrapper[key] for key in built[0].optim_wrapper if key not in ("optimizer", "clip_grad")}
+
+
+def test_train__amp_is_what_the_device_has(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bfloat16 = dict(type="mmseg_m2f.Bfloat16OptimWrapper")
+    assert amp_wrapper(config, monkeypatch, None) == bfloat16
+    scaled = dict(type="mmengine.AmpOptimWrapper", loss_scale="dynamic")
+    assert amp_wrapper(config, monkeypatch, (7, 5)) == scaled
+    unscaled = dict(type="mmengine.AmpOptimWrapper", dtype="bfloat16", loss_scale=dict(enabled=False))
+    assert amp_wrapper(config, monkeypatch, (8, 0)) == unscaled
+
+
+def test_train__amp_and_a_config_that_sets_it(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = dict(type="mmengine.AmpOptimWrapper", dtype="float16", loss_scale="dynamic")
+    assert amp_wrapper(config, monkeypatch, (9, 0), **given) == given
+    assert amp_wrapper(config, monkeypatch, None, **given) == dict(type="mmseg_m2f.Bfloat16OptimWrapper")
+    with pytest.raises(ValueError, match=r"--amp: optim_wrapper.type is 'mmengine.OptimWrapperDict'"):
+        amp_wrapper(config, monkeypatch, None, type="mmengine.OptimWrapperDict")
+
+
+def test_train__amp_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match=r"--amp: expected a GPU"):
-        train(config, amp=True)
+    write_dataset(tmp_path / "data")
+    config = write_config(tiny_config(tmp_path / "data", max_iters=2), tmp_path / "half.py")
+    runner = train(config, work_dir=str(tmp_path / "run"), amp=True)
+    assert isinstance(runner.optim_wrapper, Bfloat16OptimWrapper)
+    stored = weights(tmp_path / "run/iter_2.pth")
+    assert torch.bfloat16 not in {value.dtype for value in stored.values()}
 
 
 def test_train__lr_scaling_needs_its_base(config: Path) -> None:

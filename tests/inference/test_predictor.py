@@ -55,6 +55,17 @@ def test_predictor__same_answer_for_file_array_and_direct_call(predictor: Predic
     assert np.array_equal(labels, predictor(image).semantic)
 
 
+def test_predictor__folded_norms_answer_the_same(predictor: Predictor, folder: Path, cfg: Config) -> None:
+    folded = Predictor(cfg, folder / "good.pth", fold_norms=True)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.model.backbone.modules())
+    images = torch.randn(1, 3, 32, 48)
+    with torch.no_grad():
+        scores = [p.model.encode_decode(images, [dict(img_shape=(32, 48))]) for p in (folded, predictor)]
+    torch.testing.assert_close(*scores, rtol=1e-4, atol=1e-5)
+    path = folder / "data/images/001.png"
+    assert np.array_equal(folded(path).semantic, predictor(path).semantic)
+
+
 @pytest.mark.parametrize("size", [(33, 47), (17, 90)])
 def test_predictor__answers_at_the_size_of_the_image(predictor: Predictor, size: tuple[int, int]) -> None:
     prediction = predictor(np.zeros((*size, 3), dtype=np.uint8))

@@ -48,6 +48,25 @@ def test_deformable_attention__equals_a_loop_over_everything(attend):
     torch.testing.assert_close(actual, expected.flatten(2), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("attend", IMPLEMENTATIONS)
+def test_deformable_attention__half_precision_is_rounded_at_the_ends_alone(attend):
+    """In bfloat16 itself, places in a map 300 wide would be half a cell off, and 301 is no bfloat16 at all."""
+    sizes = [(2, 301)]
+    value = torch.randn(1, 602, 2, 8).bfloat16().requires_grad_()
+    offsets = torch.randn(1, 602, 2, 1, 3, 2).bfloat16().requires_grad_()
+    logits = torch.randn(1, 602, 2, 3).bfloat16().requires_grad_()
+    reference = torch.rand(602, 2)
+    exact = [x.detach().float().requires_grad_() for x in (value, offsets, logits)]
+    actual = attend(value, sizes, reference, offsets, logits)
+    expected = attend(exact[0], sizes, reference, exact[1], exact[2])
+    assert torch.equal(actual, expected.bfloat16())
+    upstream = torch.randn_like(actual)
+    actual.backward(upstream)
+    expected.backward(upstream.float())
+    for x, y in zip((value, offsets, logits), exact, strict=True):
+        assert torch.equal(x.grad, y.grad.bfloat16())
+
+
 def _bilinear(grid: torch.Tensor, x: float, y: float) -> torch.Tensor:
     height, width, _ = grid.shape
     px, py = x * width - 0.5, y * height - 0.5

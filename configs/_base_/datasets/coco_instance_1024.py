@@ -47,5 +47,7 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 data_preprocessor = dict(
-    batch_augments=[dict(type="mmdet.BatchFixedSizePad", size=crop_size, img_pad_value=0, pad_mask=False, pad_seg=False)]
+    batch_augments=[
+        dict(type="mmdet.BatchFixedSizePad", size=crop_size, img_pad_value=0, pad_mask=False, pad_seg=False)
+    ]
 )

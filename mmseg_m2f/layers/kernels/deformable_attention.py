@@ -24,11 +24,16 @@ _NAMES = {torch.float32: "float32", torch.float64: "float64"}
 
 def is_available(value: Tensor, *, num_readings: int) -> bool:
     """Whether there is a kernel for tensors like this one; may compile it."""
+    return _has_kernel(value.device.type, value.dtype, num_readings)
+
+
+@torch.compiler.assume_constant_result  # it starts other programs, which torch.compile cannot trace
+def _has_kernel(device_type: str, dtype: torch.dtype, num_readings: int) -> bool:
     if num_readings > _MOST_READINGS or os.environ.get("MMSEG_M2F_KERNELS") == "off":
         return False
-    if value.device.type == "cuda":
-        return value.dtype != torch.float64 and triton_deformable_attention.is_available()
-    return value.device.type == "cpu" and value.is_floating_point() and load_library(_SOURCE) is not None
+    if device_type == "cuda":
+        return dtype != torch.float64 and triton_deformable_attention.is_available()
+    return device_type == "cpu" and dtype.is_floating_point and load_library(_SOURCE) is not None
 
 
 @torch.library.custom_op("mmseg_m2f::deformable_attention", mutates_args=(), device_types="cpu")

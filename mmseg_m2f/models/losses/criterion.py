@@ -105,7 +105,7 @@ class MaskCriterion(nn.Module):
         num_queries = predictions[0].class_logits.shape[1]
         surplus = sum(max(target.num_segments - num_queries, 0) for target in targets)
         named = _named(per_layer, len(predictions))
-        named["surplus_segments"] = predictions[0].class_logits.new_tensor(float(surplus))
+        named["surplus_segments"] = predictions[0].class_logits.new_tensor(surplus, dtype=torch.float32)
         if isinstance(predictions[-1], MaskPrediction):
             named["query_similarity"] = query_similarity(predictions[-1].mask_embeddings.detach())
         return named

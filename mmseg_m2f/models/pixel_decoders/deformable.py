@@ -149,7 +149,8 @@ class DeformablePixelDecoder(nn.Module):
                 for size, x, vector in zip(sizes, maps, self.level_encoding.weight, strict=True)
             ]
         )
-        tokens = self.encoder(flatten_maps(maps), position, sizes)
+        # Under autocast the norms give float32 on a GPU and half precision on a CPU: sums are to be float32 on both.
+        tokens = self.encoder(flatten_maps(maps).to(position.dtype), position, sizes)
         pieces = tokens.transpose(1, 2).split([height * width for height, width in sizes], -1)
         levels = [piece.unflatten(-1, size) for piece, size in zip(pieces, sizes, strict=True)]
 
@@ -162,8 +163,9 @@ class DeformablePixelDecoder(nn.Module):
 
 
 def _cell_centres(size: tuple[int, int], like: Tensor) -> Float[Tensor, "N 2"]:
-    """xy of every cell's centre, row by row."""
+    """xy of every cell's centre, row by row, in at least float32."""
     height, width = size
-    y = (torch.arange(height, dtype=like.dtype, device=like.device) + 0.5) / height
-    x = (torch.arange(width, dtype=like.dtype, device=like.device) + 0.5) / width
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    y = (torch.arange(height, dtype=dtype, device=like.device) + 0.5) / height
+    x = (torch.arange(width, dtype=dtype, device=like.device) + 0.5) / width
     return torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1).flatten(0, 1)

@@ -14,6 +14,7 @@ from mmseg_m2f.core.postprocess import detr_panoptic_map, resize_maps, top_boxes
 from mmseg_m2f.core.selection import INSTANCE_OFFSET
 from mmseg_m2f.core.streaming import Resizing, semantic_labels, streamed_panoptic_map, streamed_top_instances
 from mmseg_m2f.layers.matrix_products import use_fast_products
+from mmseg_m2f.models.compilation import compile_parts
 from mmseg_m2f.models.feature_spec import probe_feature_spec
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.samples import read_segments_target, valid_pixels, write_instances, write_panoptic
@@ -67,6 +68,7 @@ class MaskDetector(BaseDetector):
             MaskFormer's) or "detr"; and the arguments of `core.postprocess.panoptic_map`, `detr_panoptic_map`,
             `top_instances` and `top_boxes`; `max_memory_mb` bounds what an answer takes besides itself and the mask
             logits, except with boxes or DETR's rule. A head with boxes alone needs `panoptic=False, semantic=False`.
+        compile: run backbone, neck and head through `torch.compile`; True, or a dict of its arguments.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class MaskDetector(BaseDetector):
         train_cfg: ConfigDict | dict | None = None,
         test_cfg: ConfigDict | dict | None = None,
         trainable: Sequence[str] | None = None,
+        compile: bool | ConfigDict | dict = False,
         init_cfg: ConfigDict | dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
@@ -102,6 +105,7 @@ class MaskDetector(BaseDetector):
         if trainable is not None:
             _freeze_others(self, trainable)
         use_fast_products(self)
+        compile_parts(self, compile)
         self.register_load_state_dict_pre_hook(adopt_detector_keys)
 
     def extract_feat(self, batch_inputs: Float[Tensor, "B C H W"]) -> Sequence[Tensor]:

@@ -15,6 +15,7 @@ from mmseg_m2f.core.postprocess import resize_maps, semantic_scores
 from mmseg_m2f.core.streaming import Resizing, semantic_labels
 from mmseg_m2f.core.windows import average_windows
 from mmseg_m2f.layers.matrix_products import use_fast_products
+from mmseg_m2f.models.compilation import compile_parts
 from mmseg_m2f.models.feature_spec import probe_feature_spec
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.samples import read_target, write_semantic
@@ -36,6 +37,7 @@ class MaskSegmentor(BaseSegmentor):
             [0, Q] and are neither logits nor probabilities. `max_memory_mb` (default 64) bounds what a label map
             takes besides the mask logits, where scores are not kept, windows not averaged and nothing is flipped.
         ignore_index: label of pixels that are not known.
+        compile: run backbone, neck and head through `torch.compile`; True, or a dict of its arguments.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class MaskSegmentor(BaseSegmentor):
         train_cfg: ConfigDict | dict | None = None,
         test_cfg: ConfigDict | dict | None = None,
         ignore_index: int = 255,
+        compile: bool | ConfigDict | dict = False,
         init_cfg: ConfigDict | dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
@@ -60,6 +63,7 @@ class MaskSegmentor(BaseSegmentor):
         self.test_cfg = _checked_test_cfg(test_cfg)
         self.ignore_index = ignore_index
         use_fast_products(self)
+        compile_parts(self, compile)
         self.register_load_state_dict_pre_hook(adopt_detector_keys)
 
     def extract_feat(self, inputs: Float[Tensor, "B C H W"]) -> Sequence[Tensor]:
