@@ -46,7 +46,7 @@ class CompactSegments(BaseTransform):
 def _stuff_classes(sample: BaseDataElement) -> tuple[int, ...]:
     if "stuff_classes" not in sample.metainfo:
         raise ValueError(
-            f"{sample.metainfo.get('img_path')}: CompactSegments expected the stuff classes of the label map, got none. "
+            f"{sample.metainfo.get('img_path')}: CompactSegments expected the stuff classes of the labels, got none. "
             "Put mmseg_m2f.SegmentsToObjects before the packing and stuff_classes into the meta_keys of "
             "mmdet.PackDetInputs, or leave CompactSegments out."
         )
