@@ -1,4 +1,4 @@
-# Small Mask2Former for the nuclei of DSB2018 from random weights; an hour on a CPU core.
+# Small Mask2Former for the nuclei of DSB2018 from random weights; more than an hour on a CPU core.
 _base_ = [
     "../_base_/models/mask2former_tiny_instance.py",
     "../_base_/backbones/r18_from_scratch.py",
