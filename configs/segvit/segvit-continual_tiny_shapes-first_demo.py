@@ -11,8 +11,10 @@ model = dict(
     data_preprocessor=dict(_base_.data_preprocessor, **_base_.pixel_range),
     backbone=dict(_base_.backbone, img_size=_base_.crop_size),
     decode_head=dict(
-        num_classes=_base_.num_classes,
-        query_decoder=dict(tasks=tasks),
-        criterion=dict(classes=tasks[-1]),
+        num_classes=_base_.num_classes, query_decoder=dict(tasks=tasks), criterion=dict(classes=tasks[-1])
     ),
 )
+# Where the other classes are, the model is not judged.
+ignore_others = dict(type="mmseg_m2f.IgnoreLabels", labels=_base_.tasks[1])
+val_dataloader = dict(dataset=dict(pipeline=[ignore_others, *_base_.test_pipeline]))
+test_dataloader = val_dataloader
