@@ -7,7 +7,7 @@ from mmengine.structures import BaseDataElement
 from mmseg_m2f.registry import TRANSFORMS
 from mmseg_m2f.samples import read_segments_target
 
-_MOST_CLASSES = 256  # of a label map
+_NUM_CLASSES = 2**15  # more than any data set has: the model, which knows its own, checks labels when it reads them
 
 
 @TRANSFORMS.register_module()
@@ -28,7 +28,7 @@ class CompactSegments(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         sample = results["data_samples"]
-        is_thing = torch.ones(_MOST_CLASSES, dtype=torch.bool)
+        is_thing = torch.ones(_NUM_CLASSES, dtype=torch.bool)
         if "gt_sem_seg" in sample:
             is_thing[list(_stuff_classes(sample))] = False
         target = read_segments_target(sample, is_thing, with_boxes=True)

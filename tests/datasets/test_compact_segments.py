@@ -105,3 +105,10 @@ def test_compact_segments__label_map_of_unknown_stuff():
     sample.gt_sem_seg = PixelData(sem_seg=torch.zeros(1, 8, 10))
     with pytest.raises(ValueError, match=r"a.jpg: CompactSegments expected the stuff classes .*SegmentsToObjects"):
         CompactSegments().transform(dict(data_samples=sample))
+
+
+def test_compact_segments__more_classes_than_a_label_map_holds():
+    sample = make_sample(stuff=False)
+    sample.gt_instances.labels = torch.tensor([1202, 1, 1])
+    compact = CompactSegments().transform(dict(data_samples=sample))["data_samples"]
+    assert read_segments_target(compact, torch.ones(1203, dtype=torch.bool)).labels.tolist() == [1202, 1]
