@@ -205,6 +205,22 @@ class BoxPrediction(NamedTuple):
         return BoxPrediction(self.class_logits.float(), self.boxes.float(), self.masks)
 
 
+def in_float32(predictions: Sequence[Prediction]) -> list[Prediction]:
+    """The same in float32; mask features that layers share are converted once and stay shared."""
+    features: dict[int, Tensor] = {}
+    converted: list[Prediction] = []
+    for prediction in predictions:
+        if isinstance(prediction, MaskPrediction):
+            key = id(prediction.mask_features)
+            if key not in features:
+                features[key] = prediction.mask_features.float()
+            logits, embeddings, _ = prediction
+            converted.append(MaskPrediction(logits.float(), embeddings.float(), features[key]))
+        else:
+            converted.append(prediction.float())
+    return converted
+
+
 def join_layers(predictions: Sequence[Prediction]) -> MaskPrediction | None:
     """All layers as one with their queries in a row, first layer first; None where they do not share mask features."""
     layers: list[MaskPrediction] = []

@@ -14,7 +14,7 @@ from mmseg_m2f.core.matching import solve_assignment
 from mmseg_m2f.core.targets import MaskSampling, TargetBatch
 from mmseg_m2f.models.assigners.match_costs import MatchInputs
 from mmseg_m2f.registry import TASK_UTILS
-from mmseg_m2f.structures import Assignment, MaskTarget, Prediction
+from mmseg_m2f.structures import Assignment, MaskTarget, Prediction, in_float32
 
 #: Mask logits that are compared at a time: layers of one image, as many as fit.
 _MAX_READINGS = 2**23
@@ -52,7 +52,7 @@ class HungarianAssigner:
         num_queries = predictions[0].class_logits.shape[1]
         self._warn_about_surplus(num_queries, targets.targets)
         with torch.autocast(predictions[0].class_logits.device.type, enabled=False):
-            in_float = [prediction.float() for prediction in predictions]
+            in_float = in_float32(predictions)
             costs = [self._image_costs(in_float, targets, image) for image in range(len(targets.targets))]
         return _solve(costs, targets.targets)
 

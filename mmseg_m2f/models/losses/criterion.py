@@ -29,6 +29,7 @@ from mmseg_m2f.structures import (
     MaskTarget,
     Prediction,
     boxes_of,
+    in_float32,
     join_layers,
 )
 
@@ -203,6 +204,7 @@ def _read(
 
 def _matched_masks(predictions: list[Prediction], pairs: Assignment) -> Iterator[tuple[Tensor, slice]]:
     """Mask logits of matched queries, image by image, and which pairs they belong to."""
+    predictions = in_float32(predictions)
     joined = join_layers(predictions)
     num_queries = predictions[0].class_logits.shape[1]
     first = 0
@@ -210,13 +212,13 @@ def _matched_masks(predictions: list[Prediction], pairs: Assignment) -> Iterator
         if joined is not None:
             chosen = slice(first, first + sum(counts))
             queries = pairs.layers[chosen] * num_queries + pairs.queries[chosen]
-            yield joined.float().mask_logits_of(image, queries), chosen
+            yield joined.mask_logits_of(image, queries), chosen
             first = chosen.stop
             continue
         for prediction, count in zip(predictions, counts, strict=True):
             chosen = slice(first, first + count)
             if prediction.has_masks:
-                yield prediction.float().mask_logits_of(image, pairs.queries[chosen]).float(), chosen
+                yield prediction.mask_logits_of(image, pairs.queries[chosen]).float(), chosen
             first = chosen.stop
 
 

@@ -5,7 +5,7 @@ from mmengine.registry import TASK_UTILS
 from mmseg_m2f.core.targets import TargetBatch
 from mmseg_m2f.models.assigners import hungarian
 from mmseg_m2f.models.losses.sampling import PointSampling
-from mmseg_m2f.structures import BACKGROUND, VOID, MaskPrediction, MaskTarget
+from mmseg_m2f.structures import BACKGROUND, VOID, MaskPrediction, MaskTarget, in_float32
 
 COSTS = [
     dict(type="mmseg_m2f.ClassCost"),
@@ -104,3 +104,12 @@ def test_hungarian__float32_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         pairs = build_assigner()([MaskPrediction(*(x.bfloat16() for x in prediction))], TargetBatch([target]))
     assert pairs.segments.tolist() == [2, 0, 3, 1]
+
+
+def test_in_float32__layers_go_on_sharing_their_features():
+    features = torch.randn(1, 4, 3, 3).bfloat16()
+    layers = [MaskPrediction(torch.randn(1, 2, 3).bfloat16(), torch.randn(1, 2, 4).bfloat16(), features)] * 2
+    first, second = in_float32(layers)
+    assert first.mask_features is second.mask_features
+    assert all(part.dtype == torch.float32 for part in (*first, *second))
+    assert torch.equal(first.mask_features, features.float())
