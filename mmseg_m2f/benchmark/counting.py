@@ -73,6 +73,11 @@ class _Operators(TorchDispatchMode):
         super().__init__()
         self.counts, self.copied, self.device = counts, copied, device
 
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """What is compiled stays compiled, and counts by the operators that its code still calls."""
+        return True
+
     def __torch_dispatch__(
         self, func: OpOverload, types: object, args: tuple = (), kwargs: dict | None = None
     ) -> object:

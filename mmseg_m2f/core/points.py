@@ -1,8 +1,10 @@
 """Reading maps at points, and choosing the points (PointRend, arXiv 1912.08193, section 3.1)."""
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -15,23 +17,35 @@ def sample_points(maps: Float[Tensor, "N C H W"], points: Float[Tensor, "N P 2"]
     return F.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False).squeeze(2)
 
 
-def sample_rows(
-    table: Float[Tensor, "N C"], size: tuple[int, int], points: Float[Tensor, "P 2"]
-) -> Float[Tensor, "P C"]:
-    """`sample_points` of one map of `size` (height, width) given as a row of channels per pixel.
+class Taps(NamedTuple):
+    """The four pixels around each point of a map, counted row by row, and their shares; outside the map they are 0."""
+
+    pixels: Int[Tensor, "*N P 4"]
+    shares: Float[Tensor, "*N P 4"]
+
+
+def find_taps(size: tuple[int, int], points: Float[Tensor, "*N P 2"]) -> Taps:
+    """Where to read a map of `size` (height, width) for its bilinear values at points."""
+    height, width = size
+    x_px, y_px = points[..., 0] * width - 0.5, points[..., 1] * height - 0.5
+    left, top = x_px.floor(), y_px.floor()
+    columns = torch.stack([left, left + 1, left, left + 1], -1)
+    rows = torch.stack([top, top, top + 1, top + 1], -1)
+    right, below = x_px - left, y_px - top
+    shares = torch.stack([1 - right, right, 1 - right, right], -1) * torch.stack(
+        [1 - below, 1 - below, below, below], -1
+    )
+    inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
+    pixels = rows.clamp(0, height - 1).long() * width + columns.clamp(0, width - 1).long()
+    return Taps(pixels, shares * inside)
+
+
+def sample_rows(table: Float[Tensor, "N C"], taps: Taps) -> Float[Tensor, "P C"]:
+    """`sample_points` of one map, given as a row of channels per pixel, at taps `P 4`.
 
     Rows lie together in memory, so that many channels are read several times faster.
     """
-    height, width = size
-    x_px, y_px = points[:, 0] * width - 0.5, points[:, 1] * height - 0.5
-    left, top = x_px.floor(), y_px.floor()
-    columns = torch.stack([left, left + 1, left, left + 1], 1)
-    rows = torch.stack([top, top, top + 1, top + 1], 1)
-    right, below = (x_px - left).unsqueeze(1), (y_px - top).unsqueeze(1)
-    shares = torch.cat([1 - right, right], 1).repeat(1, 2) * torch.cat([1 - below, below], 1).repeat_interleave(2, 1)
-    inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
-    pixels = rows.clamp(0, height - 1).long() * width + columns.clamp(0, width - 1).long()
-    return F.embedding_bag(pixels, table, mode="sum", per_sample_weights=(shares * inside).to(table.dtype))
+    return F.embedding_bag(taps.pixels, table, mode="sum", per_sample_weights=taps.shares.to(table.dtype))
 
 
 def pick_uncertain(

@@ -1,5 +1,7 @@
 """Counts of code whose operators and reads can be counted by hand."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -72,3 +74,23 @@ def test_count__integer_index_waits_for_nothing() -> None:
     with count() as counts:
         _ = torch.arange(5)[torch.tensor([1, 2])]
     assert not counts.host_reads
+
+
+def test_count__compiled_code_stays_compiled() -> None:
+    ran: list[str] = []
+
+    def backend(graph: Callable[..., object], _: object) -> Callable[..., object]:
+        def run(*inputs: object) -> object:
+            ran.append("compiled")
+            return graph(*inputs)
+
+        return run
+
+    compiled = torch.compile(lambda x: x * 2 + 1, backend=backend)
+    x = torch.ones(3)
+    compiled(x)
+    ran.clear()
+    with count() as counts:
+        compiled(x)
+    assert ran == ["compiled"]
+    assert counts.ops == 2

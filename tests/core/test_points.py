@@ -1,6 +1,6 @@
 import torch
 
-from mmseg_m2f.core.points import pick_uncertain, sample_points, sample_rows
+from mmseg_m2f.core.points import Taps, find_taps, pick_uncertain, sample_points, sample_rows
 
 
 def test_sample_points__pixel_centres_give_pixels():
@@ -15,10 +15,13 @@ def test_sample_points__zero_outside():
 
 
 def test_sample_rows__equals_sample_points():
-    maps, points = torch.randn(1, 5, 4, 7, dtype=torch.float64), torch.rand(60, 2, dtype=torch.float64)
-    points[:4] = torch.tensor([[0, 0], [1, 1], [0, 1], [0.99, 0.01]])
-    rows = sample_rows(maps[0].flatten(1).T.contiguous(), (4, 7), points)
-    torch.testing.assert_close(rows.T, sample_points(maps, points.unsqueeze(0))[0])
+    maps, points = torch.randn(1, 5, 4, 7, dtype=torch.float64), torch.rand(2, 60, 2, dtype=torch.float64)
+    points[0, :4] = torch.tensor([[0, 0], [1, 1], [0, 1], [0.99, 0.01]])
+    taps = find_taps((4, 7), points)
+    table = maps[0].flatten(1).T.contiguous()
+    for pixels, shares, places in zip(*taps, points, strict=True):
+        rows = sample_rows(table, Taps(pixels, shares))
+        torch.testing.assert_close(rows.T, sample_points(maps, places.unsqueeze(0))[0])
 
 
 def test_pick_uncertain__takes_logits_nearest_to_zero():

@@ -2,12 +2,14 @@
 
 import copy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from statistics import median
 
 import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.runner import Runner
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmseg_m2f.benchmark.memory import peak_above
@@ -30,9 +32,9 @@ def measure_costs(runner: Runner) -> dict[str, object]:
     model = runner.model
     device = "cuda" if next(model.parameters()).is_cuda else "cpu"
     image = pseudo_collate([runner.test_loop.dataloader.dataset[0]])
-    batch = next(iter(runner.train_dataloader))
+    batch = _training_batch(runner)
     model.eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), _frozen(model), FlopCounterMode(display=False) as counter:
         model.test_step(copy.deepcopy(image))
     with torch.no_grad():
         latency = _seconds(lambda: model.test_step(copy.deepcopy(image)), device)
@@ -51,6 +53,23 @@ def measure_costs(runner: Runner) -> dict[str, object]:
         step_bytes=peak_above(step, device) if readable else None,
         device=torch.cuda.get_device_name() if device == "cuda" else "CPU",
     )
+
+
+def _training_batch(runner: Runner) -> object:
+    """The first images of the training set; a loader whose workers persist gives nothing after its loop has ended."""
+    loader = runner.train_dataloader
+    return loader.collate_fn([loader.dataset[index] for index in range(runner.cfg.train_dataloader.batch_size)])
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """No parameter requires gradients: torch's counter fails on views of those that do, made without gradients."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    yield
+    for parameter in trained:
+        parameter.requires_grad_(True)
 
 
 def _seconds(run: Callable[[], object], device: str) -> float:

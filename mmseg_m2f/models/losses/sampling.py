@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mmseg_m2f.core.points import pick_uncertain, sample_points, sample_rows
+from mmseg_m2f.core.points import Taps, find_taps, pick_uncertain, sample_points, sample_rows
 from mmseg_m2f.core.postprocess import resize_maps
 from mmseg_m2f.core.targets import TargetBatch, is_known, known_to, read_paired_segments, read_segments
 from mmseg_m2f.layers.kernels import point_sampling as kernels
@@ -94,16 +94,19 @@ def _logits_at(
     predictions: Sequence[Prediction], image: int, points: Float[Tensor, "L P 2"]
 ) -> list[Float[Tensor, "Q P"]]:
     """Mask logits of all queries of an image at points of each layer; features are read before they are multiplied."""
-    logits, features, table = [], None, None
-    for prediction, places in zip(predictions, points, strict=True):
+    logits, features, size, taps = [], None, None, None
+    for layer, prediction in enumerate(predictions):
         if not isinstance(prediction, MaskPrediction):
             maps = _all_logits(prediction, image).unsqueeze(0)
-            logits.append(sample_points(maps, places.unsqueeze(0)).squeeze(0))
+            logits.append(sample_points(maps, points[layer : layer + 1]).squeeze(0))
             continue
         if features is not prediction.mask_features:  # most decoders have the same for all layers
             features = prediction.mask_features
             table = features[image].flatten(1).mT.contiguous()
-        readings = sample_rows(table, (features.shape[-2], features.shape[-1]), places)
+        if taps is None or size != features.shape[-2:]:
+            size = features.shape[-2:]
+            taps = find_taps((size[0], size[1]), points)
+        readings = sample_rows(table, Taps(taps.pixels[layer], taps.shares[layer]))
         logits.append(linear(prediction.mask_embeddings[image], readings))
     return logits
 

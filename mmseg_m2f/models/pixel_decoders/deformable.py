@@ -82,7 +82,7 @@ class DeformablePixelDecoder(nn.Module):
         num_points: places each token reads per head and level.
         norm_groups: groups of the convolutions' GroupNorm.
         recompute: compute the inside of the encoder layers again in the backward pass instead of keeping it, which
-            takes a little longer and much less memory.
+            takes a little longer and much less memory; the numbers are the same.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class DeformablePixelDecoder(nn.Module):
         num_points: int = 4,
         feedforward_channels: int = 1024,
         norm_groups: int = 32,
-        recompute: bool = False,
+        recompute: bool = True,
     ) -> None:
         super().__init__()
         if len(feature_spec.channels) < num_levels:

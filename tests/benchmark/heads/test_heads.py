@@ -26,15 +26,13 @@ from tests.command_line import ROOT, run_tool
 
 SMALL = {
     "train_dataloader.batch_size": 2,
-    "train_dataloader.num_workers": 0,
-    "train_dataloader.persistent_workers": False,
     "train_dataloader.dataset.length": 4,
     **{f"{loop}_dataloader.num_workers": 0 for loop in ("val", "test")},
     **{f"{loop}_dataloader.persistent_workers": False for loop in ("val", "test")},
     **{f"{loop}_dataloader.dataset.length": 2 for loop in ("val", "test")},
 }
 LEAVES = [
-    "configs/maskformer/maskformer_r18_shapes_debug.py",
+    "configs/mask2former/mask2former_r18_shapes_debug.py",
     "configs/context_cluster/semantic-fpn_coc_tiny_shapes_debug.py",
 ]
 
