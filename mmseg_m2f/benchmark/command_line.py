@@ -6,7 +6,7 @@ from itertools import product
 from pathlib import Path
 from typing import get_args
 
-from mmseg_m2f.benchmark.implementations import NAMES
+from mmseg_m2f.benchmark.implementations import COMPILED, NAMES
 from mmseg_m2f.benchmark.measuring import Plan, Report, What, measure
 from mmseg_m2f.benchmark.setting import Setting
 from mmseg_m2f.benchmark.summary import draw_curves, draw_settings, table
@@ -44,7 +44,8 @@ def add_common(parser: argparse.ArgumentParser, *, rounds: int, what: list[str])
         "implementations",
         nargs="*",
         default=list(NAMES),
-        help=f"{', '.join(NAMES)}, or configs of ours; the others are compared with the first. Default: the three",
+        help=f"{', '.join(NAMES)}, or configs of ours; the others are compared with the first. ours{COMPILED} or "
+        f"CONFIG{COMPILED} goes through torch.compile. Default: the three",
     )
     parser.add_argument("--queries", type=int, default=100, help="default %(default)s")
     parser.add_argument("--classes", type=int, default=150, help="default %(default)s")

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
+#: Methods of tensors that copy to the host.
+_COPYING = ("cpu", "tolist", "numpy")
 #: Operators whose result, or its shape, depends on values: the host has to wait for them.
 _READING = (
     "_local_scalar_dense",
@@ -61,7 +62,7 @@ def count(device: str = "cpu", *, on_host: Iterable[Tensor] = ()) -> Iterator[Co
         copied[tensor] = True
     with ExitStack() as stack:
         if device == "cpu":
-            stack.enter_context(_HostCopies(counts, copied))
+            stack.enter_context(_host_copies(counts, copied))
         else:
             stack.enter_context(_cuda_syncs(counts))
         stack.enter_context(_Operators(counts, copied, device))
@@ -106,25 +107,36 @@ class _Operators(TorchDispatchMode):
         return None
 
 
-class _HostCopies(TorchFunctionMode):
-    """Sees copies from device to host on the CPU, where they copy nothing and no operator is dispatched."""
+@contextmanager
+def _host_copies(counts: Counts, copied: WeakTensorKeyDictionary) -> Iterator[None]:
+    """Sees copies from device to host on the CPU, where they copy nothing and no operator is dispatched.
 
-    def __init__(self, counts: Counts, copied: WeakTensorKeyDictionary) -> None:
-        super().__init__()
-        self.counts, self.copied = counts, copied
+    Exchanges the methods instead of entering a mode, under which compiled code would be compiled again.
+    """
 
-    def __torch_function__(self, func: Callable, types: object, args: tuple = (), kwargs: dict | None = None) -> object:
-        result = func(*args, **(kwargs or {}))
-        if func not in (torch.Tensor.cpu, torch.Tensor.tolist, torch.Tensor.numpy) or args[0] in self.copied:
-            return result
-        self.counts.host_reads["copy to the host"] += 1
-        if not isinstance(result, Tensor):
-            return result
-        # A tensor of its own, so that the original still counts as being on the device.
-        with _disable_current_modes():
-            copy = result.detach()
-        self.copied[copy] = True
-        return copy
+    def counted(method: Callable) -> Callable:
+        def run(tensor: Tensor, *args: object, **kwargs: object) -> object:
+            result = method(tensor, *args, **kwargs)
+            if tensor in copied:
+                return result
+            counts.host_reads["copy to the host"] += 1
+            if not isinstance(result, Tensor):
+                return result
+            # A tensor of its own, so that the original still counts as being on the device.
+            with _disable_current_modes():
+                copy = result.detach()
+            copied[copy] = True
+            return copy
+
+        return run
+
+    for name in _COPYING:
+        setattr(torch.Tensor, name, counted(getattr(torch.Tensor, name)))
+    try:
+        yield
+    finally:
+        for name in _COPYING:
+            delattr(torch.Tensor, name)  # what its base class has shows again
 
 
 @contextmanager

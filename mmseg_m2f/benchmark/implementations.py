@@ -30,6 +30,8 @@ from mmseg_m2f.engine.launch import drop_initial_weights, load_config
 from mmseg_m2f.samples import read_target
 
 NAMES = ("ours", "mmseg", "huggingface")
+#: Added to "ours" or to a config: with `model.compile=True`.
+COMPILED = "+compile"
 _OURS = Path(__file__).parents[2] / "configs/mask2former/mask2former_r50_ade20k-512_160k.py"
 _UPSTREAM = ".mim/configs/mask2former/mask2former_r50_8xb2-160k_ade20k-512x512.py"
 
@@ -82,6 +84,8 @@ class Ours:
 
     def __init__(self, name: str, config: str | Path, setting: Setting) -> None:
         cfg = load_config(config)
+        if name.endswith(COMPILED):
+            cfg.model.compile = True
         if cfg.model.type != "mmseg_m2f.MaskSegmentor":
             raise ValueError(
                 f"{config}: expected model.type 'mmseg_m2f.MaskSegmentor', got {cfg.model.type!r}. The benchmark "
@@ -383,7 +387,8 @@ def make_samples(label_maps: Tensor) -> list[BaseDataElement]:
 
 
 def _config_of(name: str) -> Path:
-    return _OURS if name == "ours" else Path(name)
+    source = name.removesuffix(COMPILED)
+    return _OURS if source == "ours" else Path(source)
 
 
 def _upstream_config() -> Config:

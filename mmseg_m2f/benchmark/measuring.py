@@ -145,6 +145,7 @@ def count_ops(implementation: Implementation, setting: Setting) -> dict[str, dic
         train_step(implementation, batch, setting)
     implementation.model.zero_grad(set_to_none=True)
     implementation.model.eval()
+    answer(implementation, batch, setting)  # what is compiled is compiled now
     with count(setting.device) as inference:
         answer(implementation, batch, setting)
     return dict(training=_as_json(training), inference=_as_json(inference))

@@ -11,7 +11,7 @@ from tests.benchmark.tiny import CONFIG, ROOT, SETTING, write_variant
 
 
 def test_check_names__the_first_must_be_ours() -> None:
-    check_names(["ours", "mmseg", "huggingface", CONFIG])
+    check_names(["ours", "ours+compile", "mmseg", "huggingface", CONFIG, f"{CONFIG}+compile"])
     with pytest.raises(ValueError, match="'ours' or a config of ours first, got mmseg ours"):
         check_names(["mmseg", "ours"])
     with pytest.raises(ValueError, match="expected each once, got ours ours"):
@@ -42,6 +42,14 @@ def test_build__counts_of_the_setting() -> None:
     (last,) = ours.layers(ours.forward(make_batch(SETTING, seed=0).images))[-1:]
     assert last.class_logits.shape == (2, SETTING.queries, SETTING.classes + 1)
     assert ours.model.decode_head.criterion.sampling.num_points == SETTING.points
+
+
+def test_build__compiled() -> None:
+    plain, compiled = build_all([CONFIG, f"{CONFIG}+compile"], SETTING)
+    assert plain.model.decode_head._compiled_call_impl is None
+    assert compiled.model.decode_head._compiled_call_impl is not None
+    given = compiled.model.state_dict()
+    assert all(torch.equal(given[name], value) for name, value in plain.model.state_dict().items())
 
 
 @pytest.mark.parity
