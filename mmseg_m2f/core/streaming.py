@@ -216,9 +216,10 @@ def _best_of(
     finish: Callable[[Tensor], Tensor],
 ) -> tuple[Float[Tensor, "_ _"], Int[Tensor, "_ _"]]:
     """Score and class of the best among some classes."""
-    scores = finish((class_probs[:, classes].T @ mask_probs.flatten(1)).unflatten(1, mask_probs.shape[1:]))
+    chosen = classes.nonzero().squeeze(1)
+    scores = finish((class_probs[:, chosen].T @ mask_probs.flatten(1)).unflatten(1, mask_probs.shape[1:]))
     best, index = scores.max(0)
-    return best, classes.nonzero().squeeze(1)[index]
+    return best, chosen[index]
 
 
 def _strips(
