@@ -36,6 +36,11 @@ def padded_position_encoding(
     return encoded.permute(0, 3, 1, 2).to(like.dtype)
 
 
+def positions_to_learn(size: tuple[int, int], channels: int) -> Float[Tensor, "N C"]:
+    """What vectors that are learnt for the cells of a grid, row by row, may start with: sine encodings."""
+    return sine_position_encoding(size, channels, torch.empty(0)).flatten(1).T.contiguous()
+
+
 def _periods(channels: int, like: Tensor, temperature: float) -> Float[Tensor, "C"]:
     per_axis = channels // 2
     dtype = torch.promote_types(like.dtype, torch.float32)

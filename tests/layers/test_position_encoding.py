@@ -1,6 +1,10 @@
 import torch
 
-from mmseg_m2f.layers.position_encoding import padded_position_encoding, sine_position_encoding
+from mmseg_m2f.layers.position_encoding import (
+    padded_position_encoding,
+    positions_to_learn,
+    sine_position_encoding,
+)
 
 
 def test_sine_position_encoding__known_values():
@@ -12,6 +16,13 @@ def test_sine_position_encoding__known_values():
     ]
     for actual, values in expected:
         torch.testing.assert_close(actual, torch.tensor(values), rtol=0, atol=5e-5)
+
+
+def test_positions_to_learn__row_by_row():
+    code = sine_position_encoding((2, 3), 8, torch.zeros(1))
+    rows = positions_to_learn((2, 3), 8)
+    assert rows.shape == (6, 8)
+    assert torch.equal(rows[4], code[:, 1, 1])
 
 
 def test_sine_position_encoding__half_precision_is_the_rounded_float():

@@ -1,6 +1,7 @@
 """A plain vision transformer (arXiv 2010.11929) that goes on with a part of its tokens (SegViT, 2210.05844, 3.3).
 
-Deviation: positions are resized wherever the grid differs, not only where the number of tokens does.
+Deviations: positions are resized wherever the grid differs, not only where the number of tokens does; without weights
+to load they start as sine encodings.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from mmcv.cnn.bricks import DropPath
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmseg_m2f.layers.position_encoding import positions_to_learn
 from mmseg_m2f.layers.transformer import Attention, flatten_maps
 from mmseg_m2f.registry import MODELS
 
@@ -148,7 +150,7 @@ class ShrunkVisionTransformer(BaseModule):
         self.grid_size = (img_size[0] // patch_size, img_size[1] // patch_size)
         projection = nn.Conv2d(in_channels, embed_dims, patch_size, stride=patch_size)
         self.patch_embed = nn.ModuleDict(dict(projection=projection))
-        self.pos_embed = nn.Parameter(torch.zeros(1, self.grid_size[0] * self.grid_size[1], embed_dims))
+        self.pos_embed = nn.Parameter(positions_to_learn(self.grid_size, embed_dims).unsqueeze(0))
         self.layers = nn.ModuleList(
             TransformerBlock(
                 embed_dims, num_heads=num_heads, drop_path_rate=drop_path_rate * index / max(num_layers - 1, 1)
@@ -161,7 +163,6 @@ class ShrunkVisionTransformer(BaseModule):
                 embed_dims, stride=shrink_stride, threshold=edge_threshold, budget=edge_budget
             )
         self.register_load_state_dict_pre_hook(_adopt_positions)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
