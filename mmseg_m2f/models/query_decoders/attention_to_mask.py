@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from mmseg_m2f.core.postprocess import resize_maps
 from mmseg_m2f.layers.attention_to_mask import AttentionToMaskLayer, init_linears, keys_as_map, project_tokens
 from mmseg_m2f.layers.transformer import flatten_maps
+from mmseg_m2f.models.backbones.shrunk_vit import PartialMaps
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.structures import FeatureSpec, MaskPrediction
 
@@ -80,7 +81,16 @@ class AttentionToMaskDecoder(nn.Module):
         init_linears(self)
 
     def forward(self, features: Sequence[Float[Tensor, "B _ _ _"]], *, last_only: bool = False) -> list[MaskPrediction]:
-        """Predictions after every stage, or after the last one only; maps are given fine to coarse."""
+        """Predictions after every stage, or after the last one only; maps are given fine to coarse.
+
+        Raises:
+            ValueError: the backbone dropped tokens.
+        """
+        if isinstance(features, PartialMaps):
+            raise ValueError(
+                "AttentionToMaskDecoder: expected maps with a token in every cell, got a backbone that keeps edges "
+                "(backbone.sampler='edge'). Take QueryUpsamplingDecoder, or backbone.sampler='grid'."
+            )
         size = (features[0].shape[-2], features[0].shape[-1])
         queries = self.query_feat.weight.expand(len(features[0]), -1, -1)
         states, embeddings, keys = [], [], []

@@ -6,6 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmseg_m2f.core.postprocess import resize_maps, semantic_scores
 from mmseg_m2f.models.backbones import ShrunkVisionTransformer
+from mmseg_m2f.models.backbones.shrunk_vit import PartialMaps
 from mmseg_m2f.models.query_decoders import AttentionToMaskDecoder, QueryUpsamplingDecoder
 from mmseg_m2f.structures import FeatureSpec, MaskTarget
 from tests.models.assigners.test_fixed import CRITERION
@@ -23,6 +24,12 @@ def decoder(**options: object) -> AttentionToMaskDecoder:
     for parameter in built.parameters():
         nn.init.normal_(parameter, std=0.3)
     return built.eval()
+
+
+def test_decoder__refuses_maps_with_holes():
+    partial = PartialMaps(tuple(feature_maps()), (None,) * 3, torch.zeros(2, 3, 5), patch_size=16)
+    with pytest.raises(ValueError, match=r"backbone.sampler='edge'.*Take QueryUpsamplingDecoder"):
+        decoder()(partial)
 
 
 def feature_maps(batch: int = 2, size: tuple[int, int] = (3, 5)) -> list[torch.Tensor]:
