@@ -1,7 +1,7 @@
 """SegViT's decoder for shrunk encoders (arXiv 2210.05844, section 3.3): learnt queries restore the fine grid.
 
 Deviation: the cells' queries start as sine position encodings, as the backbone's positions do; in the release they are
-random. From random weights, random ones take several times longer to find their tokens.
+random. From random weights, random ones take much longer to find their tokens.
 """
 
 from collections.abc import Sequence
