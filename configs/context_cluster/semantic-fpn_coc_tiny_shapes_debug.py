@@ -4,7 +4,7 @@ _base_ = [
     "../_base_/backbones/coc_tiny_from_scratch.py",
     "../_base_/datasets/shapes.py",
     "../_base_/schedules/adamw_scratch_40.py",
-    "../_base_/runtime.py",
+    "../_base_/runtime_per_pixel.py",
 ]
 model = dict(
     data_preprocessor=_base_.data_preprocessor,

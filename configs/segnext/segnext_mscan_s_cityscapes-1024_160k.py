@@ -4,7 +4,7 @@ _base_ = [
     "../_base_/backbones/mscan_s.py",
     "../_base_/datasets/cityscapes_ratio_1024.py",
     "../_base_/schedules/adamw_segnext_160k.py",
-    "../_base_/runtime.py",
+    "../_base_/runtime_per_pixel.py",
 ]
 model = dict(
     data_preprocessor=_base_.data_preprocessor,

@@ -4,7 +4,7 @@ _base_ = [
     "../_base_/backbones/mscan_t.py",
     "../_base_/datasets/cocostuff164k_ratio_512_multiple32.py",
     "../_base_/schedules/adamw_segnext_80k.py",
-    "../_base_/runtime.py",
+    "../_base_/runtime_per_pixel.py",
 ]
 model = dict(
     data_preprocessor=_base_.data_preprocessor,

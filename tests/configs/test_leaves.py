@@ -20,7 +20,8 @@ from mmseg_m2f.models.segmentors import MaskDetector
 
 ROOT = Path(__file__).parents[2]
 ELSEWHERE = ("cac", "ecenet", "per_pixel")  # stepped in test_per_pixel.py
-LEAVES = sorted(path for path in (ROOT / "configs").glob("[!_]*/*.py") if path.parent.name not in ELSEWHERE)
+EVERY_LEAF = sorted((ROOT / "configs").glob("[!_]*/*.py"))
+LEAVES = [path for path in EVERY_LEAF if path.parent.name not in ELSEWHERE]
 BACKBONES = ["r18_from_scratch", "swin_t", "mscan_t", "mit_b2", "mmdet_r50", "convnext_t", "timm_efficientnetv2_s"]
 
 
@@ -75,6 +76,13 @@ def test_leaf__checks_builds_steps_and_predicts(path):
     check_config(cfg)
     model = step_and_predict(without_downloads(cfg))
     assert cfg.num_classes == model.decode_head.num_classes
+
+
+@pytest.mark.parametrize("path", EVERY_LEAF, ids=lambda path: path.stem)
+def test_leaf__averages_views_by_what_its_segmentor_answers(path):
+    cfg = load_config(path)
+    logits = cfg.model.type.endswith("EncoderDecoder")  # averaged as probabilities; scores of masks as they are
+    assert cfg.tta_model.type == ("mmseg.SegTTAModel" if logits else "mmseg_m2f.SemanticTTA")
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

@@ -129,6 +129,7 @@ def test_ecenet__published_size():
         ("per_pixel/upernet_r18", "cac-upernet_r18"),
         ("per_pixel/deeplabv3plus_r18", "cac-deeplabv3plus_r18"),
         ("segnext/segnext_mscan_tiny", "cac-segnext_mscan_tiny"),
+        ("segnext/segnext_mscan_t", "cac-segnext_mscan_t"),
     ],
 )
 def test_demo__differs_from_its_baseline_in_the_classifier_alone(baseline, name):

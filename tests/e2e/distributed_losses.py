@@ -3,6 +3,7 @@
 usage: distributed_losses.py OUT   with RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT set
 """
 
+import gc
 import os
 import sys
 
@@ -44,15 +45,10 @@ def make_batch() -> tuple[torch.Tensor, list[SegDataSample]]:
     return images, samples
 
 
-def main(out: str) -> None:
-    assert mmseg_m2f.registry
-    torch.set_num_threads(1)
-    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    dist.init_process_group("gloo", rank=rank, world_size=world)
+def save_losses_and_gradient(rank: int, world: int, out: str) -> None:
     model = build_model()
     # No find_unused_parameters: every parameter must take part.
     parallel = MMDistributedDataParallel(model, broadcast_buffers=False)
-    torch.rand = fixed_points
     images, samples = make_batch()
     losses = parallel(images[rank::world], samples[rank::world], mode="loss")
     total, _ = model.parse_losses(losses)
@@ -63,6 +59,18 @@ def main(out: str) -> None:
     if rank == 0:
         gradient = torch.cat([p.grad.flatten() for p in model.parameters()])
         torch.save(dict(losses=dict(zip(names, (values / world).tolist(), strict=True)), gradient=gradient), out)
+
+
+def main(out: str) -> None:
+    assert mmseg_m2f.registry
+    torch.set_num_threads(1)
+    torch.rand = fixed_points
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    dist.init_process_group("gloo", rank=rank, world_size=world)
+    save_losses_and_gradient(rank, world, out)
+    # The wrapper must be gone first: the last owner of a process group may not be torch's reducer, which keeps Python's
+    # lock while it waits for threads that want it.
+    gc.collect()
     dist.destroy_process_group()
 
 
