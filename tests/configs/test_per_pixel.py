@@ -126,14 +126,14 @@ def test_ecenet__published_size():
 @pytest.mark.parametrize(
     ("baseline", "name"),
     [
-        ("per_pixel/upernet_r18", "cac-upernet_r18"),
-        ("per_pixel/deeplabv3plus_r18", "cac-deeplabv3plus_r18"),
-        ("segnext/segnext_mscan_tiny", "cac-segnext_mscan_tiny"),
-        ("segnext/segnext_mscan_t", "cac-segnext_mscan_t"),
+        ("per_pixel/upernet_r18_shapes_demo", "cac-upernet_r18_shapes_demo"),
+        ("per_pixel/deeplabv3plus_r18_shapes_demo", "cac-deeplabv3plus_r18_shapes_demo"),
+        ("segnext/segnext_mscan_tiny_shapes_demo", "cac-segnext_mscan_tiny_shapes_demo"),
+        ("segnext/segnext_mscan_t_shapes_1500", "cac-segnext_mscan_t_shapes_1500"),
     ],
 )
-def test_demo__differs_from_its_baseline_in_the_classifier_alone(baseline, name):
-    plain, aware = (load_config(CONFIGS / f"{leaf}_shapes_demo.py") for leaf in (baseline, f"cac/{name}"))
+def test_shapes__differs_from_its_baseline_in_the_classifier_alone(baseline, name):
+    plain, aware = (load_config(CONFIGS / f"{leaf}.py") for leaf in (baseline, f"cac/{name}"))
     assert aware.model.decode_head.pop("type") == "mmseg_m2f.ContextAwareHead"
     assert aware.model.decode_head == dict(host=plain.model.decode_head)
     aware.model.decode_head = plain.model.decode_head
