@@ -1,10 +1,10 @@
 """Run by `test_distributed.py`: losses and gradients of this rank's share of a fixed batch, saved by rank 0.
 
-usage: distributed_losses.py OUT   with RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT set
+usage: distributed_losses.py OUT RANK WORLD_SIZE
 """
 
+import faulthandler
 import gc
-import os
 import sys
 
 import torch
@@ -45,7 +45,7 @@ def make_batch() -> tuple[torch.Tensor, list[SegDataSample]]:
     return images, samples
 
 
-def save_losses_and_gradient(rank: int, world: int, out: str) -> None:
+def save_losses_and_gradient(out: str, rank: int, world: int) -> None:
     model = build_model()
     # No find_unused_parameters: every parameter must take part.
     parallel = MMDistributedDataParallel(model, broadcast_buffers=False)
@@ -61,13 +61,13 @@ def save_losses_and_gradient(rank: int, world: int, out: str) -> None:
         torch.save(dict(losses=dict(zip(names, (values / world).tolist(), strict=True)), gradient=gradient), out)
 
 
-def main(out: str) -> None:
+def main(out: str, rank: int, world: int) -> None:
     assert mmseg_m2f.registry
     torch.set_num_threads(1)
     torch.rand = fixed_points
-    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    dist.init_process_group("gloo", rank=rank, world_size=world)
-    save_losses_and_gradient(rank, world, out)
+    faulthandler.dump_traceback_later(240, exit=True)  # where it hangs, if it does
+    dist.init_process_group("gloo", init_method=f"file://{out}.meeting", rank=rank, world_size=world)
+    save_losses_and_gradient(out, rank, world)
     # The wrapper must be gone first: the last owner of a process group may not be torch's reducer, which keeps Python's
     # lock while it waits for threads that want it.
     gc.collect()
@@ -75,4 +75,4 @@ def main(out: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from mmengine.config import DictAction
 from mmseg_m2f.benchmark.heads.budget import Budget
 from mmseg_m2f.benchmark.heads.page import page
 from mmseg_m2f.benchmark.heads.running import Failure, Run, default_processes, perform_all, prepare_runs
-from mmseg_m2f.benchmark.heads.summary import Row, as_json, markdown, notes, summarise
+from mmseg_m2f.benchmark.heads.summary import Row, as_json, in_words, markdown, notes, summarise
 from mmseg_m2f.benchmark.machine import describe_machine
 from mmseg_m2f.visualization import replace_file
 
@@ -114,6 +115,8 @@ def _remarks(rows: Sequence[Row], budget: Budget, machine: dict[str, object]) ->
     remarks = [f"{budget.iterations} iterations each; scores are fractions: the mean over seeds (least…most)."]
     if rows:
         setting = rows[0].setting
+        seeds = sorted({seed for row in rows for seed in row.seeds})
+        remarks.append(f"Tested on {in_words(setting['data'])}; seeds {', '.join(map(str, seeds))}.")
         height, width = setting["image_size"]
         remarks.append(
             f"Multiply–adds (matrix products, convolutions, attention) and latency: one test image, {height} × {width} "
@@ -121,4 +124,5 @@ def _remarks(rows: Sequence[Row], budget: Budget, machine: dict[str, object]) ->
             f"{setting['device']}."
         )
     remarks.append(f"{machine['processor']}, {machine['cores']} cores, torch {machine['torch']}, {machine['date']}.")
+    remarks.append(f"Command: python {shlex.join(sys.argv)}")
     return remarks

@@ -21,9 +21,10 @@ table { border-collapse: collapse; }
 th, td { padding: .35rem .8rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
 .pictures th, .pictures td { border: 0; padding: .15rem; text-align: center; }
-.pictures th:first-child { max-width: 12rem; white-space: normal; overflow-wrap: anywhere; font-weight: 500; }
+.pictures th:first-child { max-width: 12rem; white-space: normal; overflow-wrap: break-word; font-weight: 500; }
 .best { font-weight: 700; } img { max-width: 100%; height: auto; } .pictures img { width: 200px; max-width: none; }
-pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; font-size: 13px; } .remark { color: #666; }
+pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; font-size: 13px; }
+.remark { color: #666; overflow-wrap: anywhere; }
 """
 
 
@@ -101,7 +102,8 @@ def _picture_row(name: str, files: Sequence[str | None]) -> str:
     for file in files:
         with Image.open(file) if file and Path(file).exists() else Image.new("RGB", (1, 1), "white") as picture:
             cells.append(f"<td>{_image(picture.convert('RGB'), name, lossless=False)}</td>")
-    return f"<tr><th>{escape(name)}</th>{''.join(cells)}</tr>"
+    label = escape(name).replace("_", "_<wbr>")
+    return f"<tr><th>{label}</th>{''.join(cells)}</tr>"
 
 
 def _image(picture: Image.Image, text: str, *, lossless: bool) -> str:

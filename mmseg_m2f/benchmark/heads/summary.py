@@ -77,10 +77,17 @@ def notes(rows: Sequence[Row]) -> list[str]:
     for key, text in kinds.items():
         by_value: dict[str, list[str]] = {}
         for row in rows:
-            by_value.setdefault(_in_words(row.setting[key]), []).append(row.name)
+            by_value.setdefault(in_words(row.setting[key]), []).append(row.name)
         if len(by_value) > 1:
             said.append(f"Not comparable: {text}: " + "; ".join(f"{k} ({', '.join(v)})" for k, v in by_value.items()))
     return said
+
+
+def in_words(value: object) -> str:
+    """A value of a row's setting as one reads it."""
+    if isinstance(value, Mapping):
+        return f"{value['type']}, {value['images']} images, {value['classes']} classes"
+    return " × ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
@@ -200,9 +207,3 @@ def _with_folders(pictures: Sequence[Mapping[str, Any]], run: Run) -> list[dict[
 
 def _spread(values: Sequence[float]) -> Spread:
     return Spread(mean(values), min(values), max(values), len(values))
-
-
-def _in_words(value: object) -> str:
-    if isinstance(value, Mapping):
-        return f"{value['type']}, {value['images']} images, {value['classes']} classes"
-    return " × ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import runpy
+import shlex
 import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -68,7 +69,7 @@ class Page(HTMLParser):
         if tag == "img":
             data = base64.b64decode(found["src"].partition(",")[2])
             self.images.append((found["alt"], Image.open(BytesIO(data)).convert("RGB")))
-        elif tag != "meta":
+        elif tag not in ("meta", "wbr"):
             self.open.append(tag)
             self.texts.setdefault(tag, []).append("")
 
@@ -286,8 +287,10 @@ def test_heads__two_heads_from_training_to_page(tmp_path, run_main, monkeypatch,
     heads = [Path(leaf).stem for leaf in LEAVES]
     assert names[2:] == [name for name in ("input", "truth", *heads) for _ in range(2)]
     assert all(image.width == 256 for _, image in found.images[2:])
-    table_rows = (out / "heads.md").read_text().splitlines()[2:4]
-    assert [line.split(" | ")[0] for line in table_rows] == [f"| {name}" for name in heads]
+    lines = (out / "heads.md").read_text().splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:4]] == [f"| {name}" for name in heads]
+    assert re.fullmatch(r"- Tested on GeneratedShapes, \d+ images, 8 classes; seeds 0\.", lines[6])
+    assert lines[-1].endswith(shlex.join(arguments))
     capsys.readouterr()
     (out / heads[1] / "seed-0/result.json").unlink()  # as if it had been interrupted after its last checkpoint
     assert run_main(*arguments) == 0
