@@ -24,6 +24,7 @@ def probe_feature_spec(backbone: nn.Module, extract: Callable[[Tensor], object])
 
     Raises:
         TypeError: what comes out is not a list of maps `B C H W`, fine to coarse.
+        ValueError: the backbone has no map for some of its `out_indices`.
     """
     first = next((module for module in backbone.modules() if isinstance(module, nn.Conv2d)), None)
     in_channels = 3 if first is None else first.in_channels
@@ -33,9 +34,11 @@ def probe_feature_spec(backbone: nn.Module, extract: Callable[[Tensor], object])
     images = like.new_zeros(1, in_channels, size, size)
     was_training = [module for module in backbone.modules() if module.training]
     backbone.eval()
+    handle = backbone.register_forward_hook(_check_number_of_maps)
     try:
         maps = extract(images)
     finally:
+        handle.remove()
         for module in was_training:
             module.training = True
     if not isinstance(maps, Sequence) or not all(isinstance(x, Tensor) and x.dim() == 4 for x in maps):
@@ -51,3 +54,13 @@ def probe_feature_spec(backbone: nn.Module, extract: Callable[[Tensor], object])
         )
     num_joint_blocks = len(maps.blocks) if isinstance(maps, TokenStream) else 0
     return FeatureSpec(tuple(x.shape[1] for x in maps), strides, num_joint_blocks)
+
+
+def _check_number_of_maps(backbone: nn.Module, _: object, maps: object) -> None:
+    """Many backbones pass over indices that they do not have."""
+    indices = getattr(backbone, "out_indices", None)
+    if isinstance(indices, Sequence) and isinstance(maps, Sequence) and len(maps) < len(indices):
+        raise ValueError(
+            f"model.backbone.out_indices ({type(backbone).__name__}): expected indices of existing stages or blocks, "
+            f"each once, got {tuple(indices)}, for which there are {len(maps)} maps. The first one has index 0."
+        )

@@ -171,16 +171,18 @@ def test_distillation__zero_only_where_student_and_teacher_agree():
     assert distillation(teacher + torch.randn_like(teacher), teacher, labels, soft_weight=1.0) > 1e-3
 
 
-def test_distillation__gradient_of_the_cross_entropy():
+@pytest.mark.parametrize("soft_weight", [0.5, 1.0])
+def test_distillation__gradient_of_the_cross_entropy(soft_weight):
     student = torch.randn(2, NUM_CLASSES, 5, 6, requires_grad=True)
     teacher, labels = torch.randn(2, NUM_CLASSES, 5, 6, requires_grad=True), torch.randint(NUM_CLASSES, (2, 5, 6))
-    (found,) = torch.autograd.grad(distillation(student, teacher, labels), student)
-    target = 0.5 * teacher.detach().softmax(1) + 0.5 * F.one_hot(labels, NUM_CLASSES).movedim(-1, 1)
+    (found,) = torch.autograd.grad(distillation(student, teacher, labels, soft_weight=soft_weight), student)
+    one_hot = F.one_hot(labels, NUM_CLASSES).movedim(-1, 1)
+    target = soft_weight * teacher.detach().softmax(1) + (1 - soft_weight) * one_hot
     cross_entropy = -(target * student.log_softmax(1)).sum(1)
     entropy = pixel_entropy(teacher.detach())
     loss = weighted_mean(cross_entropy, entropy, labels, NUM_CLASSES, classwise=True)
     torch.testing.assert_close(found, torch.autograd.grad(loss, student)[0])
-    divergence = distillation_divergence(student, teacher, labels, soft_weight=0.5).sum()
+    divergence = distillation_divergence(student, teacher, labels, soft_weight=soft_weight).sum()
     assert torch.autograd.grad(divergence, teacher, allow_unused=True)[0] is None
 
 

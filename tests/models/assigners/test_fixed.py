@@ -127,6 +127,13 @@ def test_fixed_matching__void_is_left_out():
     torch.testing.assert_close({name: losses[name] for name in expected}, expected)
 
 
+def test_fixed_matching__three_losses_for_each_prediction():
+    targets = [target_of(maps, [1, 3]) for maps in label_maps()]
+    for layers in (1, 3):
+        losses = MODELS.build(CRITERION)(random_predictions(2, 4, layers=layers), targets)
+        assert len([name for name in losses if "loss_" in name]) == 3 * layers
+
+
 def test_fixed_matching__nothing_but_void():
     predictions = random_predictions(1, 4, layers=1)
     losses = MODELS.build(CRITERION)(predictions, [target_of(torch.full((12, 20), 255), [])])

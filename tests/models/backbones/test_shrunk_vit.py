@@ -76,6 +76,14 @@ def test_vit__tells_channels_and_strides(backbone, spec):
     assert probe_feature_spec(built, built) == spec
 
 
+@pytest.mark.parametrize("backbone", [mmseg_vit, shrunk_vit], ids=["plain", "shrunk"])
+@pytest.mark.parametrize("taps", [(1, 4), (1, 1)], ids=["beyond the last", "twice the same"])
+def test_vit__taps_that_do_not_exist_are_refused(backbone, taps):
+    built = backbone(out_indices=taps)
+    with pytest.raises(ValueError, match=r"out_indices .*got \(1, \d\), for which there are 1 maps"):
+        probe_feature_spec(built, built)
+
+
 def test_shrunk_vit__positions_of_another_grid_are_resized():
     theirs, ours = mmseg_vit(size=40), shrunk_vit()
     ours.load_state_dict(theirs.state_dict())

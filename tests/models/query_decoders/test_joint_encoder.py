@@ -1,12 +1,16 @@
+from pathlib import Path
+
 import pytest
 import torch
+from mmengine.config import Config
 
 from mmseg_m2f.models.backbones import TimmTokenStream
 from mmseg_m2f.models.decode_heads import MaskHead
 from mmseg_m2f.models.query_decoders import EncoderMaskDecoder
 from mmseg_m2f.models.query_decoders.joint_encoder import _may_attend
-from mmseg_m2f.structures import FeatureSpec, MaskPrediction, TokenStream
+from mmseg_m2f.structures import VOID, FeatureSpec, MaskPrediction, MaskTarget, TokenStream
 
+MODEL = Path(__file__).parents[3] / "configs/_base_/models/eomt.py"
 QUERIES = 7
 SPEC = FeatureSpec((32,), (16,), num_joint_blocks=2)
 
@@ -205,14 +209,28 @@ def test_joint_encoder__backbone_with_maps():
         EncoderMaskDecoder(3, FeatureSpec((8, 8), (8, 16)))
 
 
-def test_joint_encoder__behind_the_mask_head_with_padding():
-    backbone = small_backbone()
-    head = MaskHead(
+def small_head() -> MaskHead:
+    return MaskHead(
         3,
         pixel_decoder=None,
         query_decoder=dict(type="mmseg_m2f.EncoderMaskDecoder", num_queries=QUERIES),
+        criterion=Config.fromfile(MODEL).model.decode_head.criterion,
         feature_spec=SPEC,
-    ).eval()
+    )
+
+
+def test_joint_encoder__nothing_but_void():
+    backbone, head = small_backbone().train(), small_head()
+    void = MaskTarget(torch.zeros(0, dtype=torch.long), torch.full((1, 64, 96), VOID))
+    losses = head.loss(stream_of(backbone), [void, void])
+    total = sum(value for name, value in losses.items() if "loss_" in name)
+    total.backward()
+    assert total.isfinite()
+    assert [name for part in (backbone, head) for name, p in part.named_parameters() if p.grad is None] == []
+
+
+def test_joint_encoder__behind_the_mask_head_with_padding():
+    backbone, head = small_backbone(), small_head().eval()
     stream, valid = stream_of(backbone), torch.ones(2, 64, 96, dtype=torch.bool)
     valid[0, :, 50:] = False
     assert_same(head(stream, valid)[-1], head(stream)[-1])
