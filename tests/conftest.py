@@ -31,6 +31,12 @@ def fixed_seed() -> None:
 
 
 @pytest.fixture(autouse=True)
+def own_loading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`torch.load` as torch has it, whatever an earlier test's run has asked of the whole process."""
+    monkeypatch.delenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", raising=False)
+
+
+@pytest.fixture(autouse=True)
 def default_scope() -> Iterator[None]:
     """The Runner's default scope, whatever scope a Runner of an earlier test has left in the process."""
     with DefaultScope.overwrite_default_scope("mmengine"):

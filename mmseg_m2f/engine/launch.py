@@ -27,14 +27,8 @@ _FIRST_WITH_BFLOAT16 = (8, 0)  # compute capability; older GPUs at best emulate 
 def load_config(path: str | os.PathLike[str], options: Options | None = None, *, work_dir: str | None = None) -> Config:
     """The config of a file with command line options merged in.
 
-    Three options do more than set one key:
-
-    - `data_root=PATH` also reaches every dataset that used the config's previous `data_root`.
-    - `backbone=NAME` replaces `model.backbone` by the ingredient `_base_/backbones/NAME.py`, or by that of a path.
-    - `PART.type=CLASS` keeps the arguments that the new class takes and drops the others, with a note.
-
     Args:
-        options: Dotted keys and their values, as mmengine's `DictAction` parses them.
+        options: See `apply_options`.
         work_dir: Where a run writes; the config's own `work_dir` if not given, else `work_dirs/<config name>`.
 
     Raises:
@@ -45,17 +39,35 @@ def load_config(path: str | os.PathLike[str], options: Options | None = None, *,
     if not path.is_file():
         raise FileNotFoundError(_missing_config_message(path))
     cfg = Config.fromfile(path)
-    options = dict(options or {})
+    apply_options(cfg, options or {})
+    cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs") / path.stem)
+    return cfg
+
+
+def apply_options(cfg: Config, options: Options) -> None:
+    """Change the config of a file as the command line asks.
+
+    Three options do more than set one key:
+
+    - `data_root=PATH` also reaches every dataset that used the config's previous `data_root`.
+    - `backbone=NAME` replaces `model.backbone` by the ingredient `_base_/backbones/NAME.py`, or by that of a path.
+    - `PART.type=CLASS` keeps the arguments that the new class takes and drops the others, with a note.
+
+    Args:
+        options: Dotted keys and their values, as mmengine's `DictAction` parses them.
+
+    Raises:
+        ValueError: `data_root` or `backbone` cannot be applied.
+    """
+    options = dict(options)
     if isinstance(options.get("backbone"), str):
-        _replace_backbone(cfg, str(options.pop("backbone")), beside=path)
+        _replace_backbone(cfg, str(options.pop("backbone")), beside=Path(cfg.filename))
     if "data_root" in options:
         _replace_data_root(cfg, str(options.pop("data_root")))
     for key, value in options.items():
         if isinstance(value, str) and key.endswith(".type"):
             _change_type(cfg, key.removesuffix(".type"), value)
     cfg.merge_from_dict(options)
-    cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs") / path.stem)
-    return cfg
 
 
 def train(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
-from mmseg_m2f.engine.launch import drop_initial_weights
+from mmseg_m2f.engine.launch import apply_options, drop_initial_weights
 
 _DATASETS = Path(__file__).parents[3] / "configs/_base_/datasets"
 _DATA_KEYS = (
@@ -34,7 +34,7 @@ class Budget:
         data: an ingredient of `configs/_base_/datasets`, or a path to one, that takes the place of the configs' data.
         from_scratch: no initial weights, so nothing is downloaded.
         validations: spread evenly over training; a checkpoint is kept at each.
-        options: of the command line, set in each config.
+        options: of the command line, set in each config after its data; see `apply_options`.
     """
 
     iterations: int
@@ -65,6 +65,7 @@ def apply_budget(cfg: Config, budget: Budget, *, seed: int) -> None:
     """
     if budget.data is not None:
         _replace_data(cfg, budget.data)
+    apply_options(cfg, budget.options)
     if budget.from_scratch:
         drop_initial_weights(cfg)
     if budget.crop is not None:
@@ -82,6 +83,7 @@ def _replace_data(cfg: Config, name: str) -> None:
     for key in _DATA_KEYS:
         if key in data:
             cfg[key] = data[key]
+    cfg.data_root = data.get("data_root")
     cfg.model.data_preprocessor = data.data_preprocessor
     for node in _nodes(cfg.model):
         if "num_things_classes" in node:

@@ -116,7 +116,7 @@ def default_processes() -> int:
 
 
 def _write_config(run: Run, budget: Budget) -> None:
-    cfg = load_config(run.source, budget.options, work_dir=str(run.folder))
+    cfg = load_config(run.source, work_dir=str(run.folder))
     try:
         apply_budget(cfg, budget, seed=run.seed)
         check_config(cfg)

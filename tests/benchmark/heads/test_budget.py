@@ -103,6 +103,15 @@ def test_budget__other_data():
     assert "init_cfg" not in cfg.model.backbone
 
 
+def test_budget__options_reach_other_data():
+    cfg = small_config(data_root="data/before")
+    options = {"data_root": "/elsewhere", "train_dataloader.batch_size": 3}
+    apply_budget(cfg, Budget(10, data="camvid_96x128", options=options), seed=0)
+    loaders = (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader)
+    assert {loader.dataset.data_root for loader in loaders} == {"/elsewhere"}
+    assert cfg.train_dataloader.batch_size == 3
+
+
 def test_budget__unknown_data():
     with pytest.raises(FileNotFoundError, match=r"--data shape: expected the name of a file .* Nearest: shapes"):
         apply_budget(small_config(), Budget(10, data="shape"), seed=0)
