@@ -10,6 +10,8 @@ from mmengine.registry import MODELS
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
+from mmseg_m2f.benchmark.implementations.building import shake
+
 CONFIGS = Path(__file__).parents[2] / "configs"
 NUM_CLASSES = 150
 
@@ -42,18 +44,6 @@ def build_ours(depth: int = 50, *, reference: str | None = "mmdet", **points: fl
     cfg.decode_head.criterion.sampling.update(points)
     cfg.backbone = dict(type="mmseg.ResNet", depth=depth, norm_cfg=dict(type="BN", requires_grad=False), norm_eval=True)
     return MODELS.build(cfg)
-
-
-def shake(model: torch.nn.Module) -> None:
-    """Make what starts at a special value (statistics, zero offsets) random, so that an error there shows."""
-    for name, parameter in model.named_parameters():
-        if "sampling_offsets" in name or "attention_weights" in name:
-            parameter.data += 0.05 * torch.randn_like(parameter)
-    for name, buffer in model.named_buffers():
-        if name.endswith("running_mean"):
-            buffer.normal_(0, 0.1)
-        elif name.endswith("running_var"):
-            buffer.uniform_(0.5, 1.5)
 
 
 def make_batch(size: int, num_objects: int, *, void: bool = False) -> tuple[torch.Tensor, list[SegDataSample]]:

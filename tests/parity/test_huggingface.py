@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from mmseg_m2f.benchmark.implementations.building import shake
 from mmseg_m2f.checkpoints.layouts import convert
-from tests.parity.conftest import NUM_CLASSES, build_ours, shake
+from tests.parity.conftest import NUM_CLASSES, build_ours
 
 pytestmark = pytest.mark.parity
 

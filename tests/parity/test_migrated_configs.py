@@ -17,12 +17,12 @@ from mmengine.structures import BaseDataElement, InstanceData
 from mmseg.models.segmentors.base import BaseSegmentor
 from mmseg.structures import SegDataSample
 
+from mmseg_m2f.benchmark.implementations.building import shake
 from mmseg_m2f.engine.launch import drop_initial_weights, load_config
 from mmseg_m2f.engine.migration import migrate_config
 from mmseg_m2f.engine.preflight import check_config
 from mmseg_m2f.models.segmentors import MaskSegmentor
 from mmseg_m2f.structures import MaskPrediction
-from tests.parity.conftest import shake
 from tests.parity.test_mmdet import assert_same_instances
 
 pytestmark = pytest.mark.parity

@@ -10,7 +10,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData
 
-from tests.parity.conftest import CONFIGS, shake
+from mmseg_m2f.benchmark.implementations.building import shake
+from tests.parity.conftest import CONFIGS
 
 pytestmark = pytest.mark.parity
 

@@ -5,7 +5,8 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
-from tests.parity.conftest import CONFIGS, NUM_CLASSES, aligned_gradient, make_batch, shake, upstream_config
+from mmseg_m2f.benchmark.implementations.building import shake
+from tests.parity.conftest import CONFIGS, NUM_CLASSES, aligned_gradient, make_batch, upstream_config
 
 pytestmark = pytest.mark.parity
 
