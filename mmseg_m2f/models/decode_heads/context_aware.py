@@ -6,6 +6,7 @@ Deviations from the released code:
 - the logged distillation loss is a divergence: the entropy of its target, which has no gradient, is taken off;
 - classifier, norms and sums run in float32 also under autocast, and norms are kept from zero;
 - labels that are no class count as void in the terms added here;
+- `distill_size="labels"` is ours;
 - `DAHead` drops nothing before its two side classifiers, because the dropout before the last one is taken out.
 """
 
@@ -61,6 +62,9 @@ class ContextAwareHead(BaseModule):
         aux_align_corners: how `loss_vanilla` and `loss_oracle` enlarge logits.
         oracle_scope: whether a class vector made of labels is shared by the "batch" on a device or belongs to an
             "image".
+        distill_size: where `loss_distill` compares the two: "features", on the head's map, each cell with its nearest
+            label, as published; or "labels", after enlarging both as the host does, which spares boundaries where maps
+            are coarse and costs memory like one more cross-entropy.
         detach_estimate: keep gradients out of the first answer where it weighs the pixels of a class.
         conf_thresh: pixels whose first answer is less probable are left out of the class vectors.
         feat_proj: project features before they are compared with class vectors.
@@ -80,6 +84,7 @@ class ContextAwareHead(BaseModule):
         loss_distill: ConfigDict | dict | None = None,
         aux_align_corners: bool = True,
         oracle_scope: str = "batch",
+        distill_size: str = "features",
         detach_estimate: bool = False,
         conf_thresh: float = 0.0,
         feat_proj: bool = False,
@@ -89,6 +94,8 @@ class ContextAwareHead(BaseModule):
         _check_host(self.host)
         if oracle_scope not in ("batch", "image"):
             raise ValueError(f"ContextAwareHead: oracle_scope must be 'batch' or 'image', got {oracle_scope!r}.")
+        if distill_size not in ("features", "labels"):
+            raise ValueError(f"ContextAwareHead: distill_size must be 'features' or 'labels', got {distill_size!r}.")
         # Without classifier and dropout, the host answers with the features it would classify.
         self.conv_seg, self.host.conv_seg = self.host.conv_seg, nn.Identity()
         self.dropout, self.host.dropout = self.host.dropout or nn.Identity(), None
@@ -101,6 +108,7 @@ class ContextAwareHead(BaseModule):
         self.vanilla_loss_weight, self.oracle_loss_weight = vanilla_loss_weight, oracle_loss_weight
         self.aux_align_corners = aux_align_corners
         self.per_image_oracle = oracle_scope == "image"
+        self.distill_enlarged = distill_size == "labels"
         self.detach_estimate, self.conf_thresh = detach_estimate, conf_thresh
         # What mmseg's segmentors ask their head.
         self.num_classes, self.out_channels = self.host.num_classes, self.host.out_channels
@@ -174,20 +182,18 @@ class ContextAwareHead(BaseModule):
             oracle = cosine_logits(
                 classified.matched.float(), self._refine(self.apd_proj, prototypes), self.temperature
             )
-            vanilla_loss = self._enlarged_cross_entropy(classified.vanilla, labels)
-            oracle_loss = self._enlarged_cross_entropy(oracle, labels)
+            vanilla_loss, oracle_loss = (
+                pixel_cross_entropy(_enlarge(x, labels, align_corners=self.aux_align_corners), labels)
+                for x in (classified.vanilla, oracle)
+            )
+            student, teacher = classified.refined, oracle.detach()
+            if self.distill_enlarged:
+                student, teacher = (_enlarge(x, labels, align_corners=self.align_corners) for x in (student, teacher))
         return dict(
             loss_vanilla=self.vanilla_loss_weight * vanilla_loss,
             loss_oracle=self.oracle_loss_weight * oracle_loss,
-            loss_distill=self.loss_distill(classified.refined, oracle, small_labels),
+            loss_distill=self.loss_distill(student, teacher, labels if self.distill_enlarged else small_labels),
         )
-
-    def _enlarged_cross_entropy(
-        self, logits: Float[Tensor, "B K _ _"], labels: Int[Tensor, "B H W"]
-    ) -> Float[Tensor, ""]:
-        size = (labels.shape[-2], labels.shape[-1])
-        logits = F.interpolate(logits.float(), size, mode="bilinear", align_corners=self.aux_align_corners)
-        return pixel_cross_entropy(logits, labels)
 
     def _refine(self, projector: nn.Module, prototypes: Float[Tensor, "A K C"]) -> Float[Tensor, "A K C"]:
         """Class vectors from what the image shows of a class and what training knows of it."""
@@ -210,6 +216,13 @@ def _feature_projector(channels: int) -> nn.Sequential:
         nn.ReLU(),
         nn.Conv2d(channels, channels, 1),
     )
+
+
+def _enlarge(
+    logits: Float[Tensor, "B K _ _"], labels: Int[Tensor, "B H W"], *, align_corners: bool
+) -> Float[Tensor, "B K H W"]:
+    size = (labels.shape[-2], labels.shape[-1])
+    return F.interpolate(logits.float(), size, mode="bilinear", align_corners=align_corners)
 
 
 def _stack_labels(samples: Sequence[BaseDataElement], ignore_index: int | None) -> Int[Tensor, "B H W"]:

@@ -165,8 +165,10 @@ def test_answer__equals_the_formula():
         torch.testing.assert_close(head(maps)[image].flatten(1), 15 * cosines.T, rtol=1e-4, atol=1e-4)
 
 
-def test_losses__equal_the_formulas():
-    head, maps = build_head(loss_distill=dict(type="mmseg_m2f.EntropyAwareDistillLoss", soft_weight=1.0)), make_maps()
+@pytest.mark.parametrize("distill_size", ["features", "labels"])
+def test_losses__equal_the_formulas(distill_size):
+    paper = dict(type="mmseg_m2f.EntropyAwareDistillLoss", soft_weight=1.0)
+    head, maps = build_head(loss_distill=paper, distill_size=distill_size), make_maps()
     labels = blocks(classes=3)  # two classes do not occur
     labels[0, :16] = 255
     head.eval()  # no dropout; batch norm as in the second run below
@@ -186,17 +188,22 @@ def test_losses__equal_the_formulas():
     enlarged = F.interpolate(answer, (64, 64), mode="bilinear", align_corners=False)
     known = (labels != 255).float().mean()  # mmseg's mean counts void pixels
     torch.testing.assert_close(losses["loss_ce"], F.cross_entropy(enlarged, labels, ignore_index=255) * known)
+    student, where = answer, small
+    if distill_size == "labels":
+        oracle = F.interpolate(oracle, (64, 64), mode="bilinear", align_corners=False)
+        student, where = enlarged, labels
     q = oracle.softmax(1)
     entropy = -(q * q.log()).sum(1)
-    divergence = F.kl_div(answer.log_softmax(1), q, reduction="none").sum(1)
+    divergence = F.kl_div(student.log_softmax(1), q, reduction="none").sum(1)
     per_class = [
-        (entropy * divergence)[small == k].sum() / entropy[small == k].sum() for k in range(3) if (small == k).any()
+        (entropy * divergence)[where == k].sum() / entropy[where == k].sum() for k in range(3) if (where == k).any()
     ]
     torch.testing.assert_close(losses["loss_distill"], sum(per_class) / len(per_class), rtol=1e-4, atol=1e-6)
 
 
-def test_gradients__stop_where_they_should():
-    head, maps = build_head(), make_maps()
+@pytest.mark.parametrize("distill_size", ["features", "labels"])
+def test_gradients__stop_where_they_should(distill_size):
+    head, maps = build_head(distill_size=distill_size), make_maps()
     losses = head.loss(maps, make_samples(blocks(classes=2)), None)
     theta, oracle_theta = head.proj[0].weight, head.apd_proj[0].weight
     assert gradient(losses["loss_distill"], oracle_theta) is None
@@ -263,6 +270,14 @@ def test_oracle_scope__image_does_not_see_its_neighbours():
         together = head.loss(maps, make_samples(labels), None)["loss_oracle"]
         mean = sum(losses["loss_oracle"] for losses in alone) / 3
         assert torch.isclose(together, mean, rtol=1e-5).item() == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "values"), [("oracle_scope", "'batch' or 'image'"), ("distill_size", "'features' or 'labels'")]
+)
+def test_choice__misspelt_is_refused(name, values):
+    with pytest.raises(ValueError, match=f"{name} must be {values}, got 'pixels'"):
+        build_head(**{name: "pixels"})
 
 
 def test_conf_thresh__unsure_pixels_are_left_out():
