@@ -1,4 +1,4 @@
-"""Write the weights of a Mask2Former, MaskFormer or DETR under the names that another library reads."""
+"""Write the weights of a Mask2Former, MaskFormer, DETR or EoMT under the names that another library reads."""
 
 import argparse
 from typing import get_args
@@ -15,11 +15,13 @@ EXAMPLES = """examples:
   python tools/convert_checkpoint.py detr-r50.pth detr.pth --to ours --permute-classes coco-detection
 
 layouts:
-  ours, mmdet        Mask2Former, MaskFormer, DETR; DETR's mask head in ours alone
+  ours               all four
+  mmdet              Mask2Former, MaskFormer, DETR without mask head
   mmseg              Mask2Former, MaskFormer
   detectron2         Mask2Former, MaskFormer: the authors' files
   torchhub           DETR: the authors' files
-  transformers       all three; Hugging Face's own ResNet and Swin
+  lightning          EoMT: the authors' files
+  transformers       all four; Hugging Face's own ResNet, Swin and DINOv2
   transformers-timm  DETR with timm's ResNet, as Hugging Face published it first
 """
 
@@ -31,7 +33,9 @@ def main() -> None:
     )
     parser.add_argument("source", metavar="SRC", help="a .pth, .bin, .pkl or .safetensors file of any layout")
     parser.add_argument(
-        "target", metavar="DST", help=".pth; for detectron2 .pkl, for transformers* .safetensors or .bin"
+        "target",
+        metavar="DST",
+        help=".pth; for detectron2 .pkl, for lightning .bin or .pth, for transformers* .safetensors or .bin",
     )
     parser.add_argument("--to", required=True, choices=get_args(Layout), help="the layout to write")
     parser.add_argument(

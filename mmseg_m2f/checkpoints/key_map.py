@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 import torch
@@ -26,12 +26,14 @@ class Row:
             channel and then by place, row by row; the others by place, column by column, and then by channel.
         beside: one of their names, where `theirs` alone does not tell which of our tensors it is; the row applies
             to files that also hold a weight of this name.
+        batched: ours has a first axis, of one entry, that theirs lacks.
     """
 
     ours: str
     theirs: str | tuple[str, str, str]
     reorder: bool = False
     beside: str | None = None
+    batched: bool = False
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -61,6 +63,7 @@ class KeyMap:
         ignored: pattern of their names that a model does without, such as the weights of a loss.
         left_out: pattern of our names that change no prediction and that this layout has no place for.
         rebuilds_index: this layout may lack Swin's `relative_position_index`; it follows from the table's size.
+        constants: what files of this layout must also hold, and we have elsewhere; `ignored` when read.
     """
 
     expects: str
@@ -69,6 +72,7 @@ class KeyMap:
     ignored: str = r"criterion\.empty_weight"
     left_out: str = ""
     rebuilds_index: bool = False
+    constants: Mapping[str, Tensor] = field(default_factory=dict)
 
     def modern_name(self, name: str) -> str:
         """What the newest release calls this weight."""
@@ -124,7 +128,8 @@ class KeyMap:
         self._refuse(unknown)
         for name, parts in pieces.items():
             value = torch.cat([parts[i] for i in range(len(parts))]) if len(parts) > 1 else parts[0]
-            ours[name] = _channels_first(value) if rows[name].reorder else value
+            value = _channels_first(value) if rows[name].reorder else value
+            ours[name] = value.unsqueeze(0) if rows[name].batched else value
         if self.rebuilds_index:
             ours = _position_indices(ours) | ours
         return ours
@@ -141,6 +146,7 @@ class KeyMap:
             row = self._row_of_ours(name)
             if row is not None:
                 value = _places_first(value) if row.reorder else value
+                value = value.squeeze(0) if row.batched else value
                 targets = [_fill(part, row.ours, name) for part in row.parts]
                 theirs.update(zip(targets, value.chunk(len(targets)) if len(targets) > 1 else [value], strict=True))
             elif not self.leaves_out(name) and not self._rebuilds(name):

@@ -1,4 +1,4 @@
-"""Converting weights between the layouts in which Mask2Former, MaskFormer and DETR are published."""
+"""Converting weights between the layouts in which Mask2Former, MaskFormer, DETR and EoMT are published."""
 
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
@@ -6,12 +6,12 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from mmseg_m2f.checkpoints import detectron2, detr, huggingface, openmmlab
+from mmseg_m2f.checkpoints import detectron2, detr, eomt, huggingface, openmmlab
 from mmseg_m2f.checkpoints.class_order import ClassOrder, is_class_layer, reorder_classes, unused_rows
 from mmseg_m2f.checkpoints.key_map import KeyMap
 
-Layout = Literal["ours", "mmdet", "mmseg", "detectron2", "torchhub", "transformers", "transformers-timm"]
-Model = Literal["mask2former", "maskformer", "detr", "detr-masks"]
+Layout = Literal["ours", "mmdet", "mmseg", "detectron2", "torchhub", "lightning", "transformers", "transformers-timm"]
+Model = Literal["mask2former", "maskformer", "detr", "detr-masks", "eomt"]
 
 KEY_MAPS: dict[Layout, dict[Model, KeyMap]] = {
     "ours": {
@@ -19,6 +19,7 @@ KEY_MAPS: dict[Layout, dict[Model, KeyMap]] = {
         "maskformer": openmmlab.OURS,
         "detr": openmmlab.OURS,
         "detr-masks": openmmlab.OURS,
+        "eomt": openmmlab.OURS,
     },
     "mmdet": {
         "mask2former": openmmlab.MMDET_MASK2FORMER,
@@ -28,11 +29,13 @@ KEY_MAPS: dict[Layout, dict[Model, KeyMap]] = {
     "mmseg": {"mask2former": openmmlab.MMSEG_MASK2FORMER, "maskformer": openmmlab.MMSEG_MASKFORMER},
     "detectron2": {"mask2former": detectron2.MASK2FORMER, "maskformer": detectron2.MASKFORMER},
     "torchhub": {"detr": detr.TORCHHUB, "detr-masks": detr.TORCHHUB_MASKS},
+    "lightning": {"eomt": eomt.LIGHTNING},
     "transformers": {
         "mask2former": huggingface.MASK2FORMER,
         "maskformer": huggingface.MASKFORMER,
         "detr": detr.HUGGINGFACE,
         "detr-masks": detr.HUGGINGFACE_MASKS,
+        "eomt": eomt.HUGGINGFACE,
     },
     "transformers-timm": {"detr": detr.HUGGINGFACE_TIMM, "detr-masks": detr.HUGGINGFACE_TIMM_MASKS},
 }
@@ -48,11 +51,17 @@ _LAYOUT_MARKS: dict[Layout, tuple[str, ...]] = {
     "mmseg": ("decode_head.query_embed.", "decode_head.query_feat."),
     "detectron2": ("sem_seg_head.",),
     "torchhub": ("transformer.", "detr.transformer.", "detr.detr.transformer."),
-    "transformers": ("model.pixel_level_module.", *(f"{prefix}embedder." for prefix in _HUGGINGFACE_BACKBONES)),
+    "lightning": ("network.",),
+    "transformers": (
+        "model.pixel_level_module.",
+        "upscale_block.",
+        *(f"{prefix}embedder." for prefix in _HUGGINGFACE_BACKBONES),
+    ),
     "transformers-timm": tuple(f"{prefix}conv1." for prefix in _HUGGINGFACE_BACKBONES),
 }
 #: The first model that finds one of these inside a name is the file's.
 _MODEL_MARKS: dict[Model, tuple[str, ...]] = {
+    "eomt": ("upscale.", "upscale_block."),
     "mask2former": ("query_feat.", "static_query.", "queries_features."),
     "detr-masks": ("mask_head.",),
     "detr": ("box_embed.", "bbox_predictor.", "reg_ffn."),
@@ -88,7 +97,7 @@ def detect_content(state: Mapping[str, Tensor]) -> Content:
         raise ValueError(
             f"The weights follow {' and '.join(found) or 'no layout'} that is known: {len(state)} names, such as "
             f"{', '.join(list(state)[:3]) or 'none'}. Expected exactly one of {expected}. Give the file of a whole "
-            "Mask2Former, MaskFormer or DETR."
+            "Mask2Former, MaskFormer, DETR or EoMT."
         )
     for model, marks in _MODEL_MARKS.items():
         if model in KEY_MAPS[found[0]] and any(mark in name for name in state for mark in marks):
@@ -128,7 +137,7 @@ def convert(state: Mapping[str, Tensor], *, to: Layout, class_order: ClassOrder 
         if unused := unused_rows(class_order):
             dropped += [f"{name}, rows {unused}" for name in key_map.from_ours(_class_layer(ours))]
         ours = reorder_classes(ours, class_order, to_openmmlab=to_openmmlab)
-    return Conversion(target.from_ours(ours), dropped)
+    return Conversion(target.from_ours(ours) | target.constants, dropped)
 
 
 def check_round_trip(
@@ -151,6 +160,7 @@ def check_round_trip(
     if class_order is not None and unused_rows(class_order):
         expected |= key_map.from_ours(reorder_classes(_class_layer(ours), class_order, to_openmmlab=True))
         class_order = None
+    expected |= key_map.constants
     back = convert(converted, to=layout, class_order=class_order).weights
     wrong = sorted(expected.keys() ^ back.keys())
     wrong += [name for name in expected if name in back and not _same_bits(expected[name], back[name])]

@@ -25,6 +25,7 @@ _SUFFIXES: dict[Layout, tuple[str, ...]] = {
     "mmseg": (".pth",),
     "detectron2": (".pkl",),
     "torchhub": (".pth",),
+    "lightning": (".bin", ".pth"),
     "transformers": (".safetensors", ".bin"),
     "transformers-timm": (".safetensors", ".bin"),
 }
@@ -140,7 +141,7 @@ def _tensor(value: object, *, name: str, path: Path) -> Tensor:
 
 
 def _wrapped(weights: Mapping[str, Tensor], layout: Layout) -> dict:
-    if layout in ("transformers", "transformers-timm"):
+    if layout in ("lightning", "transformers", "transformers-timm"):
         return dict(weights)
     return dict(model=weights) if layout == "torchhub" else dict(meta={}, state_dict=weights)
 

@@ -9,7 +9,7 @@ import torch
 
 from mmseg_m2f.checkpoints.layouts import convert, detect_content
 from mmseg_m2f.engine.convert import convert_file, read_weights, write_weights
-from tests.checkpoints import small_detr
+from tests.checkpoints import small_detr, small_eomt
 from tests.checkpoints.small_models import random_state
 from tests.checkpoints.test_layouts import random_weights
 
@@ -68,6 +68,22 @@ def test_convert_file__detr_through_its_layouts(tmp_path: Path):
     assert all(torch.equal(value, weights[name]) for name, value in back.items())
     assert torch.load(tmp_path / "a.pth", weights_only=True).keys() == {"model"}
     assert "model.backbone.conv_encoder.model.embedder.embedder.convolution.weight" in torch.load(tmp_path / "c.bin")
+
+
+def test_convert_file__eomt_through_its_layouts(tmp_path: Path):
+    weights = random_state(small_eomt.build_ours())
+    write_weights(tmp_path / "source.pth", weights, layout="ours")
+    last = tmp_path / "source.pth"
+    steps = [("lightning", "a.bin"), ("transformers", "b.safetensors"), ("lightning", "c.pth"), ("ours", "d.pth")]
+    for layout, name in steps:
+        report = convert_file(last, tmp_path / name, to=layout)
+        assert report.source.model == "eomt"
+        last = tmp_path / name
+        assert detect_content(read_weights(last)) == (layout, "eomt")
+    back = read_weights(last)
+    assert back.keys() == weights.keys()
+    assert all(torch.equal(value, weights[name]) for name, value in back.items())
+    assert "network.q.weight" in torch.load(tmp_path / "a.bin", weights_only=True)
 
 
 def test_write_weights__as_each_library_reads_it(weights, tmp_path: Path):
