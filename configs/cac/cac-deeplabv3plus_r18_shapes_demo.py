@@ -1,6 +1,7 @@
 # DeepLabV3+ with the context-aware classifier on generated shapes from random weights.
 _base_ = [
     "../_base_/models/deeplabv3plus_tiny.py",
+    "../_base_/models/context_aware.py",
     "../_base_/backbones/r18_d8_from_scratch.py",
     "../_base_/datasets/shapes.py",
     "../_base_/schedules/adamw_scratch_800.py",
@@ -10,6 +11,6 @@ host = dict(_base_.model.decode_head, in_channels=512, c1_in_channels=64, num_cl
 model = dict(
     data_preprocessor=_base_.data_preprocessor,
     backbone=_base_.backbone,
-    decode_head=dict(_delete_=True, type="mmseg_m2f.ContextAwareHead", host=host),
+    decode_head=dict(_base_.context_aware, _delete_=True, host=host),
     auxiliary_head=dict(in_channels=256, num_classes=_base_.num_classes),
 )

@@ -134,8 +134,9 @@ def test_ecenet__published_size():
 )
 def test_shapes__differs_from_its_baseline_in_the_classifier_alone(baseline, name):
     plain, aware = (load_config(CONFIGS / f"{leaf}.py") for leaf in (baseline, f"cac/{name}"))
-    assert aware.model.decode_head.pop("type") == "mmseg_m2f.ContextAwareHead"
-    assert aware.model.decode_head == dict(host=plain.model.decode_head)
+    head = aware.model.decode_head
+    assert head.pop("host") == plain.model.decode_head
+    assert head == dict(type="mmseg_m2f.ContextAwareHead", aux_align_corners=False, distill_size="labels")
     aware.model.decode_head = plain.model.decode_head
     assert aware.model == plain.model
     assert aware.optim_wrapper == plain.optim_wrapper
