@@ -137,7 +137,7 @@ def convert(state: Mapping[str, Tensor], *, to: Layout, class_order: ClassOrder 
         if unused := unused_rows(class_order):
             dropped += [f"{name}, rows {unused}" for name in key_map.from_ours(_class_layer(ours))]
         ours = reorder_classes(ours, class_order, to_openmmlab=to_openmmlab)
-    return Conversion(target.from_ours(ours) | target.constants, dropped)
+    return Conversion({**target.from_ours(ours), **target.constants}, dropped)
 
 
 def check_round_trip(

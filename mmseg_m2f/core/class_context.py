@@ -54,6 +54,16 @@ def shrink_labels(labels: Int[Tensor, "B _ _"], size: tuple[int, int]) -> Int[Te
     return F.interpolate(labels.unsqueeze(1).float(), size, mode="nearest").squeeze(1).to(labels.dtype)
 
 
+def enlarge_logits(
+    logits: Float[Tensor, "B K _ _"], labels: Int[Tensor, "B H W"], *, align_corners: bool
+) -> Float[Tensor, "B K H W"]:
+    """Bilinear, in float32; the logits themselves where they have the size of the labels."""
+    size = labels.shape[-2:]
+    if logits.shape[-2:] == size:
+        return logits.float()
+    return F.interpolate(logits.float(), (size[0], size[1]), mode="bilinear", align_corners=align_corners)
+
+
 def pixel_cross_entropy(logits: Float[Tensor, "B K H W"], labels: Int[Tensor, "B H W"]) -> Float[Tensor, ""]:
     """Mean over the known pixels; 0 where none is known."""
     known = _is_known(labels, logits.shape[1])
@@ -61,29 +71,27 @@ def pixel_cross_entropy(logits: Float[Tensor, "B K H W"], labels: Int[Tensor, "B
     return total / known.sum().clamp(min=1)
 
 
-def pixel_entropy(logits: Float[Tensor, "B K H W"]) -> Float[Tensor, "B H W"]:
-    """Entropy of the class distribution of each pixel, in [0, ln K]."""
-    log_probs = logits.log_softmax(1)
-    return -(log_probs.exp() * log_probs).sum(1)
+@torch.no_grad()
+def distillation_target(
+    teacher_log_probs: Float[Tensor, "B K H W"], labels: Int[Tensor, "B H W"], *, soft_weight: float
+) -> tuple[Float[Tensor, "B K H W"], Float[Tensor, "B H W"]]:
+    """Class distribution that a student shall have, and how unsure the teacher is: entropy in [0, ln K].
 
-
-def distillation_divergence(
-    student_logits: Float[Tensor, "B K H W"],
-    teacher_logits: Float[Tensor, "B K H W"],
-    labels: Int[Tensor, "B H W"],
-    *,
-    soft_weight: float,
-) -> Float[Tensor, "B H W"]:
-    """Kullback-Leibler divergence from the student to its target in each pixel; no meaning where labels are void.
-
-    The target is the teacher's distribution, weighted by `soft_weight`, plus the label, weighted by the rest.
-    Gradients are those of the cross-entropy with the same target, which is not differentiated.
+    The target is the teacher's distribution, weighted by `soft_weight`, plus the label, weighted by the rest; it has no
+    meaning where labels are void.
     """
-    known = _is_known(labels, student_logits.shape[1])
-    soft = soft_weight * teacher_logits.detach().softmax(1)
-    label = labels.where(known, 0).unsqueeze(1)
-    target = soft.scatter_add(1, label, soft.new_full((), 1 - soft_weight).expand(label.shape))
-    return (torch.xlogy(target, target) - target * student_logits.log_softmax(1)).sum(1)
+    probs = teacher_log_probs.exp()
+    entropy = -(probs * teacher_log_probs).sum(1)
+    label = labels.where(_is_known(labels, probs.shape[1]), 0).unsqueeze(1)
+    rest = probs.new_full((), 1 - soft_weight).expand(label.shape)
+    return probs.mul_(soft_weight).scatter_add_(1, label, rest), entropy
+
+
+def pixel_divergence(
+    target: Float[Tensor, "B K H W"], student_log_probs: Float[Tensor, "B K H W"]
+) -> Float[Tensor, "B H W"]:
+    """Kullback-Leibler divergence from the student to its target; gradients are those of the cross-entropy."""
+    return torch.xlogy(target, target).sum(1) - (target * student_log_probs).sum(1)
 
 
 def weighted_mean(

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from mmengine.config import ConfigDict
 from mmengine.model import BaseModule
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 
 from mmseg_m2f.core.class_context import (
     cosine_logits,
+    enlarge_logits,
     label_prototypes,
     pixel_cross_entropy,
     shrink_labels,
@@ -183,16 +183,19 @@ class ContextAwareHead(BaseModule):
                 classified.matched.float(), self._refine(self.apd_proj, prototypes), self.temperature
             )
             vanilla_loss, oracle_loss = (
-                pixel_cross_entropy(_enlarge(x, labels, align_corners=self.aux_align_corners), labels)
+                pixel_cross_entropy(enlarge_logits(x, labels, align_corners=self.aux_align_corners), labels)
                 for x in (classified.vanilla, oracle)
             )
-            student, teacher = classified.refined, oracle.detach()
-            if self.distill_enlarged:
-                student, teacher = (_enlarge(x, labels, align_corners=self.align_corners) for x in (student, teacher))
+        distill_loss = self.loss_distill(
+            classified.refined,
+            oracle,
+            labels if self.distill_enlarged else small_labels,
+            align_corners=self.align_corners,
+        )
         return dict(
             loss_vanilla=self.vanilla_loss_weight * vanilla_loss,
             loss_oracle=self.oracle_loss_weight * oracle_loss,
-            loss_distill=self.loss_distill(student, teacher, labels if self.distill_enlarged else small_labels),
+            loss_distill=distill_loss,
         )
 
     def _refine(self, projector: nn.Module, prototypes: Float[Tensor, "A K C"]) -> Float[Tensor, "A K C"]:
@@ -216,13 +219,6 @@ def _feature_projector(channels: int) -> nn.Sequential:
         nn.ReLU(),
         nn.Conv2d(channels, channels, 1),
     )
-
-
-def _enlarge(
-    logits: Float[Tensor, "B K _ _"], labels: Int[Tensor, "B H W"], *, align_corners: bool
-) -> Float[Tensor, "B K H W"]:
-    size = (labels.shape[-2], labels.shape[-1])
-    return F.interpolate(logits.float(), size, mode="bilinear", align_corners=align_corners)
 
 
 def _stack_labels(samples: Sequence[BaseDataElement], ignore_index: int | None) -> Int[Tensor, "B H W"]:

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mmseg_m2f.core.class_context import distillation_divergence, pixel_entropy, weighted_mean
+from mmseg_m2f.core.class_context import distillation_target, enlarge_logits, pixel_divergence, weighted_mean
 from mmseg_m2f.registry import MODELS
 
 
@@ -29,15 +29,27 @@ class EntropyAwareDistillLoss(nn.Module):
 
     def forward(
         self,
-        student_logits: Float[Tensor, "B K H W"],
-        teacher_logits: Float[Tensor, "B K H W"],
+        student_logits: Float[Tensor, "B K _ _"],
+        teacher_logits: Float[Tensor, "B K _ _"],
         labels: Int[Tensor, "B H W"],
+        *,
+        align_corners: bool = False,
     ) -> Float[Tensor, ""]:
-        """One value; `labels` outside [0, K) are void."""
+        """One value.
+
+        Args:
+            student_logits, teacher_logits: of any size; they are enlarged to that of the labels.
+            labels: those outside [0, K) are void.
+            align_corners: how logits are enlarged.
+        """
+
+        def log_probs(logits: Tensor) -> Tensor:
+            return enlarge_logits(logits, labels, align_corners=align_corners).log_softmax(1)
+
         with torch.autocast(student_logits.device.type, enabled=False):
-            student, teacher = student_logits.float(), teacher_logits.detach().float()
-            divergence = distillation_divergence(student, teacher, labels, soft_weight=self.soft_weight)
-            value = weighted_mean(
-                divergence, pixel_entropy(teacher), labels, student.shape[1], classwise=self.classwise
+            target, entropy = distillation_target(
+                log_probs(teacher_logits.detach()), labels, soft_weight=self.soft_weight
             )
+            divergence = pixel_divergence(target, log_probs(student_logits))
+            value = weighted_mean(divergence, entropy, labels, student_logits.shape[1], classwise=self.classwise)
         return self.loss_weight * value
