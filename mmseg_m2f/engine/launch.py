@@ -50,7 +50,8 @@ def apply_options(cfg: Config, options: Options) -> None:
     Three options do more than set one key:
 
     - `data_root=PATH` also reaches every dataset that used the config's previous `data_root`.
-    - `backbone=NAME` replaces `model.backbone` by the ingredient `_base_/backbones/NAME.py`, or by that of a path.
+    - `backbone=NAME` replaces `model.backbone` by the ingredient `_base_/backbones/NAME.py`, or by that of a path;
+      between two of one type, `img_size` stays.
     - `PART.type=CLASS` keeps the arguments that the new class takes and drops the others, with a note.
 
     Args:
@@ -258,9 +259,12 @@ def _replace_backbone(cfg: Config, name: str, *, beside: Path) -> None:
             f"backbone={name}: the config's model has no part 'backbone' to replace. Set the part of the model that "
             "is meant by its dotted key."
         )
-    cfg.model.backbone = ConfigDict(backbone)
+    old, new = cfg.model.backbone or {}, ConfigDict(backbone)
+    if "img_size" in old and old.get("type") == new.type:
+        new.setdefault("img_size", old["img_size"])  # that of the crop, which stays
+    cfg.model.backbone = new
     if "backbone" in cfg:
-        cfg.backbone = ConfigDict(backbone)
+        cfg.backbone = ConfigDict(new)
 
 
 def _find_ingredient(name: str, *, beside: Path) -> Path:

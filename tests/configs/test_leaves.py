@@ -93,6 +93,19 @@ def test_backbone__swapped_by_one_line(backbone):
     step_and_predict(without_downloads(cfg))
 
 
+@pytest.mark.parametrize(("backbone", "width", "depth"), [("dinov2_vit_g", 1536, 40), ("dinov3_vit_l", 1024, 24)])
+def test_backbone__large_vision_transformers_under_eomt(backbone, width, depth):
+    leaf = ROOT / "configs/eomt/eomt_dinov2_vit_l_coco-panoptic-1280_12e.py"
+    cfg = load_config(leaf, dict(backbone=backbone))
+    check_config(cfg)
+    assert cfg.model.backbone.img_size == (1280, 1280)
+    with torch.device("meta"):  # no weights, which would fill the memory
+        vit = MODELS.build(without_downloads(cfg).model.backbone).vit
+    assert (vit.embed_dim, len(vit.blocks), vit.patch_embed.grid_size) == (width, depth, (80, 80))
+    assert vit.patch_embed.patch_size == (16, 16)
+    assert vit.num_prefix_tokens == 5
+
+
 def parameters(name: str) -> int:
     cfg = without_downloads(Config.fromfile(ROOT / f"configs/{name}.py"))
     return sum(p.numel() for p in MODELS.build(cfg.model).parameters())
