@@ -81,4 +81,5 @@ HUGGINGFACE = KeyMap(
             {"upsample.*": "conv1.*", "smooth.*": "conv2.*", "norm.*": "layernorm2d.*"},
         ),
     ),
+    plain_layers=True,
 )

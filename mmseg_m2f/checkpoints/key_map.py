@@ -63,6 +63,7 @@ class KeyMap:
         ignored: pattern of their names that a model does without, such as the weights of a loss.
         left_out: pattern of our names that change no prediction and that this layout has no place for.
         rebuilds_index: this layout may lack Swin's `relative_position_index`; it follows from the table's size.
+        plain_layers: this layout has other names for gated layers, whose `mlp.fc1` gives twice what `mlp.fc2` takes.
         constants: what files of this layout must also hold, and we have elsewhere; `ignored` when read.
     """
 
@@ -72,6 +73,7 @@ class KeyMap:
     ignored: str = r"criterion\.empty_weight"
     left_out: str = ""
     rebuilds_index: bool = False
+    plain_layers: bool = False
     constants: Mapping[str, Tensor] = field(default_factory=dict)
 
     def modern_name(self, name: str) -> str:
@@ -143,7 +145,7 @@ class KeyMap:
         theirs: dict[str, Tensor] = {}
         unknown = []
         for name, value in state.items():
-            row = self._row_of_ours(name)
+            row = None if self.plain_layers and _is_gated(name, state) else self._row_of_ours(name)
             if row is not None:
                 value = _places_first(value) if row.reorder else value
                 value = value.squeeze(0) if row.batched else value
@@ -182,6 +184,11 @@ class KeyMap:
                 f"{len(unknown)} weights have no counterpart: {shown}. Expected {self.expects}. "
                 "Leave out what does not belong to it."
             )
+
+
+def _is_gated(name: str, state: Mapping[str, Tensor]) -> bool:
+    second = state.get(name.replace(".mlp.fc1.weight", ".mlp.fc2.weight"))
+    return name.endswith(".mlp.fc1.weight") and second is not None and len(state[name]) != second.shape[1]
 
 
 @cache

@@ -101,6 +101,12 @@ def test_convert__lightning_has_the_authors_names():
 
 def test_convert__gated_layers_are_refused():
     theirs = convert(random_state(build_ours()), to="transformers").weights
+    ours = convert(theirs, to="ours").weights
+    first = "backbone.vit.blocks.0.mlp.fc1.weight"
+    ours[first] = torch.cat([ours[first]] * 2)
+    with pytest.raises(KeyError, match=rf"1 weights have no counterpart: {first}.*no gated layers"):
+        convert(ours, to="transformers")
+    check_round_trip(ours, convert(ours, to="lightning").weights)
     theirs["layers.0.mlp.weights_in.weight"] = theirs.pop("layers.0.mlp.fc1.weight")
     with pytest.raises(KeyError, match=r"1 weights have no counterpart: layers\.0\.mlp\.weights_in.*no gated layers"):
         convert(theirs, to="ours")

@@ -1,9 +1,9 @@
-# COCO 2017 instance with EoMT's recipe at twice the size: what is 640 pixels in the pipelines is 1280.
+# COCO 2017 objects with EoMT's recipe at twice the size: what is 640 pixels in the pipelines is 1280.
 _base_ = "./coco_instance_640.py"
 
 crop_size = (1280, 1280)
 train_pipeline, test_pipeline = (
-    [{key: (1280, 1280) if value == (640, 640) else value for key, value in step.items()} for step in steps]
+    [{key: crop_size if value == (640, 640) else value for key, value in step.items()} for step in steps]
     for steps in (_base_.train_pipeline, _base_.test_pipeline)
 )
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
