@@ -34,6 +34,7 @@ ALLOWED = {
     "models": MODELS,
     "models/backbones": MODELS | {"timm"},
     "models/decode_heads/explicit_class.py": MODELS | {"mmseg"},  # a per-pixel head: mmseg's base class
+    "models/pixel_decoders/hamburger.py": MODELS | {"mmseg"},  # SegNeXt's factorisation
     "models/segmentors": MODELS | {"mmseg", "mmdet"},
 }
 FORBIDDEN_ELSEWHERE = {"mmseg", "mmdet"}

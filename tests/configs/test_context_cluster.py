@@ -38,7 +38,8 @@ def test_semantic_fpn__centres(arch, centres, side):
 
 
 @pytest.mark.parametrize(
-    "head", ["mask2former_tiny", "mask2former_fpn", "mask2former_transformer_fpn", "maskformer_tiny"]
+    "head",
+    ["mask2former_tiny", "mask2former_fpn", "mask2former_hamburger", "mask2former_transformer_fpn", "maskformer_tiny"],
 )
 def test_context_cluster__trains_below_heads_of_mask_classification(head):
     cfg = Config.fromfile(CONFIGS / f"_base_/models/{head}.py").model

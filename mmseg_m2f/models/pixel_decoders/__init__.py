@@ -3,6 +3,13 @@
 from mmseg_m2f.models.pixel_decoders.deformable import DeformablePixelDecoder
 from mmseg_m2f.models.pixel_decoders.detr import DetrPixelDecoder
 from mmseg_m2f.models.pixel_decoders.fpn import FPNPixelDecoder
+from mmseg_m2f.models.pixel_decoders.hamburger import HamburgerPixelDecoder
 from mmseg_m2f.models.pixel_decoders.transformer_fpn import TransformerFPNPixelDecoder
 
-__all__ = ["DeformablePixelDecoder", "DetrPixelDecoder", "FPNPixelDecoder", "TransformerFPNPixelDecoder"]
+__all__ = [
+    "DeformablePixelDecoder",
+    "DetrPixelDecoder",
+    "FPNPixelDecoder",
+    "HamburgerPixelDecoder",
+    "TransformerFPNPixelDecoder",
+]

@@ -1,16 +1,19 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from mmengine.config import ConfigDict
 from mmengine.registry import MODELS
 
 from mmseg_m2f.models.pixel_decoders import (
     DeformablePixelDecoder,
     FPNPixelDecoder,
+    HamburgerPixelDecoder,
     TransformerFPNPixelDecoder,
 )
 from mmseg_m2f.structures import FeatureSpec
 
 R50 = FeatureSpec((256, 512, 1024, 2048), (4, 8, 16, 32))
+DECODERS = [DeformablePixelDecoder, FPNPixelDecoder, HamburgerPixelDecoder, TransformerFPNPixelDecoder]
 SMALL = FeatureSpec((8, 16, 24, 32), (4, 8, 16, 32))
 
 
@@ -30,13 +33,15 @@ def feature_maps(spec: FeatureSpec, size: tuple[int, int] = (64, 96)) -> list[to
         (DeformablePixelDecoder, 6_035_904),
         (FPNPixelDecoder, 7_540_480),
         (TransformerFPNPixelDecoder, 11_826_688),
+        # Squeezing, the factorisation's two convolutions, lateral, output and mask convolutions; norms and biases.
+        (HamburgerPixelDecoder, 256 * (3584 + 256 + 256 + 256 + 9 * 256 + 9 * 256) + 512 * 4 + 256 * 2),
     ],
 )
 def test_pixel_decoder__published_size(decoder, parameters):
     assert count(decoder(R50)) == parameters
 
 
-@pytest.mark.parametrize("decoder", [DeformablePixelDecoder, FPNPixelDecoder, TransformerFPNPixelDecoder])
+@pytest.mark.parametrize("decoder", DECODERS)
 def test_pixel_decoder__odd_sizes_keep_the_maps_sizes(decoder):
     features = feature_maps(SMALL, (52, 76))
     mask_features, levels, memory, _ = decoder(SMALL, channels=16, norm_groups=4)(features)
@@ -45,11 +50,13 @@ def test_pixel_decoder__odd_sizes_keep_the_maps_sizes(decoder):
     assert [tuple(x.shape[-2:]) for x in levels] == [(2, 3), (4, 5), (7, 10)]
 
 
-@pytest.mark.parametrize("decoder", [DeformablePixelDecoder, FPNPixelDecoder, TransformerFPNPixelDecoder])
+@pytest.mark.parametrize("decoder", DECODERS)
 def test_pixel_decoder__batch_mates_change_nothing(decoder):
     module = decoder(SMALL, channels=32).eval()
     features = feature_maps(SMALL)
+    torch.manual_seed(0)  # of the factorisation's bases
     together = module(features)
+    torch.manual_seed(0)
     alone = module([x[:1] for x in features])
     torch.testing.assert_close(together.mask_features[:1], alone.mask_features, rtol=0, atol=1e-5)
     for both, single in zip(together.levels, alone.levels, strict=True):
@@ -66,6 +73,39 @@ def test_deformable__two_finer_maps_take_two_fpn_steps():
     mask_features, levels, *_ = DeformablePixelDecoder(spec, channels=32)(feature_maps(spec))
     assert mask_features.shape[-2:] == (32, 48)
     assert len(levels) == 3
+
+
+def test_hamburger__context_is_segnexts_and_coarser_levels_are_its_averages():
+    module = HamburgerPixelDecoder(SMALL, channels=32, bases=4).eval()
+    head = MODELS.build(
+        dict(
+            type="mmseg.LightHamHead",
+            in_channels=SMALL.channels[1:],
+            in_index=[1, 2, 3],
+            channels=32,
+            ham_channels=32,
+            ham_kwargs=dict(MD_R=4),
+            norm_cfg=dict(type="GN", num_groups=32),
+            loss_decode=dict(type="mmseg.CrossEntropyLoss"),
+            num_classes=2,
+        )
+    ).eval()
+    head.squeeze, head.hamburger = module.squeeze, module.hamburger
+    head.align = head.conv_seg = head.dropout = torch.nn.Identity()
+    features = feature_maps(SMALL)
+    torch.manual_seed(0)
+    expected = head(features)
+    torch.manual_seed(0)
+    _, (coarsest, middle, finest), memory, _ = module(features)
+    torch.testing.assert_close(finest, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(middle, F.avg_pool2d(expected, 2), rtol=0, atol=1e-6)
+    torch.testing.assert_close(coarsest, F.avg_pool2d(expected, 4), rtol=0, atol=1e-6)
+    assert memory is coarsest
+
+
+def test_hamburger__one_map():
+    with pytest.raises(ValueError, match="the backbone returns one map"):
+        HamburgerPixelDecoder(FeatureSpec((8,), (16,)))
 
 
 MMDET_FPN = dict(

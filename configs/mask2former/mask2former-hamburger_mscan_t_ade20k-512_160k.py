@@ -1,0 +1,13 @@
+# Mask2Former over SegNeXt's context module and MSCAN-T, ADE20K semantic: the published recipe with other parts.
+_base_ = [
+    "../_base_/models/mask2former_hamburger.py",
+    "../_base_/backbones/mscan_t.py",
+    "../_base_/datasets/ade20k_512.py",
+    "../_base_/schedules/adamw_160k.py",
+    "../_base_/runtime.py",
+]
+model = dict(
+    data_preprocessor=_base_.data_preprocessor,
+    backbone=_base_.backbone,
+    decode_head=dict(num_classes=_base_.num_classes),
+)

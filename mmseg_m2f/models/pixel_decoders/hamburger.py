@@ -1,0 +1,66 @@
+"""SegNeXt's context module as a pixel decoder: matrix factorisation in place of an encoder of attention.
+
+The head of SegNeXt (arXiv 2209.08575, section 3.2; Hamburger is arXiv 2109.04553) joins the maps at the size of the
+second one and factorises them. How queries read that is our own definition: averaged to the sizes of the coarser maps
+it is what they attend to; the finest map, which the head leaves out, is added for the masks. Nothing was published.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from mmcv.cnn import ConvModule
+from mmseg.models.decode_heads.ham_head import Hamburger
+from torch import Tensor, nn
+
+from mmseg_m2f.models.pixel_decoders.fpn import top_down, top_down_convs
+from mmseg_m2f.registry import MODELS
+from mmseg_m2f.structures import FeatureSpec, PixelFeatures, PixelSpec
+
+
+@MODELS.register_module()
+class HamburgerPixelDecoder(nn.Module):
+    """All maps but the finest, joined, factorised, and averaged to their own sizes again.
+
+    Its memory is the coarsest level. The factorisation begins with random bases, in evaluation too, and takes padding
+    for part of the image.
+
+    Args:
+        feature_spec: channels and strides of the backbone's maps; the head passes it.
+        channels: width of everything inside and of the mask features.
+        bases: rank of the factorisation.
+        norm_groups: groups of the convolutions' GroupNorm.
+
+    Raises:
+        ValueError: if the backbone returns fewer than two maps.
+    """
+
+    def __init__(
+        self, feature_spec: FeatureSpec, *, channels: int = 256, bases: int = 64, norm_groups: int = 32
+    ) -> None:
+        super().__init__()
+        finest, *coarser = feature_spec.channels
+        if not coarser:
+            raise ValueError(
+                "HamburgerPixelDecoder joins all maps but the finest, but the backbone returns one map; "
+                "let it return more (out_indices)"
+            )
+        self.spec = PixelSpec(channels, (channels,) * len(coarser), memory=channels)
+        norm = dict(type="GN", num_groups=norm_groups)
+        self.squeeze = ConvModule(sum(coarser), channels, 1, norm_cfg=norm)
+        self.hamburger = Hamburger(channels, dict(MD_R=bases), norm_cfg=norm)
+        self.lateral_convs, self.output_convs = top_down_convs([finest], channels, norm_groups)
+        self.mask_feature = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(
+        self, features: Sequence[Float[Tensor, "B _ _ _"]], valid: Bool[Tensor, "B _ _"] | None = None
+    ) -> PixelFeatures:
+        """Decode maps given fine to coarse."""
+        finest, *coarser = features
+        sizes = [x.shape[-2:] for x in coarser]
+        joined = [F.interpolate(x, sizes[0], mode="bilinear", align_corners=False) for x in coarser]
+        context = self.hamburger(self.squeeze(torch.cat(joined, 1)))
+        levels = [F.interpolate(context, size, mode="area") for size in sizes[::-1]]
+        maps = top_down(self.lateral_convs, self.output_convs, context, [finest])
+        return PixelFeatures(self.mask_feature(maps[-1]), tuple(levels), levels[0], valid)
