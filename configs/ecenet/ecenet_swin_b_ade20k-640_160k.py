@@ -2,7 +2,7 @@
 _base_ = [
     "../_base_/models/ecenet.py",
     "../_base_/backbones/swin_b.py",
-    "../_base_/datasets/ade20k_640.py",
+    "../_base_/datasets/ade20k_wide_ratio_640.py",
     "../_base_/schedules/adamw_per_pixel_160k.py",
     "../_base_/runtime_per_pixel.py",
 ]

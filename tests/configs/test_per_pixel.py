@@ -10,6 +10,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
+from torch import nn
 
 from mmseg_m2f.engine.launch import load_config
 from mmseg_m2f.engine.preflight import check_config
@@ -117,10 +118,34 @@ def test_published__norms_and_position_tables_are_not_decayed():
     assert decay[id(model.decode_head.proj[0].weight)] == 0.01
 
 
-def test_ecenet__published_size():
+def test_ecenet__published_settings():
     cfg = load_config(CONFIGS / "ecenet/ecenet_swin_b_ade20k-640_160k.py")
-    assert size(build(cfg).decode_head) == pytest.approx(9.89e6, rel=5e-3)
+    model = build(cfg)
+    head, backbone = model.decode_head, cfg.model.backbone
+    assert size(head) == pytest.approx(9.89e6, rel=5e-3)
+    assert (backbone.pretrain_img_size, backbone.window_size, backbone.drop_path_rate) == (384, 12, 0.3)
+    assert cfg.model.data_preprocessor.mean == [123.675, 116.28, 103.53]
+    assert (cfg.crop_size, cfg.sync_bn) == ((640, 640), "torch")
     assert cfg.model.test_cfg == dict(mode="slide", crop_size=(640, 640), stride=(608, 608))
+    attention, gate = head.attentions[0], head.reconstruction.levels[0].gate
+    assert (head.channels, attention.num_heads, attention.attn_sign) == (256, 4, -1)
+    assert (head.mask_target, head.dropout.p) == ("without_last", 0.1)
+    assert [type(part) for part in (attention.q[1], attention.q[3], gate[-1])] == [nn.Identity] * 3
+    weights = {name: loss.loss_weight for name, loss in head.mask_losses.items()}
+    assert weights | dict(loss_div=head.loss_div.loss_weight) == dict(loss_mask=5.0, loss_dice=2.0, loss_div=0.2)
+    head.init_weights()
+    assert head.conv_seg.weight.std().item() == pytest.approx(0.01, rel=0.1)
+
+
+def test_ecenet__schedule():
+    """None was published: Swin's, with sizes drawn from a continuous range."""
+    cfg = load_config(CONFIGS / "ecenet/ecenet_swin_b_ade20k-640_160k.py")
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.lr, optimizer.weight_decay, cfg.train_cfg.max_iters) == (6e-5, 0.01, 160000)
+    warm_up, decay = cfg.param_scheduler
+    assert (warm_up.start_factor, warm_up.end, decay.power, decay.end) == (1e-6, 1500, 1.0, 160000)
+    resize = cfg.train_pipeline[2]
+    assert (resize.scale, resize.ratio_range) == ((2560, 640), (0.5, 2.0))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 # SegViT's recipe for ADE20K (arXiv 2210.05844, section 4.2): head ten times faster, linear warm-up. As published, norms
-# are not decayed in the backbone but are in the head: of two keys that fit, mmengine takes the longer one.
+# are not decayed in the backbone but are in the head: of two keys that fit mmengine takes the longer one, and of two
+# equally long ones the first in the alphabet.
 _base_ = "./adamw_160k.py"
 optim_wrapper = dict(
     constructor="mmengine.DefaultOptimWrapperConstructor",

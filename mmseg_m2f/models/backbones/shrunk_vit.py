@@ -2,6 +2,9 @@
 
 Deviations: positions are resized wherever the grid differs, not only where the number of tokens does; without weights
 to load they start as sine encodings.
+
+Keeping edges is SegViTv2's idea (2306.06289), of which no code was released. Our own are: the layers that find edges,
+the budget, that unused places are masked out and zero, and, of low confidence, the threshold of 0.7.
 """
 
 from collections.abc import Sequence
@@ -13,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from mmcv.cnn.bricks import DropPath
 from mmengine.model import BaseModule
+from mmengine.utils import to_2tuple
 from torch import Tensor, nn
 
 from mmseg_m2f.layers.position_encoding import positions_to_learn
@@ -112,29 +116,34 @@ class ShrunkVisionTransformer(BaseModule):
 
     Block `shrink_index` keeps the tokens at every `shrink_stride`-th row and column, starting with the first; they
     look at all tokens once more. `shrink_stride=1` is the plain transformer. Weights of `mmseg.VisionTransformer`
-    load as they are; positions of another (square) grid are resized, those of a class token dropped.
+    load as they are; positions of another grid are resized and those of a class token dropped. Grids of checkpoints are
+    taken for square, unless they have no class token and as many positions as this model.
 
     Args:
-        img_size: height and width in pixels that the positions are learnt for; other inputs resize them.
+        img_size: height and width in pixels, or one number for both, that the positions are learnt for; other inputs
+            resize them.
         drop_path_rate: of the last block; those before have less, linearly.
-        out_indices: blocks whose tokens are returned, as maps.
+        out_indices: blocks whose tokens are returned, as maps; one number or several.
         shrink_index: the first block of fewer tokens.
         sampler: "grid", or "edge" to keep edges as well: maps are then `PartialMaps` on the fine grid, for
             `QueryUpsamplingDecoder`, and `TokenEdgeLoss` trains what finds the edges.
         edge_threshold, edge_budget: see `EdgeSampler`.
+
+    Raises:
+        ValueError: a number is out of its range.
     """
 
     def __init__(
         self,
         *,
-        img_size: tuple[int, int],
+        img_size: int | tuple[int, int],
         patch_size: int = 16,
         in_channels: int = 3,
         embed_dims: int = 1024,
         num_layers: int = 24,
         num_heads: int = 16,
         drop_path_rate: float = 0.0,
-        out_indices: tuple[int, ...] = (7, 23),
+        out_indices: int | tuple[int, ...] = (7, 23),
         shrink_index: int = 8,
         shrink_stride: int = 2,
         sampler: str = "grid",
@@ -143,8 +152,19 @@ class ShrunkVisionTransformer(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        if sampler not in ("grid", "edge"):
-            raise ValueError(f"backbone.sampler: expected 'grid' or 'edge', got {sampler!r}.")
+        img_size = to_2tuple(img_size)
+        out_indices = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
+        for name, value, fits, expected in (
+            ("sampler", sampler, sampler in ("grid", "edge"), "'grid' or 'edge'"),
+            ("img_size", img_size, min(img_size) >= patch_size, f"at least one patch of {patch_size} pixels"),
+            ("out_indices", out_indices, len(out_indices) > 0, "one block or more"),
+            ("shrink_index", shrink_index, 0 <= shrink_index < num_layers, f"a block, 0 to {num_layers - 1}"),
+            ("shrink_stride", shrink_stride, shrink_stride >= 1, "1 or more; 1 keeps all tokens"),
+            ("edge_threshold", edge_threshold, 0 <= edge_threshold <= 1, "a probability, 0 to 1"),
+            ("edge_budget", edge_budget, 0 <= edge_budget <= 1, "a share of all tokens, 0 to 1"),
+        ):
+            if not fits:
+                raise ValueError(f"backbone.{name} (ShrunkVisionTransformer): expected {expected}, got {value!r}.")
         self.patch_size, self.out_indices = patch_size, out_indices
         self.shrink_index, self.shrink_stride = shrink_index, shrink_stride
         self.grid_size = (img_size[0] // patch_size, img_size[1] // patch_size)
@@ -247,9 +267,11 @@ def _adopt_positions(backbone: ShrunkVisionTransformer, state_dict: dict[str, Te
     if stored is None:
         return
     positions = stored[:, 1:] if has_class_token else stored
-    if positions.shape[1] != backbone.pos_embed.shape[1]:
-        side = round(positions.shape[1] ** 0.5)
-        if side**2 != positions.shape[1]:
+    side = round(positions.shape[1] ** 0.5)
+    is_square = side**2 == positions.shape[1]
+    same_number = positions.shape[1] == backbone.pos_embed.shape[1]
+    if not same_number or (has_class_token and is_square):
+        if not is_square:
             raise ValueError(
                 f"The checkpoint's positions ({prefix}pos_embed) are {positions.shape[1]}, expected "
                 f"{backbone.pos_embed.shape[1]}, or a square number to be resized. Set backbone.img_size to the size "

@@ -1,7 +1,9 @@
 """Per-pixel head with explicit class embeddings (ECENet).
 
-Boosting Semantic Segmentation from the Perspective of Explicit Class Embeddings, arXiv 2308.12894. Written after the
-released inference code (Apache-2.0); training code was not released, so the losses follow the paper's description.
+Boosting Semantic Segmentation from the Perspective of Explicit Class Embeddings, arXiv 2308.12894. Architecture and
+weights of the losses are those of the released inference code; training code was not released. Our own definitions,
+therefore: focal and dice loss of a class's mask are SegViT's, and the diversity loss is one minus the released
+statistic's share of its largest value.
 
 Where paper and released code differ, the code is the default:
 - attention goes to the classes that score lowest (`attn_sign=-1`); the paper writes +1;
@@ -109,6 +111,12 @@ class ExplicitClassHead(BaseDecodeHead):
         align_corners: bool = False,
     ) -> None:
         _check_arguments(in_channels, query_act=query_act, attn_sign=attn_sign, mask_target=mask_target)
+        if in_index is not None and len(in_index) != len(in_channels):
+            raise ValueError(
+                f"decode_head.in_index: expected one index for each of in_channels {[*in_channels]}, got {[*in_index]}."
+            )
+        if channels % num_heads:
+            raise ValueError(f"decode_head.num_heads: expected a divisor of channels, {channels}, got {num_heads}.")
         norm_cfg = norm_cfg or dict(type="BN")
         super().__init__(
             list(in_channels),
@@ -166,9 +174,9 @@ class ExplicitClassHead(BaseDecodeHead):
     ) -> dict[str, Tensor]:
         """All losses, and `acc_seg`."""
         said = self.describe(inputs)
+        mask_losses = self._mask_losses(said.mask_logits, batch_data_samples)  # names labels that are no class
         losses = self.loss_by_feat(said.logits, batch_data_samples)
-        losses |= self._mask_losses(said.mask_logits, batch_data_samples)
-        return losses | dict(loss_div=self.loss_div(said.diverse))
+        return losses | mask_losses | dict(loss_div=self.loss_div(said.diverse))
 
     def describe(self, inputs: Sequence[Tensor]) -> ClassMasks:
         """The answer and what it is made of.

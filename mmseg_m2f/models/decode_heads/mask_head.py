@@ -9,6 +9,7 @@ from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
 from mmseg_m2f.checkpoints.openmmlab import adopt_head_keys
+from mmseg_m2f.models.backbones.shrunk_vit import PartialMaps
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.structures import FeatureSpec, MaskTarget, Prediction
 
@@ -26,6 +27,7 @@ class MaskHead(nn.Module):
         query_decoder: config of the part that gives mask predictions.
         criterion: config of the losses; a head without one only predicts.
         feature_loss: config of a loss of what the backbone returns, beside the criterion; e.g. `TokenEdgeLoss`.
+        deep_supervision: train all layers that predict, not just the last one.
         feature_spec: what the backbone returns; the segmentor asks the backbone and passes it.
         replace_classifier: accept checkpoints with another number of classes; the class layer then keeps its
             fresh weights, to be trained on the new classes. Otherwise such a checkpoint raises a ValueError.
@@ -39,11 +41,13 @@ class MaskHead(nn.Module):
         query_decoder: ConfigDict | dict,
         criterion: ConfigDict | dict | None = None,
         feature_loss: ConfigDict | dict | None = None,
+        deep_supervision: bool = True,
         feature_spec: FeatureSpec,
         replace_classifier: bool = False,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
+        self.deep_supervision = deep_supervision
         self.replace_classifier = replace_classifier
         given = dict(feature_spec=feature_spec)
         self.pixel_decoder = None if pixel_decoder is None else MODELS.build(pixel_decoder, default_args=given)
@@ -89,8 +93,17 @@ class MaskHead(nn.Module):
         """Losses of all supervised layers; `targets` lie on the canvas of the images, one per image."""
         if self.criterion is None:
             raise ValueError("decode_head.criterion is None: this head cannot be trained. Give it a criterion.")
-        losses = self.criterion(self(features, valid), targets)
-        return losses if self.feature_loss is None else losses | self.feature_loss(features, targets)
+        predictions = self(features, valid)
+        losses = self.criterion(predictions if self.deep_supervision else predictions[-1:], targets)
+        if self.feature_loss is not None:
+            return losses | self.feature_loss(features, targets)
+        if isinstance(features, PartialMaps) and features.edge_logits.requires_grad:
+            raise ValueError(
+                "decode_head.feature_loss is None, but the backbone keeps tokens where it expects edges "
+                "(sampler='edge') and nothing teaches it where they are. Set "
+                "decode_head.feature_loss=dict(type='mmseg_m2f.TokenEdgeLoss'), or freeze the backbone."
+            )
+        return losses
 
     @torch.no_grad()
     def predict(self, features: Sequence[Tensor], valid: Bool[Tensor, "B H W"] | None = None) -> Prediction:

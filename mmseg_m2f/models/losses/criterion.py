@@ -1,8 +1,9 @@
 """Losses of matched pairs in every supervised layer (arXiv 2112.01527, section 3.3; 2005.12872, section 3.1).
 
 Deviations from the official release and mmdet, both undone by `reference="mmdet"`:
-- void pixels (ignore label, padding) are left out of the mask costs and losses instead of being trained as background;
-  crowds are left out of the costs, and of the losses of segments of their class, which may be part of them;
+- void pixels (ignore label, padding) are left out of the mask costs and losses instead of being trained as background
+  (`void_is_background=True` undoes this alone); crowds are left out of the costs, and of the losses of segments of
+  their class, which may be part of them;
 - the mask and box losses are divided by the number of ground-truth segments over all ranks (the official rule), not by
   mmdet's number of matched pairs, in which, for masks, an empty image counts as one.
 """
@@ -47,6 +48,7 @@ class MaskCriterion(nn.Module):
             the layers that have them: in all, or in DETR's last.
         loss_orthogonality: keeps mask embeddings apart, see `QueryOrthogonalityLoss`; not part of any published recipe.
         sampling: where masks are compared, in matching and in the losses.
+        void_is_background: train pixels of the ignore label, padding and crowds as outside every mask.
         reference: "mmdet" restores its numbers, including the order of random draws, for comparisons.
     """
 
@@ -61,6 +63,7 @@ class MaskCriterion(nn.Module):
         loss_iou: ConfigDict | dict | None = None,
         loss_orthogonality: ConfigDict | dict | None = None,
         sampling: ConfigDict | dict | None = None,
+        void_is_background: bool = False,
         reference: str | None = None,
     ) -> None:
         super().__init__()
@@ -75,6 +78,7 @@ class MaskCriterion(nn.Module):
             )
         self.sampling = None if sampling is None else TASK_UTILS.build(sampling)
         self.reference = reference
+        self.void_is_background = void_is_background or reference is not None
         self.assigner = TASK_UTILS.build(assigner, default_args=dict(sampling=self.sampling))
         self.loss_cls = MODELS.build(loss_cls)
         self.loss_orthogonality = None if loss_orthogonality is None else MODELS.build(loss_orthogonality)
@@ -96,13 +100,13 @@ class MaskCriterion(nn.Module):
                 "MaskCriterion: loss_mask and loss_dice need masks, but the decoder predicts none. Give "
                 "decode_head.query_decoder a mask_head, or take the two losses out."
             )
+        batch = TargetBatch([_without_void(target) for target in targets] if self.void_is_background else targets)
         if self.reference:
             # mmdet matches and samples layer by layer; only then are its random numbers met again.
-            batch = TargetBatch([_without_void(target) for target in targets])
             parts = [self._losses([prediction], batch) for prediction in predictions]
             per_layer = {name: torch.cat([part[name] for part in parts if name in part]) for name in parts[-1]}
         else:
-            per_layer = self._losses(list(predictions), TargetBatch(targets))
+            per_layer = self._losses(list(predictions), batch)
         num_queries = predictions[0].class_logits.shape[1]
         surplus = sum(max(target.num_segments - num_queries, 0) for target in targets)
         named = _named(per_layer, len(predictions))

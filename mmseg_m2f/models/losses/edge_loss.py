@@ -1,4 +1,8 @@
-"""Loss of what finds the edges in a shrunk transformer (SegViTv2, arXiv 2306.06289)."""
+"""Loss of what finds the edges in a shrunk transformer (SegViTv2, arXiv 2306.06289).
+
+No code was released and the paper does not give the loss: what an edge is and how edges are weighed is our own
+definition.
+"""
 
 from collections.abc import Sequence
 
@@ -27,8 +31,18 @@ class TokenEdgeLoss(nn.Module):
         super().__init__()
         self.loss_weight = loss_weight
 
-    def forward(self, features: PartialMaps, targets: Sequence[MaskTarget]) -> dict[str, Float[Tensor, ""]]:
-        """`loss_edge`: the mean over the cells of all images; 0 where all is void."""
+    def forward(self, features: Sequence[Tensor], targets: Sequence[MaskTarget]) -> dict[str, Float[Tensor, ""]]:
+        """`loss_edge`: the mean over the cells of all images; 0 where all is void.
+
+        Raises:
+            ValueError: the backbone does not look for edges.
+        """
+        if not isinstance(features, PartialMaps):
+            raise ValueError(
+                "decode_head.feature_loss (TokenEdgeLoss): expected a backbone that looks for edges "
+                "(ShrunkVisionTransformer with sampler='edge'), got one that returns plain maps. Set "
+                "backbone.sampler='edge', or take the loss out."
+            )
         is_edge, known = edge_cells(TargetBatch(targets).segment_maps[:, 0], features.patch_size)
         num_edges = is_edge.sum()
         edge_weight = ((known.sum() - num_edges) / num_edges.clamp(min=1)).clamp(max=_MAX_EDGE_WEIGHT)

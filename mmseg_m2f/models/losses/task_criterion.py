@@ -1,4 +1,7 @@
-"""Losses of the classes that a task is about (SegViTv2, arXiv 2306.06289)."""
+"""Losses of the classes that a task is about (SegViTv2, arXiv 2306.06289).
+
+No code was released; that pixels of other tasks' classes are background, and not void, is our own definition.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace

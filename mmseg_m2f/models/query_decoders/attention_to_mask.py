@@ -57,6 +57,7 @@ class AttentionToMaskDecoder(nn.Module):
         num_heads: one per 32 channels unless given.
         num_layers: for each map.
         dropout: in attention weights, residual branches and feed-forward networks.
+        cascade: add the scores of earlier stages to a stage's masks; False leaves every stage its own.
     """
 
     def __init__(
@@ -68,8 +69,10 @@ class AttentionToMaskDecoder(nn.Module):
         num_heads: int | None = None,
         num_layers: int = 3,
         dropout: float = 0.1,
+        cascade: bool = True,
     ) -> None:
         super().__init__()
+        self.cascade = cascade
         channels = channels or feature_spec.channels[-1] // 2
         num_heads = num_heads or max(channels // 32, 1)
         self.query_feat = nn.Embedding(num_classes, channels)
@@ -104,8 +107,9 @@ class AttentionToMaskDecoder(nn.Module):
         predictions = []
         for index, state in enumerate(states):
             if index == len(states) - 1 or not last_only:
-                # Zeros for later stages, so that all predictions share their mask features.
+                # Zeros for the other stages, so that all predictions share their mask features.
+                earlier = 0 if self.cascade else sum(part.shape[-1] for part in embeddings[:index])
                 later = sum(part.shape[-1] for part in embeddings[index + 1 :])
-                so_far = F.pad(joined[..., : joined.shape[-1] - later], (0, later))
-                predictions.append(MaskPrediction(self.cls_embed(state), so_far, mask_features))
+                counted = F.pad(joined[..., earlier : joined.shape[-1] - later], (earlier, later))
+                predictions.append(MaskPrediction(self.cls_embed(state), counted, mask_features))
         return predictions

@@ -1,6 +1,7 @@
 """Learning classes task by task (SegViTv2, arXiv 2306.06289): a decoder per task, on one frozen backbone.
 
 Masks are sigmoids and each task has an "absent" of its own, so tasks do not compete, and what is known stays as it is.
+No code was released: a whole decoder per task, and all other classes as its background, are our own definition.
 """
 
 from collections import Counter
@@ -19,8 +20,9 @@ from mmseg_m2f.structures import FeatureSpec, MaskPrediction
 class ContinualDecoder(nn.Module):
     """A decoder for each task, of which the last one is trained.
 
-    The decoders of earlier tasks are frozen, also in training mode. Freeze the backbone in its config, and let a
-    `TaskCriterion` make other classes background. A model of one task more starts from the checkpoint (`load_from`).
+    The decoders of earlier tasks are frozen, also in training mode. From the second task on freeze the backbone as well
+    (`MaskSegmentor(freeze_backbone=True)`), and let a `TaskCriterion` make other classes background. A model of one
+    task more starts from the checkpoint (`load_from`).
 
     Args:
         num_classes: K, with the classes of tasks to come.
@@ -58,7 +60,16 @@ class ContinualDecoder(nn.Module):
         return self
 
     def forward(self, features: Sequence[Tensor], *, last_only: bool = False) -> list[MaskPrediction]:
-        """The last task's predictions, with that task's classes; with `last_only`, the answer of all tasks."""
+        """The last task's predictions, with that task's classes; with `last_only`, the answer of all tasks.
+
+        Raises:
+            ValueError: the backbone would be trained away from earlier tasks.
+        """
+        if self.training and len(self.tasks) > 1 and any(x.requires_grad for x in features):
+            raise ValueError(
+                f"ContinualDecoder: {len(self.tasks) - 1} earlier tasks rely on the backbone, but it is being trained. "
+                "Set model.freeze_backbone=True."
+            )
         if not last_only:
             return self.branches[-1](features)
         return [self._join([branch(features, last_only=True)[-1] for branch in self.branches])]

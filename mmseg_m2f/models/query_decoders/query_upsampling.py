@@ -1,7 +1,7 @@
 """SegViT's decoder for shrunk encoders (arXiv 2210.05844, section 3.3): learnt queries restore the fine grid.
 
 Deviation: the cells' queries start as sine position encodings, as the backbone's positions do; in the release they are
-random. From random weights, random ones take much longer to find their tokens.
+random (`cell_init="normal"`). From random weights, random ones take much longer to find their tokens.
 """
 
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
+from mmengine.utils import to_2tuple
 from torch import Tensor, nn
 
 from mmseg_m2f.layers.attention_to_mask import AttentionToMaskLayer, init_linears, keys_as_map, project_tokens
@@ -54,12 +55,14 @@ class QueryUpsamplingDecoder(nn.Module):
     Args:
         num_classes: K, also the number of class queries; one more class output stands for "absent".
         feature_spec: channels and strides of the backbone's maps; the head passes it.
-        crop_size: height and width in pixels that the cells' queries are learnt for; they are resized bicubically for
-            other inputs.
+        crop_size: height and width in pixels, or one number for both, that the cells' queries are learnt for; they are
+            resized bicubically for other inputs.
         channels: width of all queries; half the channels of the deepest map unless given.
         num_heads: one per 32 channels unless given.
         num_layers: of the cells' queries for each map, and of the class queries.
         dropout: in attention weights, residual branches and feed-forward networks.
+        cell_init: what the cells' queries start as: "sine" position encodings, or "normal" random numbers of deviation
+            1, as released.
     """
 
     def __init__(
@@ -67,13 +70,19 @@ class QueryUpsamplingDecoder(nn.Module):
         num_classes: int,
         feature_spec: FeatureSpec,
         *,
-        crop_size: tuple[int, int],
+        crop_size: int | tuple[int, int],
         channels: int | None = None,
         num_heads: int | None = None,
         num_layers: int = 3,
         dropout: float = 0.1,
+        cell_init: str = "sine",
     ) -> None:
         super().__init__()
+        crop_size = to_2tuple(crop_size)
+        if min(crop_size) < 1:
+            raise ValueError(f"query_decoder.crop_size: expected sizes in pixels, got {crop_size}.")
+        if cell_init not in ("sine", "normal"):
+            raise ValueError(f"query_decoder.cell_init: expected 'sine' or 'normal', got {cell_init!r}.")
         channels = channels or feature_spec.channels[-1] // 2
         num_heads = num_heads or max(channels // 32, 1)
         self.grid_size = (-(-crop_size[0] // feature_spec.strides[0]), -(-crop_size[1] // feature_spec.strides[0]))
@@ -88,8 +97,9 @@ class QueryUpsamplingDecoder(nn.Module):
         )
         self.cls_embed = nn.Linear(channels, num_classes + 1)
         init_linears(self)
-        with torch.no_grad():
-            self.cell_feat.weight.copy_(positions_to_learn(self.grid_size, channels))
+        if cell_init == "sine":
+            with torch.no_grad():
+                self.cell_feat.weight.copy_(positions_to_learn(self.grid_size, channels))
 
     def forward(self, features: Sequence[Float[Tensor, "B _ _ _"]], *, last_only: bool = False) -> list[MaskPrediction]:
         """Predictions after every layer of the class queries, or after the last one only; maps fine to coarse."""

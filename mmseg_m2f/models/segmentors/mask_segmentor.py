@@ -8,7 +8,7 @@ from mmengine.config import ConfigDict
 from mmengine.structures import BaseDataElement
 from mmseg.models.segmentors.base import BaseSegmentor
 from mmseg.structures import SegDataSample
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmseg_m2f.checkpoints.openmmlab import adopt_detector_keys
 from mmseg_m2f.core.postprocess import resize_maps, semantic_scores
@@ -37,6 +37,7 @@ class MaskSegmentor(BaseSegmentor):
             [0, Q] and are neither logits nor probabilities. `max_memory_mb` (default 64) bounds what a label map
             takes besides the mask logits, where scores are not kept, windows not averaged and nothing is flipped.
         ignore_index: label of pixels that are not known.
+        freeze_backbone: keep backbone and neck as they are: no gradients, and evaluation mode throughout.
         compile: run backbone, neck and head through `torch.compile`; True, or a dict of its arguments.
     """
 
@@ -50,6 +51,7 @@ class MaskSegmentor(BaseSegmentor):
         train_cfg: ConfigDict | dict | None = None,
         test_cfg: ConfigDict | dict | None = None,
         ignore_index: int = 255,
+        freeze_backbone: bool = False,
         compile: bool | ConfigDict | dict = False,
         init_cfg: ConfigDict | dict | None = None,
     ) -> None:
@@ -62,9 +64,24 @@ class MaskSegmentor(BaseSegmentor):
         self.train_cfg = train_cfg
         self.test_cfg = _checked_test_cfg(test_cfg)
         self.ignore_index = ignore_index
+        self.freeze_backbone = freeze_backbone
+        if freeze_backbone:
+            for part in self._body():
+                part.requires_grad_(False)
         use_fast_products(self)
         compile_parts(self, compile)
         self.register_load_state_dict_pre_hook(adopt_detector_keys)
+
+    def train(self, mode: bool = True) -> "MaskSegmentor":
+        """Training mode, except for what is frozen."""
+        super().train(mode)
+        if self.freeze_backbone:
+            for part in self._body():
+                part.eval()
+        return self
+
+    def _body(self) -> list[nn.Module]:
+        return [self.backbone, self.neck] if self.with_neck else [self.backbone]
 
     def extract_feat(self, inputs: Float[Tensor, "B C H W"]) -> Sequence[Tensor]:
         """Maps of backbone and neck, fine to coarse."""

@@ -28,7 +28,7 @@ def mmseg_vit(size: int = 64, **options: object) -> nn.Module:
 
 
 def shrunk_vit(**options: object) -> ShrunkVisionTransformer:
-    built = ShrunkVisionTransformer(img_size=(64, 64), **SMALL | dict(shrink_index=2) | options)
+    built = ShrunkVisionTransformer(**SMALL | dict(img_size=(64, 64), shrink_index=2) | options)
     for parameter in built.parameters():
         nn.init.normal_(parameter, std=0.2)
     return built.eval()
@@ -173,6 +173,33 @@ def test_shrunk_vit__edge_maps_tell_channels_and_strides():
     assert probe_feature_spec(built, built) == FeatureSpec((24, 24), (8, 8))
 
 
-def test_shrunk_vit__unknown_sampler():
-    with pytest.raises(ValueError, match="backbone.sampler: expected 'grid' or 'edge', got 'egde'"):
-        shrunk_vit(sampler="egde")
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        (dict(sampler="egde"), "sampler .*: expected 'grid' or 'edge', got 'egde'"),
+        (dict(shrink_index=-1), "shrink_index .*: expected a block, 0 to 3, got -1"),
+        (dict(shrink_index=4), "shrink_index .*: expected a block, 0 to 3, got 4"),
+        (dict(shrink_stride=0), "shrink_stride .*: expected 1 or more; .* got 0"),
+        (dict(edge_threshold=7.0), "edge_threshold .*: expected a probability, 0 to 1, got 7.0"),
+        (dict(edge_budget=-0.5), "edge_budget .*: expected a share of all tokens, 0 to 1, got -0.5"),
+        (dict(out_indices=()), r"out_indices .*: expected one block or more, got \(\)"),
+        (dict(img_size=4), r"img_size .*: expected at least one patch of 8 pixels, got \(4, 4\)"),
+    ],
+)
+def test_shrunk_vit__numbers_out_of_range(option, expected):
+    with pytest.raises(ValueError, match=f"backbone.{expected}"):
+        shrunk_vit(**option)
+
+
+def test_shrunk_vit__one_number_for_both_sides_and_one_tap():
+    built = shrunk_vit(img_size=40, out_indices=3)
+    assert built.pos_embed.shape == (1, 25, 24)
+    assert [tuple(x.shape) for x in built(torch.randn(1, 3, 64, 64))] == [(1, 24, 4, 4)]
+
+
+def test_shrunk_vit__square_positions_of_as_many_cells_are_resized():
+    theirs, ours = mmseg_vit(size=64), shrunk_vit(img_size=(32, 128))
+    with_class_token = torch.cat([torch.zeros(1, 1, 24), theirs.pos_embed[:, 1:]], 1)
+    ours.load_state_dict(theirs.state_dict() | dict(pos_embed=with_class_token, cls_token=torch.zeros(1, 1, 24)))
+    resized = theirs.resize_pos_embed(theirs.pos_embed, (4, 16), (8, 8), "bicubic")
+    torch.testing.assert_close(ours.pos_embed, resized[:, 1:])

@@ -177,7 +177,7 @@ def test_losses__label_beyond_the_classes_is_named():
     labels = make_labels()
     labels[1, 5, 5] = 77
     with pytest.raises(ValueError, match=r"image 1: expected labels 0…4 or 255 .* got \[77\]"):
-        build_head()._mask_losses([torch.zeros(2, NUM_CLASSES, 16, 24)] * 4, make_samples(labels))
+        build_head().loss(make_maps(), make_samples(labels))
 
 
 @pytest.mark.parametrize("test_cfg", [dict(mode="whole"), dict(mode="slide", crop_size=(64, 64), stride=(48, 48))])
@@ -220,8 +220,8 @@ def test_deep_copy__is_independent():
 @pytest.mark.parametrize(
     ("width", "millions", "gigas"), [(96, 8.69, 89.8), (128, 9.89, 91.3), (192, 13.19, 95.2)], ids=["t", "b", "l"]
 )
-def test_size__published(width, millions, gigas):
-    """Behind Swin on 640×640 pixels of ADE20K. The published multiply-adds leave out the products of attention."""
+def test_size__by_hand(width, millions, gigas):
+    """Behind Swin on 640×640 pixels of ADE20K, added up layer by layer without the products of attention."""
     channels = [width, 2 * width, 4 * width, 8 * width]
     with FakeTensorMode():
         head = MODELS.build(dict(type="mmseg_m2f.ExplicitClassHead", in_channels=channels, num_classes=150)).eval()
@@ -238,6 +238,8 @@ def test_size__published(width, millions, gigas):
     [
         (dict(mask_target="all"), r"decode_head.mask_target: expected one of \('without_last', .* got 'all'"),
         (dict(attn_sign=0), r"decode_head.attn_sign: expected one of \(-1, 1\), got 0"),
+        (dict(in_index=[0, 1]), r"decode_head.in_index: expected one index for each of in_channels .*, got \[0, 1\]"),
+        (dict(num_heads=3), r"decode_head.num_heads: expected a divisor of channels, .*, got 3"),
         (dict(query_act="GELU"), r"decode_head.query_act: .* got 'GELU'"),
         (dict(in_channels=[8]), r"in_channels: expected two maps or more, .* got \[8\]"),
     ],

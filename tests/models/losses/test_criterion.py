@@ -64,12 +64,23 @@ def test_criterion__pixels_under_void_get_no_gradient():
     assert gradient[:, :, 9:].any()
 
 
-def test_criterion__reference_trains_void_as_background():
+@pytest.mark.parametrize("option", [dict(reference="mmdet"), dict(void_is_background=True)])
+def test_criterion__void_is_trained_as_background_on_demand(option):
     prediction = random_predictions(layers=1)
     target = blocks([0, 2], void_rows=32)
-    losses = build_criterion(reference="mmdet")(prediction, [target, target])
+    losses = build_criterion(**option)(prediction, [target, target])
     (losses["loss_mask"] + losses["loss_dice"]).backward()
     assert prediction[0].mask_features.grad[:, :, :7].any()
+
+
+def test_criterion__void_as_background_counts_masks_as_without():
+    predictions, empty = random_predictions(layers=1), blocks([], void_rows=64)
+    torch.manual_seed(0)
+    usual = build_criterion()(predictions, [blocks([0, 2]), empty])
+    torch.manual_seed(0)
+    losses = build_criterion(void_is_background=True)(predictions, [blocks([0, 2]), empty])
+    for name, value in usual.items():
+        torch.testing.assert_close(losses[name], value)
 
 
 @pytest.mark.parametrize("reference", [None, "mmdet"])

@@ -61,6 +61,12 @@ def test_attention_to_mask__masks_are_the_scores_added_up_deepest_first():
     assert all(p.mask_features is predictions[0].mask_features for p in predictions)
 
 
+def test_attention_to_mask__without_cascade_each_stage_has_its_own_scores():
+    built, maps = decoder(cascade=False), feature_maps()
+    for scores, prediction in zip(stage_scores(built, maps), built(maps), strict=True):
+        torch.testing.assert_close(prediction.mask_logits(), scores)
+
+
 def test_attention_to_mask__coarse_scores_are_enlarged():
     built = decoder()
     maps = [
@@ -121,6 +127,35 @@ def head(query_decoder: dict) -> nn.Module:
     )
 
 
+def two_targets() -> list[MaskTarget]:
+    """Two classes each, side by side."""
+    segment_map = torch.zeros(1, 48, 80, dtype=torch.long)
+    segment_map[..., 40:] = 1
+    return [MaskTarget(torch.tensor([0, 3]), segment_map), MaskTarget(torch.tensor([1, 2]), segment_map)]
+
+
+def test_segvit_head__the_last_layer_alone_is_trained_on_demand():
+    built = head(dict(type="mmseg_m2f.AttentionToMaskDecoder"))
+    torch.manual_seed(0)
+    everything = built.loss(feature_maps(), two_targets())
+    built.deep_supervision = False
+    torch.manual_seed(0)
+    last = built.loss(feature_maps(), two_targets())
+    assert {name for name in last if "loss_" in name} == {"loss_cls", "loss_mask", "loss_dice"}
+    for name, value in last.items():
+        torch.testing.assert_close(value, everything[name])
+
+
+def test_segvit_head__edges_that_nothing_teaches():
+    built = head(dict(type="mmseg_m2f.QueryUpsamplingDecoder", crop_size=48))
+    logits = torch.zeros(2, 3, 5, requires_grad=True)
+    partial = PartialMaps(tuple(feature_maps()), (None,) * 3, logits, patch_size=16)
+    with pytest.raises(ValueError, match=r"TokenEdgeLoss.*or freeze the backbone"):
+        built.loss(partial, two_targets())
+    logits.requires_grad_(False)
+    assert built.loss(partial, two_targets())["loss_mask"].isfinite()
+
+
 @pytest.mark.parametrize(
     "query_decoder",
     [
@@ -131,10 +166,7 @@ def head(query_decoder: dict) -> nn.Module:
 )
 def test_segvit_head__all_layers_are_trained(query_decoder):
     built = head(query_decoder)
-    segment_map = torch.zeros(2, 1, 48, 80, dtype=torch.long)
-    segment_map[..., 40:] = 1
-    targets = [MaskTarget(torch.tensor([0, 3]), segment_map[0]), MaskTarget(torch.tensor([1, 2]), segment_map[1])]
-    losses = {name: value for name, value in built.loss(feature_maps(), targets).items() if "loss_" in name}
+    losses = {name: value for name, value in built.loss(feature_maps(), two_targets()).items() if "loss_" in name}
     assert set(losses) == {p + x for p in ("d0.", "d1.", "") for x in ("loss_cls", "loss_mask", "loss_dice")}
     sum(losses.values()).backward()
     assert [name for name, parameter in built.named_parameters() if parameter.grad is None] == []

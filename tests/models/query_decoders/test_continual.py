@@ -59,6 +59,18 @@ def test_continual__starts_from_the_checkpoint_of_the_tasks_before():
     missing, unexpected = later.load_state_dict(earlier.state_dict(), strict=False)
     assert unexpected == []
     assert all(name.startswith("branches.2.") for name in missing)
+    maps, known = feature_maps(), [0, 4, 2]
+    before, after = (built.eval()(maps, last_only=True)[0] for built in (earlier, later))
+    scores = semantic_scores(before.class_logits, before.mask_logits())[:, known]
+    later_scores = semantic_scores(after.class_logits, after.mask_logits())[:, known]
+    torch.testing.assert_close(later_scores, scores, rtol=1e-5, atol=1e-6)
+
+
+def test_continual__backbone_that_would_forget():
+    maps = [x.requires_grad_() for x in feature_maps()]
+    decoder(TASKS[:1]).train()(maps)
+    with pytest.raises(ValueError, match=r"2 earlier tasks rely on the backbone.*Set model.freeze_backbone=True"):
+        decoder().train()(maps)
 
 
 @pytest.mark.parametrize(

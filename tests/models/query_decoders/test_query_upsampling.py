@@ -94,3 +94,20 @@ def test_query_upsampling__cells_without_token_are_not_looked_at():
     usual, found = built([fine, coarse])[-1], built(partial)[-1]
     torch.testing.assert_close(found.class_logits, usual.class_logits)
     torch.testing.assert_close(found.mask_logits(), usual.mask_logits())
+
+
+def test_query_upsampling__cells_start_as_released_on_demand():
+    released = QueryUpsamplingDecoder(K, SPEC, crop_size=320, cell_init="normal")
+    assert released.grid_size == (20, 20)
+    assert released.cell_feat.weight.mean().item() == pytest.approx(0, abs=0.05)
+    assert released.cell_feat.weight.std().item() == pytest.approx(1, abs=0.05)
+    assert QueryUpsamplingDecoder(K, SPEC, crop_size=320).cell_feat.weight.abs().max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(dict(crop_size=0), r"crop_size: .* got \(0, 0\)"), (dict(crop_size=48, cell_init="zero"), "got 'zero'")],
+)
+def test_query_upsampling__wrong_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        QueryUpsamplingDecoder(K, SPEC, **options)

@@ -15,6 +15,20 @@ def test_mask_segmentor__one_training_step(segmentor):
     assert [name for name, p in segmentor.named_parameters() if p.grad is None] == []
 
 
+def test_mask_segmentor__frozen_backbone_stays_as_it_is(model_config):
+    model_config.backbone.update(norm_eval=False)
+    model_config.update(freeze_backbone=True)
+    segmentor = MODELS.build(model_config).train()
+    before = {name: value.clone() for name, value in segmentor.backbone.state_dict().items()}
+    images, samples = make_batch()
+    total, _ = segmentor.parse_losses(segmentor.loss(images, samples))
+    total.backward()
+    assert all(torch.equal(value, before[name]) for name, value in segmentor.backbone.state_dict().items())
+    without = {name.split(".")[0] for name, p in segmentor.named_parameters() if p.grad is None}
+    assert without == {"backbone"}
+    assert segmentor.decode_head.training
+
+
 def test_mask_segmentor__label_outside_the_classes(segmentor):
     label_map = torch.zeros(64, 64, dtype=torch.long)
     label_map[3, 4] = 9
