@@ -152,11 +152,16 @@ class ShrunkVisionTransformer(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        img_size = to_2tuple(img_size)
+        height, width = to_2tuple(img_size)
         out_indices = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
         for name, value, fits, expected in (
             ("sampler", sampler, sampler in ("grid", "edge"), "'grid' or 'edge'"),
-            ("img_size", img_size, min(img_size) >= patch_size, f"at least one patch of {patch_size} pixels"),
+            (
+                "img_size",
+                (height, width),
+                min(height, width) >= patch_size,
+                f"at least one patch of {patch_size} pixels",
+            ),
             ("out_indices", out_indices, len(out_indices) > 0, "one block or more"),
             ("shrink_index", shrink_index, 0 <= shrink_index < num_layers, f"a block, 0 to {num_layers - 1}"),
             ("shrink_stride", shrink_stride, shrink_stride >= 1, "1 or more; 1 keeps all tokens"),
@@ -167,7 +172,7 @@ class ShrunkVisionTransformer(BaseModule):
                 raise ValueError(f"backbone.{name} (ShrunkVisionTransformer): expected {expected}, got {value!r}.")
         self.patch_size, self.out_indices = patch_size, out_indices
         self.shrink_index, self.shrink_stride = shrink_index, shrink_stride
-        self.grid_size = (img_size[0] // patch_size, img_size[1] // patch_size)
+        self.grid_size = (height // patch_size, width // patch_size)
         projection = nn.Conv2d(in_channels, embed_dims, patch_size, stride=patch_size)
         self.patch_embed = nn.ModuleDict(dict(projection=projection))
         self.pos_embed = nn.Parameter(positions_to_learn(self.grid_size, embed_dims).unsqueeze(0))

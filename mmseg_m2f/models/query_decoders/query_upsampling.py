@@ -78,14 +78,14 @@ class QueryUpsamplingDecoder(nn.Module):
         cell_init: str = "sine",
     ) -> None:
         super().__init__()
-        crop_size = to_2tuple(crop_size)
-        if min(crop_size) < 1:
+        height, width = to_2tuple(crop_size)
+        if min(height, width) < 1:
             raise ValueError(f"query_decoder.crop_size: expected sizes in pixels, got {crop_size}.")
         if cell_init not in ("sine", "normal"):
             raise ValueError(f"query_decoder.cell_init: expected 'sine' or 'normal', got {cell_init!r}.")
         channels = channels or feature_spec.channels[-1] // 2
         num_heads = num_heads or max(channels // 32, 1)
-        self.grid_size = (-(-crop_size[0] // feature_spec.strides[0]), -(-crop_size[1] // feature_spec.strides[0]))
+        self.grid_size = (-(-height // feature_spec.strides[0]), -(-width // feature_spec.strides[0]))
         self.cell_feat = nn.Embedding(self.grid_size[0] * self.grid_size[1], channels)
         self.upsampling = nn.ModuleList(
             UpsamplingStage(c, channels, num_layers=num_layers, num_heads=num_heads, dropout=dropout)
