@@ -20,6 +20,7 @@ import importlib.util
 import pkgutil
 import sys
 import warnings
+from argparse import Namespace
 from collections.abc import Callable, Iterable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
@@ -69,7 +70,8 @@ def allow_safe_checkpoint_globals() -> None:
 
     Call it before the first checkpoint is loaded; twice is harmless. Since torch 2.6 `torch.load` accepts
     listed types only: mmengine's checkpoints hold its `HistoryBuffer` and numpy numbers, and mmengine 0.10.7
-    does not list them. Older torch reads them anyway, and nothing is done.
+    does not list them; many others hold an `argparse.Namespace`, which is plain data. Older torch reads them anyway,
+    and nothing is done.
     """
     import numpy
     import torch
@@ -79,7 +81,8 @@ def allow_safe_checkpoint_globals() -> None:
     from mmengine.logging import HistoryBuffer
 
     numpy_core = numpy._core if hasattr(numpy, "_core") else numpy.core
-    safe: list[Any] = [HistoryBuffer, (_statistic_of_history_buffer, "builtins.getattr")]
+    # Classifiers trained with timm's script carry the arguments of their run.
+    safe: list[Any] = [Namespace, HistoryBuffer, (_statistic_of_history_buffer, "builtins.getattr")]
     safe += [numpy.ndarray, numpy.dtype, *{type(numpy.dtype(code)) for code in "?bBhHiIlLqQefd"}]
     for function in ("_reconstruct", "scalar"):
         for module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # as numpy 1 and numpy 2 write it

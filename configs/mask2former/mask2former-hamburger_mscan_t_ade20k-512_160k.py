@@ -11,3 +11,4 @@ model = dict(
     backbone=_base_.backbone,
     decode_head=dict(num_classes=_base_.num_classes),
 )
+sync_bn = "torch"  # batch norm over all GPUs, where there are several

@@ -5,7 +5,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,11 +15,17 @@ from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
 from mmseg_m2f import compat
-from mmseg_m2f.engine.preflight import Loop, check_checkpoint, check_config, check_data_paths, is_remote
-from mmseg_m2f.engine.type_lookup import accepted_arguments, find_types
+from mmseg_m2f.engine.options import Options, apply_options, drop_initial_weights
+from mmseg_m2f.engine.preflight import (
+    Loop,
+    check_checkpoint,
+    check_config,
+    check_data_paths,
+    check_initial_weights,
+    is_remote,
+)
 
 Launcher = Literal["none", "pytorch", "slurm", "mpi"]
-Options = Mapping[str, object]
 
 _FIRST_WITH_BFLOAT16 = (8, 0)  # compute capability; older GPUs at best emulate it
 
@@ -42,33 +48,6 @@ def load_config(path: str | os.PathLike[str], options: Options | None = None, *,
     apply_options(cfg, options or {})
     cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs") / path.stem)
     return cfg
-
-
-def apply_options(cfg: Config, options: Options) -> None:
-    """Change the config of a file as the command line asks.
-
-    Three options do more than set one key:
-
-    - `data_root=PATH` also reaches every dataset that used the config's previous `data_root`.
-    - `backbone=NAME` replaces `model.backbone` by the ingredient `_base_/backbones/NAME.py`, or by that of a path;
-      between two of one type, `img_size` stays.
-    - `PART.type=CLASS` keeps the arguments that the new class takes and drops the others, with a note.
-
-    Args:
-        options: Dotted keys and their values, as mmengine's `DictAction` parses them.
-
-    Raises:
-        ValueError: `data_root` or `backbone` cannot be applied.
-    """
-    options = dict(options)
-    if isinstance(options.get("backbone"), str):
-        _replace_backbone(cfg, str(options.pop("backbone")), beside=Path(cfg.filename))
-    if "data_root" in options:
-        _replace_data_root(cfg, str(options.pop("data_root")))
-    for key, value in options.items():
-        if isinstance(value, str) and key.endswith(".type"):
-            _change_type(cfg, key.removesuffix(".type"), value)
-    cfg.merge_from_dict(options)
 
 
 def train(
@@ -131,7 +110,7 @@ def evaluate(
     """
     cfg = load_config(config, options, work_dir=work_dir)
     cfg.load_from, cfg.resume = checkpoint, False
-    drop_initial_weights(cfg)
+    drop_initial_weights(cfg.model)
     if tta:
         _use_tta(cfg)
     hooks = list(cfg.get("custom_hooks") or [])
@@ -144,15 +123,6 @@ def evaluate(
     if out is not None and is_main_process():
         _write_json(Path(out) / "metrics.json", metrics)
     return metrics
-
-
-def drop_initial_weights(cfg: Config) -> None:
-    """Let a model that a checkpoint is about to fill be built without fetching its backbone's initial weights."""
-    for node in _nodes(cfg.model):
-        node.pop("init_cfg", None)
-        node.pop("checkpoint_path", None)
-        if node.get("pretrained"):
-            node["pretrained"] = False if node["pretrained"] is True else None
 
 
 def find_checkpoint(folder: str | os.PathLike[str]) -> str | None:
@@ -184,6 +154,8 @@ def _build_runner(cfg: Config, *, launcher: Launcher, loops: Sequence[Loop]) -> 
     check_data_paths(cfg, loops=loops)
     if cfg.get("load_from") and not is_remote(cfg.load_from):
         check_checkpoint(cfg.load_from)
+    if "train" in loops:
+        check_initial_weights(cfg)
     cfg.launcher = launcher
     if launcher != "none" and not torch.cuda.is_available():
         _distribute_on_cpu(cfg)
@@ -242,97 +214,6 @@ def _use_tta(cfg: Config) -> None:
         dataset = dataset.dataset
     dataset.pipeline = cfg.tta_pipeline
     cfg.model = ConfigDict(cfg.get("tta_model") or dict(type="mmseg_m2f.SemanticTTA"), module=cfg.model)
-
-
-def _replace_backbone(cfg: Config, name: str, *, beside: Path) -> None:
-    """Put the `backbone` of an ingredient in the place of the model's."""
-    file = Path(name) if name.endswith(".py") else _find_ingredient(name, beside=beside)
-    if not file.is_file():
-        raise FileNotFoundError(f"backbone={name}: expected an ingredient file, got none at {file.resolve()}.")
-    backbone = Config.fromfile(file).get("backbone")
-    if not isinstance(backbone, Mapping) or "type" not in backbone:
-        raise ValueError(
-            f"backbone={name}: {file} defines no backbone = dict(type=...). Choose a file of _base_/backbones."
-        )
-    if "backbone" not in cfg.get("model", {}):
-        raise ValueError(
-            f"backbone={name}: the config's model has no part 'backbone' to replace. Set the part of the model that "
-            "is meant by its dotted key."
-        )
-    old, new = cfg.model.backbone or {}, ConfigDict(backbone)
-    if "img_size" in old and old.get("type") == new.type:
-        new.setdefault("img_size", old["img_size"])  # that of the crop, which stays
-    cfg.model.backbone = new
-    if "backbone" in cfg:
-        cfg.backbone = ConfigDict(new)
-
-
-def _find_ingredient(name: str, *, beside: Path) -> Path:
-    folders = [parent / "_base_" / "backbones" for parent in beside.resolve().parents]
-    known = {file.stem: file for folder in folders if folder.is_dir() for file in sorted(folder.glob("*.py"))}
-    if name in known:
-        return known[name]
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or sorted(known)
-    raise ValueError(
-        f"backbone={name}: expected the name of a file in _base_/backbones or a path to one. "
-        f"Nearest: {', '.join(near) or f'none, {beside} has no _base_/backbones above it'}."
-    )
-
-
-def _replace_data_root(cfg: Config, data_root: str) -> None:
-    """Set `data_root` wherever the previous one stands, alone or at the beginning of a path."""
-    nodes = [node for value in cfg.values() for node in _nodes(value)]
-    previous = cfg.get("data_root") or next((node["data_root"] for node in nodes if node.get("data_root")), None)
-    if previous is None:
-        raise ValueError(
-            f"data_root={data_root}: no dataset of {cfg.filename} has a data_root; expected one that reads files. "
-            "Leave the option out, or choose a config with such a dataset."
-        )
-    start = re.compile(re.escape(previous.rstrip("/")) + "(?=/|$)")
-    for node in nodes:
-        for key, value in node.items():
-            if isinstance(value, str) and (found := start.match(value)):
-                node[key] = data_root.rstrip("/") + value[found.end() :]
-    if "data_root" in cfg:
-        cfg.data_root = data_root
-
-
-def _change_type(cfg: Config, part: str, name: str) -> None:
-    """Drop the arguments of `part` that its new class does not take."""
-    node: object = cfg
-    for key in part.split("."):
-        if isinstance(node, list) and key.isdigit() and int(key) < len(node):
-            node = node[int(key)]
-        else:
-            node = node.get(key) if isinstance(node, (Config, Mapping)) else None
-    found = find_types(name, scope=cfg.get("default_scope") or "mmengine")
-    if not isinstance(node, MutableMapping) or not found or node.get("type") == name:
-        return
-    accepted = [accepted_arguments(target) for target in found]
-    dropped = [
-        key
-        for key in node
-        if key != "type" and (key == "init_cfg" or not any(names is None or key in names for names in accepted))
-    ]
-    for key in dropped:
-        del node[key]
-    if dropped:
-        kept = sorted(set(node) - {"type"})
-        warnings.warn(
-            f"{part}.type={name} drops the arguments of the former type: {', '.join(dropped)}; "
-            f"it keeps {', '.join(kept) or 'none'}. Give others as {part}.NAME=VALUE.",
-            stacklevel=3,
-        )
-
-
-def _nodes(node: object) -> Iterator[MutableMapping]:
-    if isinstance(node, MutableMapping):
-        yield node
-        for value in node.values():
-            yield from _nodes(value)
-    elif isinstance(node, (list, tuple)):
-        for value in node:
-            yield from _nodes(value)
 
 
 def _missing_config_message(path: Path) -> str:

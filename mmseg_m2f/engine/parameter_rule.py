@@ -14,8 +14,12 @@ from mmseg_m2f.registry import OPTIM_WRAPPER_CONSTRUCTORS
 _UNDECAYED_TYPES = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.Embedding)
 #: Numbered blocks of a plain vision transformer, at most one module below the backbone.
 _BLOCK = re.compile(r"backbone(?:\.\w+)?\.blocks\.(\d+)(?:\..*)?")
-#: Tables and tokens that backbones keep as bare parameters.
+#: Tables, tokens and factors that backbones keep as bare parameters.
 _UNDECAYED_NAMES = (
+    "layer_scale_1",
+    "layer_scale_2",
+    "sim_alpha",
+    "sim_beta",
     "relative_position_bias_table",
     "absolute_pos_embed",
     "pos_embed",

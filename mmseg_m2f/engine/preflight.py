@@ -128,6 +128,37 @@ def check_checkpoint(path: str | os.PathLike[str]) -> Mapping[str, object]:
     return content
 
 
+def check_initial_weights(cfg: Config) -> None:
+    """Check the files that parts of the model start from, as `check_checkpoint` does; remote ones are passed over.
+
+    Raises:
+        FileNotFoundError, ValueError: A file is missing or refused; the message says which key names it.
+    """
+    for path, init_cfg in _initializers(cfg.get("model"), "model"):
+        file = init_cfg.get("checkpoint")
+        if not isinstance(file, str) or is_remote(file):
+            continue
+        try:
+            check_checkpoint(file)
+        except (FileNotFoundError, ValueError) as error:
+            key = path.partition("[")[0]
+            raise type(error)(
+                f"{path}.checkpoint: {error} To start from random weights instead, add --cfg-options {key}=None."
+            ) from error
+
+
+def _initializers(node: object, path: str) -> Iterator[tuple[str, Mapping]]:
+    """Every dict below an `init_cfg`, with its config path."""
+    if isinstance(node, Mapping):
+        if "init_cfg" in path.rpartition(".")[2]:
+            yield path, node
+        for key, value in node.items():
+            yield from _initializers(value, f"{path}.{key}")
+    elif isinstance(node, (list, tuple)):
+        for index, value in enumerate(node):
+            yield from _initializers(value, f"{path}[{index}]")
+
+
 def is_remote(path: str | os.PathLike[str]) -> bool:
     """Whether a path is a URL or names another storage (`s3://`, `torchvision://`), which is not checked here."""
     return "://" in str(path) or str(path).startswith("s3:")
@@ -211,7 +242,7 @@ def _check_arguments(node: Mapping[str, object], path: str, *, find: Sequence[Ca
 
 def _consumed(target: Callable[..., object], path: str) -> set[str]:
     """Keys that are gone from a config dict by the time `target` is called."""
-    extras = set(_EXTRAS) | _BUILDER_EXTRAS.get(re.split(r"[.\[]", path, maxsplit=1)[0], set())
+    extras = _EXTRAS | builder_keys(path)
     if isinstance(target, type) and issubclass(target, torch.nn.Module) and not issubclass(target, BaseModule):
         extras |= _MODULE_EXTRAS
     if target in HOOKS.module_dict.values() or "hooks" in path:
@@ -219,6 +250,11 @@ def _consumed(target: Callable[..., object], path: str) -> set[str]:
     if "init_cfg" in path:
         extras |= _INITIALIZER_EXTRAS
     return extras
+
+
+def builder_keys(path: str) -> set[str]:
+    """Keys that whoever builds the part at a config path takes out of it, whatever its `type`."""
+    return _BUILDER_EXTRAS.get(re.split(r"[.\[]", path, maxsplit=1)[0], set())
 
 
 def _leaf_datasets(dataset: object, path: str) -> Iterator[tuple[str, Mapping]]:

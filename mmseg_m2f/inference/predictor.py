@@ -14,7 +14,8 @@ from torch import nn
 
 from mmseg_m2f.checkpoints.loading import load_weights
 from mmseg_m2f.datasets.loading import CheckedLoading
-from mmseg_m2f.engine.launch import drop_initial_weights, load_config
+from mmseg_m2f.engine.launch import load_config
+from mmseg_m2f.engine.options import drop_initial_weights
 from mmseg_m2f.engine.preflight import check_checkpoint, check_config
 from mmseg_m2f.models.backbones import folding
 from mmseg_m2f.predictions import Prediction, read_prediction
@@ -60,7 +61,7 @@ class Predictor:
         cfg = config.copy() if isinstance(config, Config) else load_config(config)
         check_config(cfg)
         if checkpoint is not None:
-            drop_initial_weights(cfg)
+            drop_initial_weights(cfg.model)
         content = {} if checkpoint is None else check_checkpoint(checkpoint)
         dataset = _test_dataset(cfg)
         with DefaultScope.overwrite_default_scope(cfg.get("default_scope")):

@@ -1,10 +1,13 @@
 """Asking a backbone what it returns, so that no config repeats channels and strides."""
 
 from collections.abc import Callable, Sequence
+from inspect import signature
 
 import torch
+from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
+from mmseg_m2f.registry import MODELS
 from mmseg_m2f.structures import FeatureSpec, TokenStream
 
 _PROBE_SIZE = 64
@@ -54,6 +57,20 @@ def probe_feature_spec(backbone: nn.Module, extract: Callable[[Tensor], object])
         )
     num_joint_blocks = len(maps.blocks) if isinstance(maps, TokenStream) else 0
     return FeatureSpec(tuple(x.shape[1] for x in maps), strides, num_joint_blocks)
+
+
+def check_head(decode_head: ConfigDict | dict) -> None:
+    """Refuse heads that cannot be told what the backbone gives, such as mmseg's.
+
+    Raises:
+        TypeError: the head does not take `feature_spec`.
+    """
+    found = MODELS.get(decode_head["type"]) if isinstance(decode_head.get("type"), str) else None
+    if found is not None and "feature_spec" not in signature(found).parameters:
+        raise TypeError(
+            f"model.decode_head: expected mmseg_m2f.MaskHead, got {decode_head['type']}. Per-pixel heads, and "
+            "ContextAwareHead around them, go into a model of type mmseg.EncoderDecoder."
+        )
 
 
 def _check_number_of_maps(backbone: nn.Module, _: object, maps: object) -> None:

@@ -1,5 +1,6 @@
 """Config, options and checks as the command line does them; interrupted and resumed runs."""
 
+import functools
 import json
 import os
 from pathlib import Path
@@ -10,13 +11,14 @@ import torch
 from mmengine.config import Config
 from mmengine.fileio import get_file_backend
 from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
+from mmengine.registry import HOOKS, MODELS
 from mmengine.runner import Runner
 from PIL import Image
 
 from mmseg_m2f.engine import Bfloat16OptimWrapper, launch
 from mmseg_m2f.engine.command_line import concise_errors
-from mmseg_m2f.engine.launch import drop_initial_weights, evaluate, find_checkpoint, load_config, train
+from mmseg_m2f.engine.launch import evaluate, find_checkpoint, load_config, train
+from mmseg_m2f.engine.options import drop_initial_weights
 from mmseg_m2f.engine.preflight import check_checkpoint
 from tests.command_line import ROOT
 from tests.tiny_segmentation import tiny_config, write_config, write_dataset
@@ -101,10 +103,52 @@ def test_load_config__backbone_names_the_nearest(config: Path, name: str, error:
         load_config(config, {"backbone": name})
 
 
+@pytest.mark.parametrize(
+    ("leaf", "part", "expected"),
+    [
+        ("ecenet/ecenet_r18_shapes_demo", "decode_head", dict(in_channels=[32, 48, 64, 96])),
+        ("segnext/segnext_r18_shapes_demo", "decode_head", dict(in_channels=[48, 64, 96])),
+        ("cac/cac-deeplabv3plus_r18_shapes_demo", "decode_head.host", dict(in_channels=96, c1_in_channels=32)),
+        ("cac/cac-deeplabv3plus_r18_shapes_demo", "auxiliary_head", dict(in_channels=64)),
+        ("context_cluster/semantic-fpn_coc_tiny_shapes_demo", "neck", dict(in_channels=[64, 128, 256, 512])),
+    ],
+)
+def test_load_config__per_pixel_heads_get_the_channels_of_another_backbone(
+    leaf: str, part: str, expected: dict
+) -> None:
+    name = "r18_from_scratch" if part == "neck" else "coc_tiny_from_scratch"
+    cfg = load_config(ROOT / f"configs/{leaf}.py", {"backbone": name})
+    node = functools.reduce(getattr, part.split("."), cfg.model)
+    assert {key: node[key] for key in expected} == expected
+    model = MODELS.build(cfg.model).eval()
+    with torch.no_grad():
+        assert model(torch.zeros(1, 3, 64, 64)).shape[:2] == (1, 8)
+
+
+def test_load_config__channels_that_are_given_stay() -> None:
+    options = {"backbone": "coc_tiny_from_scratch", "model.decode_head.in_channels": [1, 2, 3, 4]}
+    cfg = load_config(ROOT / "configs/ecenet/ecenet_r18_shapes_demo.py", options)
+    assert cfg.model.decode_head.in_channels == [1, 2, 3, 4]
+
+
+def test_load_config__another_backbone_with_too_few_maps() -> None:
+    options = {"backbone": "coc_tiny_from_scratch", "model.backbone.out_indices": (0, 1)}
+    with pytest.raises(ValueError, match=r"LightHamHead reads map 3 \(in_index\), but the backbone gives 2"):
+        load_config(ROOT / "configs/segnext/segnext_r18_shapes_demo.py", options)
+
+
 def test_load_config__another_type_keeps_what_it_takes(config: Path) -> None:
     with pytest.warns(UserWarning, match=r"former type: base_channels, depth; it keeps norm_cfg"):
         cfg = load_config(config, {"model.backbone.type": "mmseg.MobileNetV2"})
     assert dict(cfg.model.backbone) == dict(type="mmseg.MobileNetV2", norm_cfg=dict(type="BN", requires_grad=True))
+
+
+def test_load_config__another_optimizer_wrapper_keeps_the_parameter_rule() -> None:
+    options = {"optim_wrapper.type": "mmseg_m2f.Bfloat16OptimWrapper"}
+    cfg = load_config(ROOT / "configs/mask2former/mask2former_r50_ade20k-512_160k.py", options)
+    assert cfg.optim_wrapper.constructor == "mmseg_m2f.ParameterRule"
+    cfg = load_config(ROOT / "configs/ecenet/ecenet_swin_b_ade20k-640_160k.py", options)
+    assert cfg.optim_wrapper.paramwise_cfg == dict(backbone_lr_mult=1.0)
 
 
 def test_load_config__another_type_in_a_list(config: Path) -> None:
@@ -268,11 +312,11 @@ def test_concise_errors__leaves_other_errors_alone() -> None:
 def test_drop_initial_weights__nothing_is_fetched() -> None:
     cfg = load_config(ROOT / "configs/mask2former/mask2former_convnext_t_ade20k-512_160k.py")
     assert cfg.model.backbone.pretrained
-    drop_initial_weights(cfg)
+    drop_initial_weights(cfg.model)
     assert cfg.model.backbone.pretrained is False
     cfg = load_config(ROOT / "configs/mask2former/mask2former_r50_ade20k-512_160k.py")
     assert "init_cfg" in cfg.model.backbone
-    drop_initial_weights(cfg)
+    drop_initial_weights(cfg.model)
     assert "init_cfg" not in cfg.model.backbone
 
 

@@ -14,10 +14,11 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, TRANSFORMS, DefaultScope
 from PIL import Image
 
-from mmseg_m2f.engine.launch import drop_initial_weights, load_config
+from mmseg_m2f.engine.launch import load_config
 from mmseg_m2f.engine.migration import Report, migrate_config
 from mmseg_m2f.engine.migration.optimizer import migrate_optim_wrapper
 from mmseg_m2f.engine.migration.writing import Reference, Section, config_text
+from mmseg_m2f.engine.options import drop_initial_weights
 from mmseg_m2f.engine.preflight import check_data_paths
 
 SHIPPED = {
@@ -257,7 +258,7 @@ def both_pipelines(tmp_path: Path, base: Path, sample: dict) -> list[dict]:
 )
 def test_migrate__optimizer_keys_name_our_parameters(key, ours):
     cfg = Config.fromfile(Path(__file__).parents[2] / "configs/mask2former/mask2former_r18_shapes-panoptic_demo.py")
-    drop_initial_weights(cfg)
+    drop_initial_weights(cfg.model)
     model = MODELS.build(cfg.model)
     wrapper = dict(
         type="mmengine.OptimWrapper",

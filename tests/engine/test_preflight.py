@@ -2,6 +2,7 @@
 
 import importlib
 import pickle
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 
-from mmseg_m2f.engine.preflight import check_checkpoint, check_config, check_data_paths
+from mmseg_m2f.engine.preflight import check_checkpoint, check_config, check_data_paths, check_initial_weights
 from tests.tiny_segmentation import tiny_config, write_dataset
 
 
@@ -176,6 +177,32 @@ def test_check_checkpoint__never_executes(tmp_path: Path, monkeypatch: pytest.Mo
         check_checkpoint(path)
     assert "weights_only" not in str(raised.value)
     assert not (tmp_path / "exploded").exists()
+
+
+def test_check_checkpoint__reads_the_arguments_of_a_run(tmp_path: Path) -> None:
+    torch.save(dict(state_dict=dict(weight=torch.ones(2)), args=Namespace(lr=0.1)), tmp_path / "best.pth.tar")
+    content = check_checkpoint(tmp_path / "best.pth.tar")
+    assert content["args"].lr == 0.1
+
+
+@pytest.mark.parametrize("in_list", [False, True])
+def test_check_initial_weights__names_the_key(cfg: Config, tmp_path: Path, in_list: bool) -> None:
+    init_cfg = dict(type="Pretrained", checkpoint=str(tmp_path / "backbone.pth"))
+    cfg.model.backbone.init_cfg = [dict(type="Kaiming", layer="Conv2d"), init_cfg] if in_list else init_cfg
+    place = r"model\.backbone\.init_cfg" + r"\[1\]" * in_list
+    advice = r"add --cfg-options model\.backbone\.init_cfg=None"
+    with pytest.raises(FileNotFoundError, match=rf"^{place}\.checkpoint: .*does not exist.*{advice}"):
+        check_initial_weights(cfg)
+    torch.save(dict(state_dict=Bomb()), tmp_path / "backbone.pth")
+    with pytest.raises(ValueError, match=rf"^{place}\.checkpoint: .*refused.*{advice}"):
+        check_initial_weights(cfg)
+    torch.save(dict(weight=torch.ones(1)), tmp_path / "backbone.pth")
+    check_initial_weights(cfg)
+
+
+def test_check_initial_weights__passes_over_remote_ones(cfg: Config) -> None:
+    cfg.model.backbone.init_cfg = dict(type="Pretrained", checkpoint="torchvision://resnet18")
+    check_initial_weights(cfg)
 
 
 def test_check_checkpoint__lists_what_is_there_instead(tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ from mmseg.models.segmentors.base import BaseSegmentor
 from mmseg.structures import SegDataSample
 
 from mmseg_m2f.benchmark.implementations.building import shake
-from mmseg_m2f.engine.launch import drop_initial_weights, load_config
+from mmseg_m2f.engine.launch import load_config
 from mmseg_m2f.engine.migration import migrate_config
+from mmseg_m2f.engine.options import drop_initial_weights
 from mmseg_m2f.engine.preflight import check_config
 from mmseg_m2f.models.segmentors import MaskSegmentor
 from mmseg_m2f.structures import MaskPrediction
@@ -64,9 +65,9 @@ def test_shipped__predicts_and_trains_as_before(path, tmp_path):
     migrate_config(path, tmp_path / "migrated.py")
     cfg = load_config(tmp_path / "migrated.py")
     check_config(cfg)
-    drop_initial_weights(cfg)
+    drop_initial_weights(cfg.model)
     upstream = Config.fromfile(path)
-    drop_initial_weights(upstream)
+    drop_initial_weights(upstream.model)
     with DefaultScope.overwrite_default_scope(upstream.default_scope):
         theirs = MODELS.build(upstream.model)
         expected = settings(theirs, upstream.optim_wrapper)

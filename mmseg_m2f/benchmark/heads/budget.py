@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
-from mmseg_m2f.engine.launch import apply_options, drop_initial_weights
+from mmseg_m2f.engine.options import apply_options, drop_initial_weights
 
 _DATASETS = Path(__file__).parents[3] / "configs/_base_/datasets"
 _DATA_KEYS = (
@@ -67,7 +67,7 @@ def apply_budget(cfg: Config, budget: Budget, *, seed: int) -> None:
         _replace_data(cfg, budget.data)
     apply_options(cfg, budget.options)
     if budget.from_scratch:
-        drop_initial_weights(cfg)
+        drop_initial_weights(cfg.model)
     if budget.crop is not None:
         _set_crop(cfg, budget.crop)
     _set_iterations(cfg, budget)

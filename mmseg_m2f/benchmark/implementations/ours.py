@@ -13,7 +13,8 @@ from torch import Tensor
 from mmseg_m2f.benchmark.implementations.interface import Layer, Masks, Outputs, make_samples, only_losses
 from mmseg_m2f.benchmark.setting import Batch, Setting
 from mmseg_m2f.engine.hooks import keep_norm_on_device
-from mmseg_m2f.engine.launch import drop_initial_weights, load_config
+from mmseg_m2f.engine.launch import load_config
+from mmseg_m2f.engine.options import drop_initial_weights
 from mmseg_m2f.samples import read_target
 
 #: Added to "ours" or to a config: with `model.compile=True`.
@@ -37,7 +38,7 @@ class Ours:
                 f"{config}: expected model.type 'mmseg_m2f.MaskSegmentor', got {cfg.model.type!r}. The benchmark "
                 "trains on label maps; give the config of a semantic segmentor."
             )
-        drop_initial_weights(cfg)
+        drop_initial_weights(cfg.model)
         cfg.model.pop("data_preprocessor", None)  # images are normalised already
         head = cfg.model.decode_head
         head.num_classes = setting.classes

@@ -22,7 +22,7 @@ from mmseg_m2f.benchmark.implementations.interface import (
 )
 from mmseg_m2f.benchmark.setting import Batch, Setting
 from mmseg_m2f.checkpoints.layouts import convert
-from mmseg_m2f.engine.launch import drop_initial_weights
+from mmseg_m2f.engine.options import drop_initial_weights
 
 _UPSTREAM = ".mim/configs/mask2former/mask2former_r50_8xb2-160k_ade20k-512x512.py"
 
@@ -34,7 +34,7 @@ class Upstream:
 
     def __init__(self, weights: Weights, setting: Setting) -> None:
         cfg = upstream_config()
-        drop_initial_weights(cfg)
+        drop_initial_weights(cfg.model)
         model, head = cfg.model, cfg.model.decode_head
         model.backbone.update(norm_cfg=dict(type="BN", requires_grad=False), norm_eval=True)
         model.pop("data_preprocessor")

@@ -7,13 +7,13 @@ from pathlib import Path
 from mmengine.config import Config
 from torch import nn
 
-from mmseg_m2f.engine.launch import drop_initial_weights
 from mmseg_m2f.engine.migration.data import migrate_evaluator, migrate_hooks, migrate_loader, without_mask_padding
 from mmseg_m2f.engine.migration.models import Model, migrate_model
 from mmseg_m2f.engine.migration.optimizer import migrate_optim_wrapper
 from mmseg_m2f.engine.migration.reading import Report, Value
 from mmseg_m2f.engine.migration.scopes import Scopes
 from mmseg_m2f.engine.migration.writing import Reference, Section, config_text
+from mmseg_m2f.engine.options import drop_initial_weights
 from mmseg_m2f.engine.preflight import check_config
 from mmseg_m2f.engine.storage import AtomicBackend
 from mmseg_m2f.registry import MODELS
@@ -112,7 +112,7 @@ def _migrated_text(cfg: Config, name: str, report: Report) -> str:
 def _build(text: str) -> nn.Module:
     cfg = Config.fromstring(text, ".py")
     check_config(cfg)
-    drop_initial_weights(cfg)
+    drop_initial_weights(cfg.model)
     return MODELS.build(cfg.model)
 
 

@@ -47,8 +47,9 @@ class ContextAwareHead(BaseModule):
 
     Around `mmseg.UPerHead`, `mmseg.DepthwiseSeparableASPPHead`, `mmseg.OCRHead` (last in a cascade),
     `mmseg.LightHamHead`: every head that ends in a 1×1 convolution `conv_seg` over features with `channels` channels.
-    Its dropout and convolution move in here; the features between go through both classifiers. The answers are trained
-    by the host's own losses, sampler and resizing. Checkpoints of the bare host and of the released code load.
+    Its dropout, convolution and `init_cfg` move in here; the features between go through both classifiers. The answers
+    are trained by the host's own losses, sampler and resizing. Checkpoints of the bare host and of the released code
+    load.
 
     In training the losses `loss_vanilla` (the host's first answer), `loss_oracle` (class vectors made of the labels)
     and `loss_distill` are added to those of the host.
@@ -89,9 +90,11 @@ class ContextAwareHead(BaseModule):
         conf_thresh: float = 0.0,
         feat_proj: bool = False,
     ) -> None:
-        super().__init__(init_cfg=dict(type="Normal", std=0.01, override=dict(name="conv_seg")))
+        super().__init__()
+        _check_host_type(host)
         self.host = MODELS.build(host)
         _check_host(self.host)
+        self.init_cfg, self.host.init_cfg = self.host.init_cfg, None
         if oracle_scope not in ("batch", "image"):
             raise ValueError(f"ContextAwareHead: oracle_scope must be 'batch' or 'image', got {oracle_scope!r}.")
         if distill_size not in ("features", "labels"):
@@ -227,17 +230,25 @@ def _stack_labels(samples: Sequence[BaseDataElement], ignore_index: int | None) 
     return labels if ignore_index is None else labels.masked_fill(labels == ignore_index, -1)
 
 
+def _check_host_type(host: ConfigDict | dict) -> None:
+    """Other kinds of heads may not even build here."""
+    found = MODELS.get(host["type"]) if isinstance(host.get("type"), str) else host.get("type")
+    if isinstance(found, type) and not (hasattr(found, "cls_seg") or issubclass(found, ContextAwareHead)):
+        raise _wrong_host(found.__name__, "none")
+
+
 def _check_host(host: nn.Module) -> None:
     name = type(host).__name__
     if isinstance(host, (ContextAwareHead, ExplicitClassHead)):
-        found = "one that does more after its classifier"
-    elif not isinstance(getattr(host, "conv_seg", None), nn.Conv2d):
-        found = "none"
-    elif host.out_channels != host.num_classes:
-        found = f"one with {host.out_channels} output for {host.num_classes} classes"
-    else:
-        return
-    raise ValueError(
+        raise _wrong_host(name, "one that does more after its classifier")
+    if not isinstance(getattr(host, "conv_seg", None), nn.Conv2d):
+        raise _wrong_host(name, "none")
+    if host.out_channels != host.num_classes:
+        raise _wrong_host(name, f"one with {host.out_channels} output for {host.num_classes} classes")
+
+
+def _wrong_host(name: str, found: str) -> ValueError:
+    return ValueError(
         f"decode_head.host ({name}): expected a per-pixel head of mmseg that ends in a 1×1 convolution `conv_seg` with "
         f"one output per class, got {found}. Take one such as mmseg.UPerHead (binary: num_classes=2 without "
         "out_channels=1), or use this head without ContextAwareHead."

@@ -60,7 +60,12 @@ class HamburgerPixelDecoder(nn.Module):
         finest, *coarser = features
         sizes = [x.shape[-2:] for x in coarser]
         joined = [F.interpolate(x, sizes[0], mode="bilinear", align_corners=False) for x in coarser]
-        context = self.hamburger(self.squeeze(torch.cat(joined, 1)))
+        context = self._factorise(self.squeeze(torch.cat(joined, 1)))
         levels = [F.interpolate(context, size, mode="area") for size in sizes[::-1]]
         maps = top_down(self.lateral_convs, self.output_convs, context, [finest])
         return PixelFeatures(self.mask_feature(maps[-1]), tuple(levels), levels[0], valid)
+
+    def _factorise(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        """`self.hamburger`, whose sums over all pixels overflow in half precision, in float32."""
+        with torch.autocast(x.device.type, enabled=False):
+            return self.hamburger(x.float())

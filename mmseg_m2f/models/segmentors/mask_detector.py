@@ -15,7 +15,7 @@ from mmseg_m2f.core.selection import INSTANCE_OFFSET
 from mmseg_m2f.core.streaming import Resizing, semantic_labels, streamed_panoptic_map, streamed_top_instances
 from mmseg_m2f.layers.matrix_products import use_fast_products
 from mmseg_m2f.models.compilation import compile_parts
-from mmseg_m2f.models.feature_spec import probe_feature_spec
+from mmseg_m2f.models.feature_spec import check_head, probe_feature_spec
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.samples import read_segments_target, valid_pixels, write_instances, write_panoptic
 from mmseg_m2f.structures import BoxPrediction
@@ -90,6 +90,7 @@ class MaskDetector(BaseDetector):
         if neck is not None:
             self.neck = MODELS.build(neck)
         feature_spec = probe_feature_spec(self.backbone, self.extract_feat)
+        check_head(decode_head)
         self.decode_head = MODELS.build(decode_head, default_args=dict(feature_spec=feature_spec))
         is_thing = torch.zeros(self.decode_head.num_classes, dtype=torch.bool)
         is_thing[list(thing_classes)] = True

@@ -16,7 +16,7 @@ from mmseg_m2f.core.streaming import Resizing, semantic_labels
 from mmseg_m2f.core.windows import average_windows
 from mmseg_m2f.layers.matrix_products import use_fast_products
 from mmseg_m2f.models.compilation import compile_parts
-from mmseg_m2f.models.feature_spec import probe_feature_spec
+from mmseg_m2f.models.feature_spec import check_head, probe_feature_spec
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.samples import read_target, write_semantic
 
@@ -60,6 +60,7 @@ class MaskSegmentor(BaseSegmentor):
         if neck is not None:
             self.neck = MODELS.build(neck)
         feature_spec = probe_feature_spec(self.backbone, self.extract_feat)
+        check_head(decode_head)
         self.decode_head = MODELS.build(decode_head, default_args=dict(feature_spec=feature_spec))
         self.train_cfg = train_cfg
         self.test_cfg = _checked_test_cfg(test_cfg)

@@ -119,6 +119,28 @@ def test_host__trains_and_predicts_through_one_line(name):
     assert second.pred_sem_seg.data.shape == expected.pred_sem_seg.data.shape
 
 
+def test_init_cfg__is_the_hosts(tmp_path):
+    """Random weights for the classifier, and a checkpoint of the bare host."""
+    wide = dict(type="Normal", std=0.5, override=dict(name="conv_seg"))
+    bare = MODELS.build(ConfigDict(host_config("fcn"), init_cfg=wide))
+    bare.init_weights()
+    assert bare.conv_seg.weight.std() > 0.3
+    head = MODELS.build(ConfigDict(type="mmseg_m2f.ContextAwareHead", host=dict(host_config("fcn"), init_cfg=wide)))
+    head.init_weights()
+    assert head.conv_seg.weight.std() > 0.3
+    torch.save(bare.state_dict(), tmp_path / "host.pth")
+    stored = dict(type="Pretrained", checkpoint=str(tmp_path / "host.pth"))
+    head = MODELS.build(ConfigDict(type="mmseg_m2f.ContextAwareHead", host=dict(host_config("fcn"), init_cfg=stored)))
+    head.init_weights()
+    assert torch.equal(head.conv_seg.weight, bare.conv_seg.weight)
+    assert torch.equal(head.host.convs[0].conv.weight, bare.convs[0].conv.weight)
+
+
+def test_host__that_reads_other_things_is_refused_before_it_is_built():
+    with pytest.raises(ValueError, match=r"decode_head.host \(MaskHead\): expected a per-pixel head"):
+        MODELS.build(dict(type="mmseg_m2f.ContextAwareHead", host=dict(type="mmseg_m2f.MaskHead", num_classes=5)))
+
+
 def test_cascade__last_head_is_context_aware():
     first = dict(type="mmseg.FCNHead", **LAST_LEVEL, num_convs=1, **COMMON)
     last = dict(type="mmseg.OCRHead", **LAST_LEVEL, ocr_channels=8, **COMMON)

@@ -103,6 +103,15 @@ def test_hamburger__context_is_segnexts_and_coarser_levels_are_its_averages():
     assert memory is coarsest
 
 
+def test_hamburger__sums_over_all_pixels_stay_finite_in_half_precision():
+    module = HamburgerPixelDecoder(SMALL, channels=32, bases=4).eval()
+    torch.nn.init.constant_(module.squeeze.norm.weight, 100)
+    features = feature_maps(SMALL, (256, 256))
+    with torch.autocast("cpu", torch.float16):
+        result = module(features)
+    assert all(level.isfinite().all() for level in result.levels)
+
+
 def test_hamburger__one_map():
     with pytest.raises(ValueError, match="the backbone returns one map"):
         HamburgerPixelDecoder(FeatureSpec((8,), (16,)))

@@ -15,6 +15,12 @@ def test_mask_segmentor__one_training_step(segmentor):
     assert [name for name, p in segmentor.named_parameters() if p.grad is None] == []
 
 
+def test_mask_segmentor__per_pixel_heads_are_refused(model_config):
+    model_config.decode_head = dict(type="mmseg_m2f.ContextAwareHead", host=model_config.decode_head)
+    with pytest.raises(TypeError, match=r"expected mmseg_m2f.MaskHead, got mmseg_m2f.ContextAwareHead.*EncoderDecoder"):
+        MODELS.build(model_config)
+
+
 def test_mask_segmentor__frozen_backbone_stays_as_it_is(model_config):
     model_config.backbone.update(norm_eval=False)
     model_config.update(freeze_backbone=True)
