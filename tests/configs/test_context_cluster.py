@@ -26,6 +26,22 @@ def test_semantic_fpn__published_size(arch, parameters, multiply_adds):
     assert (sum(counts.values()) - counts["aten.bmm"]) / 2 == pytest.approx(multiply_adds, rel=5e-3)
 
 
+def test_semantic_fpn__published_recipe():
+    cfg = Config.fromfile(CONFIGS / "context_cluster/semantic-fpn_coc_small-25_ade20k-512_80k.py")
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ("mmengine.AdamW", 1e-4, 1e-4)
+    assert (cfg.optim_wrapper.clip_grad, cfg.optim_wrapper.paramwise_cfg, cfg.sync_bn) == (None, None, "torch")
+    (fall,) = cfg.param_scheduler
+    assert (fall.type, fall.power, fall.eta_min, fall.end) == ("mmengine.PolyLR", 0.9, 0.0, 80000)
+    assert cfg.train_cfg.max_iters == 80000
+    resize = cfg.train_pipeline[2]
+    assert (tuple(resize.scale), tuple(resize.ratio_range)) == ((2048, 512), (0.5, 2.0))
+    assert cfg.test_pipeline[2] == dict(type="mmseg.ResizeToMultiple", size_divisor=32)
+    head, neck = cfg.model.decode_head, cfg.model.neck
+    assert (head.channels, head.dropout_ratio, head.align_corners, neck.out_channels) == (128, 0.1, False, 256)
+    assert cfg.model.backbone.get("drop_path_rate", 0) == 0
+
+
 @pytest.mark.parametrize("arch", ["small", "medium"])
 @pytest.mark.parametrize(("centres", "side"), [(4, 2), (25, 5), (49, 7)])
 def test_semantic_fpn__centres(arch, centres, side):

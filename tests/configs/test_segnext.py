@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.analysis import FlopAnalyzer
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, TRANSFORMS
 from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -64,6 +65,52 @@ def test_segnext__published_size_and_rank(size, backbone, whole, rank, drop_path
         assert (other.backbone, other.decode_head.ham_kwargs.MD_R) == (with_weights(size), rank)
 
 
+@pytest.mark.parametrize("size", "tsbl")
+@pytest.mark.parametrize(
+    ("data", "crop", "scale", "iterations", "test_cfg"),
+    [
+        ("ade20k-512_160k", 512, (2048, 512), 160000, dict(mode="whole")),
+        ("cocostuff164k-512_80k", 512, (2048, 512), 80000, dict(mode="whole")),
+        (
+            "cityscapes-1024_160k",
+            1024,
+            (2048, 1024),
+            160000,
+            dict(mode="slide", crop_size=(1024, 1024), stride=(768, 768)),
+        ),
+    ],
+)
+def test_segnext__published_recipe(size, data, crop, scale, iterations, test_cfg):
+    cfg = Config.fromfile(CONFIGS / f"segnext/segnext_mscan_{size}_{data}.py")
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ("mmengine.AdamW", 6e-5, 0.01)
+    assert (optimizer.betas, cfg.optim_wrapper.clip_grad, cfg.sync_bn) == ((0.9, 0.999), None, "torch")
+    warm_up, fall = cfg.param_scheduler
+    assert (warm_up.start_factor, warm_up.end, fall.power, fall.eta_min) == (1e-6, 1500, 1.0, 0.0)
+    assert cfg.train_cfg.max_iters == fall.end == iterations
+    resize, cut = cfg.train_pipeline[2:4]
+    assert (tuple(resize.scale), tuple(resize.ratio_range)) == (scale, (0.5, 2.0))
+    assert (tuple(cut.crop_size), cut.cat_max_ratio) == ((crop, crop), 0.75)
+    assert cfg.model.test_cfg == test_cfg
+
+
+@pytest.mark.parametrize("data", ["ade20k_ratio_512_multiple32", "cocostuff164k_ratio_512_multiple32"])
+def test_segnext__tests_at_multiples_of_32_that_are_resized(data):
+    cfg = Config.fromfile(CONFIGS / f"_base_/datasets/{data}.py")
+    assert resized(cfg.test_pipeline[1:3]) == (512, 704)
+    scales, multiples = cfg.tta_pipeline[1].transforms[:2]
+    sizes = [resized([scale, *multiples]) for scale in scales]
+    assert sizes == [(256, 352), (384, 544), (512, 704), (640, 896), (768, 1056), (896, 1248)]
+
+
+def resized(transforms: list[dict]) -> tuple[int, int]:
+    """Height and width of an image of 500 × 683 pixels."""
+    results = dict(img=np.zeros((500, 683, 3), np.uint8))
+    for transform in transforms:
+        results = TRANSFORMS.build(transform)(results)
+    return results["img"].shape[:2]
+
+
 @pytest.mark.parametrize(("size", "expected"), [("t", 23.59), ("s", 33.26), ("b", 46.09), ("l", 64.45)])
 def test_mask2former_over_mscan__published_size(size, expected):
     model, _ = build(f"mask2former/mask2former_mscan_{size}_ade20k-512_160k.py")
@@ -82,6 +129,9 @@ def test_mscan__norms_are_not_decayed(leaf):
     assert len(norms) == 2 + 3 + 4 + 2 * 13  # stem, other reductions, stages, blocks
     assert {decay[id(p)] for norm in norms for p in norm.parameters()} == {0.0}
     assert decay[id(model.backbone.block1[0].attn.proj_1.weight)] > 0
+    scaled = decay[id(model.backbone.block1[0].layer_scale_1)]
+    assert scaled == (cfg.optim_wrapper.optimizer.weight_decay if leaf.startswith("segnext") else 0)
+    assert cfg.sync_bn == "torch"
     faster = 10 if leaf.startswith("segnext") else 1
     assert {rate[id(p)] for p in model.decode_head.parameters()} == {cfg.optim_wrapper.optimizer.lr * faster}
 

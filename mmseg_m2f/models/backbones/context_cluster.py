@@ -314,6 +314,13 @@ def _checked_arch(
             f"ContextCluster: arch: expected one of {', '.join(ARCHS)}, got '{arch}'. "
             f"Did you mean {' or '.join(near) or 'a dict of the fields of ClusterArch'}?"
         )
+    if not isinstance(arch, str):
+        needed = set(ClusterArch._fields) - set(ClusterArch._field_defaults)
+        if not needed <= set(arch) <= set(ClusterArch._fields):
+            raise ValueError(
+                f"ContextCluster: arch: expected the fields {', '.join(ClusterArch._fields)}, of which the first "
+                f"{len(needed)} have no default, got {', '.join(arch)}."
+            )
     found = ARCHS[arch] if isinstance(arch, str) else ClusterArch(**arch)  # type: ignore[arg-type]
     if center_grid is not None:
         found = found._replace(center_grid=(center_grid,) * 4 if isinstance(center_grid, int) else center_grid)

@@ -17,7 +17,8 @@ class TimmTokenStream(nn.Module):
     """A vision transformer of timm that runs all but its last blocks and hands those on (EoMT, arXiv 2503.19108).
 
     Any model that timm builds from `VisionTransformer` (ViT, DeiT III, DINOv2) or from `Eva` with rotary positions
-    (DINOv3). Parameters keep timm's names below `vit.`. Needs the extra `timm`.
+    (DINOv3). Parameters keep timm's names below `vit.`. Needs the extra `timm`, whose blocks take boolean masks from
+    timm 1.0.26 on: before, some take none and some add them as numbers.
 
     Args:
         model_name: timm's name of the model.
@@ -132,6 +133,11 @@ def _build(model_name: str, **options: object) -> nn.Module:
         raise ModuleNotFoundError(
             'TimmTokenStream: expected the package timm, which is not installed. Run `pip install "mmseg-m2f[timm]"`.'
         ) from error
+    if not hasattr(timm.layers, "resolve_self_attn_mask"):  # came together with boolean masks
+        raise ImportError(
+            f"TimmTokenStream: expected timm>=1.0.26, whose blocks take boolean masks, got {timm.__version__}. "
+            'Run `pip install --upgrade "timm>=1.0.26"`.'
+        )
     model = timm.create_model(model_name, **options)
     if not isinstance(model, (VisionTransformer, Eva)):
         raise ValueError(

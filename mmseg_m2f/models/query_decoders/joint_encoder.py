@@ -1,11 +1,15 @@
 """EoMT: a plain vision transformer whose last blocks are the query decoder (arXiv 2503.19108, section 3).
 
-Deviation, exact up to float rounding: attention masks are the product of the mask embeddings with mask features resized
-to the patches (resizing commutes with the product) instead of resized mask logits.
+Deviations:
+- Attention masks are the product of the mask embeddings with mask features resized to the patches (resizing commutes
+  with the product) instead of resized mask logits: exact up to float rounding, and less to resize.
+- Semantic tests, which `core.windows` cuts for all methods: windows of the crop size side by side, the last one moved
+  back to the border; the authors spread them evenly, which differs from three windows on.
 """
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -22,8 +26,8 @@ class EncoderMaskDecoder(nn.Module):
 
     Gives one prediction before each of these blocks and one after the last; each has mask features of its own, made of
     the patches as they are then. In every block a query looks at the patches where it predicted its mask before, in
-    an image and block where chance says so (see `set_attn_mask_probs`); without masks, prediction takes the last
-    block alone. Reads the backbone itself: `MaskHead(pixel_decoder=None)`, with a backbone that returns a
+    an image and block where chance says so (see `set_attn_mask_probs`); once no block masks, the heads look after the
+    last block alone at test. Reads the backbone itself: `MaskHead(pixel_decoder=None)`, with a backbone that returns a
     `TokenStream`. Padding counts as image, as published.
 
     Args:
@@ -57,16 +61,25 @@ class EncoderMaskDecoder(nn.Module):
         )
         self.upscale = nn.Sequential(*(UpscaleBlock(channels) for _ in range(max(1, int(math.log2(stride)) - 2))))
         self.register_buffer("attn_mask_probs", torch.ones(num_blocks))
-        # The same on the host, so that no pass waits for the device.
-        self._attn_mask_probs = (1.0,) * num_blocks
+        self._remember((1.0,) * num_blocks)
         self.register_load_state_dict_post_hook(_read_attn_mask_probs)
 
     def set_attn_mask_probs(self, probs: Sequence[float]) -> None:
         """Set for each joint block the probability, in [0, 1], that a query of an image is kept to its mask."""
-        if tuple(probs) == self._attn_mask_probs:
+        if tuple(probs) == self._host_probs:
             return
         self.attn_mask_probs.copy_(torch.tensor(probs))
-        self._attn_mask_probs = tuple(probs)
+        self._remember(tuple(probs))
+
+    def _remember(self, probs: tuple[float, ...]) -> None:
+        """The probabilities on the host, so that no pass waits for the device.
+
+        `forward` reads `_masking` alone: what is compiled for one of its three values serves all probabilities.
+        """
+        self._host_probs = probs
+        self._masking: Literal["always", "by chance", "never"] = (
+            "always" if min(probs) == 1 else "never" if max(probs) == 0 else "by chance"
+        )
 
     def forward(self, features: TokenStream, *, last_only: bool = False) -> list[MaskPrediction]:
         """Predictions before every joint block and after the last one, or the last one only."""
@@ -74,16 +87,15 @@ class EncoderMaskDecoder(nn.Module):
         queries = self.query_feat.weight.expand(len(stream.tokens), -1, -1)
         tokens = torch.cat([queries, stream.tokens], 1)
         predictions = []
-        for block, prob in zip(stream.blocks, self._attn_mask_probs, strict=True):
+        for block, prob in zip(stream.blocks, self.attn_mask_probs, strict=True):
             may_attend = None
-            if prob > 0 or not last_only:
-                prediction = self._predict(tokens, stream)
-                if not last_only:
-                    predictions.append(prediction)
-                if prob > 0:
-                    may_attend = _may_attend(prediction, stream, prob)
+            if self._masking != "never" or not last_only:
+                predictions.append(self._predict(tokens, stream))
+            if self._masking != "never":
+                may_attend = _may_attend(predictions[-1], stream, prob if self._masking == "by chance" else None)
             tokens = block(tokens, may_attend)
-        return [*predictions, self._predict(tokens, stream)]
+        predictions.append(self._predict(tokens, stream))
+        return predictions[-1:] if last_only else predictions
 
     def _predict(self, tokens: Float[Tensor, "B N C"], stream: TokenStream) -> MaskPrediction:
         normed = stream.norm(tokens)
@@ -108,11 +120,16 @@ class UpscaleBlock(nn.Module):
 
 
 @torch.no_grad()
-def _may_attend(prediction: MaskPrediction, stream: TokenStream, prob: float) -> Bool[Tensor, "B 1 N N"]:
-    """Who sees whom: all see all, but queries only the patches inside their masks, with probability `prob` each."""
+def _may_attend(
+    prediction: MaskPrediction, stream: TokenStream, prob: Float[Tensor, ""] | None = None
+) -> Bool[Tensor, "B 1 N N"]:
+    """Who sees whom: all see all, but queries only the patches inside their masks, with probability `prob` each.
+
+    None stands for a probability of 1 and draws nothing.
+    """
     small_features = resize_maps(prediction.mask_features, stream.grid).flatten(2)
     inside = torch.bmm(prediction.mask_embeddings, small_features) > 0  # B Q patches
-    if prob < 1:
+    if prob is not None:
         inside |= torch.rand(*inside.shape[:2], 1, device=inside.device) >= prob
     num_queries, num_patches = inside.shape[1:]
     num_tokens = num_queries + stream.tokens.shape[1]
@@ -122,4 +139,4 @@ def _may_attend(prediction: MaskPrediction, stream: TokenStream, prob: float) ->
 
 
 def _read_attn_mask_probs(decoder: EncoderMaskDecoder, _: object) -> None:
-    decoder._attn_mask_probs = tuple(decoder.attn_mask_probs.tolist())
+    decoder._remember(tuple(decoder.attn_mask_probs.tolist()))

@@ -126,10 +126,10 @@ def test_cluster__gradient_reaches_similarities_not_the_choice():
 def test_cluster__half_precision_has_no_nan_for_zero_vectors():
     points, values = regions()
     points[:, :, 0] = 0
-    with torch.autocast("cpu", torch.bfloat16):
-        answers = cluster(points.bfloat16(), values.bfloat16(), ONE, ZERO, center_grid=2)
+    with torch.autocast("cpu", torch.float16):
+        answers = cluster(points.half(), values.half(), ONE, ZERO, center_grid=2)
     assert answers.isfinite().all()
-    expected = cluster(points.bfloat16().float(), values, ONE, ZERO, center_grid=2)
+    expected = cluster(points.half().float(), values, ONE, ZERO, center_grid=2)
     assert (answers.float() - expected).abs().median() < 0.01
 
 
@@ -208,6 +208,21 @@ def test_context_cluster_block__starts_as_the_identity_and_follows_its_equations
     normed = F.group_norm(middle, 1)
     hidden = F.gelu(torch.einsum("kc,bchw->bkhw", block.mlp.fc1.weight, normed))
     torch.testing.assert_close(block(x), middle + 2 * torch.einsum("ck,bkhw->bchw", block.mlp.fc2.weight, hidden))
+
+
+def test_context_cluster__published_initial_weights():
+    backbone = ContextCluster("tiny")
+    state = backbone.state_dict()
+    scales = [value for name, value in state.items() if "layer_scale" in name]
+    assert len(scales) == 2 * (3 + 4 + 5 + 2)
+    torch.testing.assert_close(torch.cat(scales), torch.full((sum(map(len, scales)),), 1e-5))
+    assert {value.item() for name, value in state.items() if name.endswith("sim_alpha")} == {1.0}
+    assert {value.item() for name, value in state.items() if name.endswith("sim_beta")} == {0.0}
+    linears = [m for m in backbone.modules() if isinstance(m, nn.Linear)]
+    assert linears
+    for linear in linears:
+        assert linear.weight.std().item() == pytest.approx(0.02, rel=0.1)
+        assert not linear.bias.any()
 
 
 @pytest.mark.parametrize("arch", ["tiny", "tiny2", "tiny_plain", "small", "medium", "base64", "base96"])
@@ -358,6 +373,7 @@ def test_context_cluster__drop_path_grows_over_all_blocks():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (dict(arch=dict(depth=(1, 1, 1, 1))), r"arch: expected the fields depths, .*, got depth"),
         (dict(arch="smal"), "expected one of tiny, .* got 'smal'. Did you mean small"),
         (dict(arch="tiny", center_grid=(2, 2)), r"center_grid: expected four positive numbers.* got \(2, 2\)"),
         (dict(arch="tiny", center_grid=0), r"center_grid: expected four positive numbers"),

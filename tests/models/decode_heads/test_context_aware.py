@@ -187,6 +187,42 @@ def test_answer__equals_the_formula():
         torch.testing.assert_close(head(maps)[image].flatten(1), 15 * cosines.T, rtol=1e-4, atol=1e-4)
 
 
+def test_gradient__flows_through_features_wherever_they_are_used():
+    """As prototypes and as what is compared, of the answer and of the oracle: against formulas written out."""
+    head, maps, labels = build_head(), make_maps(), blocks(classes=3)
+    head.eval()
+    found = [x.requires_grad_() for x in maps]
+    losses = head.loss(found, make_samples(labels), None)
+    features, classes = head.host(found), head.conv_seg.weight.flatten(1)
+    probs = head.conv_seg(features).softmax(1)
+    means = torch.einsum("bkhw,bchw->bkc", probs, features) / probs.sum((2, 3)).unsqueeze(-1)
+    vectors = head.proj(torch.cat([means, classes.expand(2, -1, -1)], -1))
+    answer = 15 * F.cosine_similarity(features.unsqueeze(1), vectors[..., None, None], dim=2)
+    small = labels[:, ::4, ::4]
+    prototypes = [features.movedim(1, -1)[small == k].mean(0) for k in range(3)]
+    filled = torch.stack([*prototypes, *classes[3:].detach()])
+    oracle = 15 * F.cosine_similarity(
+        features.unsqueeze(1), head.apd_proj(torch.cat([filled, classes], 1))[None, :, :, None, None], dim=2
+    )
+    for name, logits, align_corners in (("loss_ce", answer, False), ("loss_oracle", oracle, True)):
+        enlarged = F.interpolate(logits, (64, 64), mode="bilinear", align_corners=align_corners)
+        expected = torch.autograd.grad(F.cross_entropy(enlarged, labels), found, retain_graph=True)
+        for ours, theirs in zip(torch.autograd.grad(losses[name], found, retain_graph=True), expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-7)
+
+
+def test_losses__weights():
+    maps, samples = make_maps(), make_samples(blocks())
+    weights = dict(vanilla_loss_weight=3.0, oracle_loss_weight=5.0)
+    torch.manual_seed(0)
+    usual = build_head().eval().loss(maps, samples, None)
+    torch.manual_seed(0)
+    weighed = build_head(**weights).eval().loss(maps, samples, None)
+    torch.testing.assert_close(weighed["loss_vanilla"], 3 * usual["loss_vanilla"])
+    torch.testing.assert_close(weighed["loss_oracle"], 5 * usual["loss_oracle"])
+    torch.testing.assert_close(weighed["loss_distill"], usual["loss_distill"])
+
+
 @pytest.mark.parametrize("distill_size", ["features", "labels"])
 def test_losses__equal_the_formulas(distill_size):
     paper = dict(type="mmseg_m2f.EntropyAwareDistillLoss", soft_weight=1.0)

@@ -15,10 +15,10 @@ QUERIES = 7
 SPEC = FeatureSpec((32,), (16,), num_joint_blocks=2)
 
 
-def small_backbone() -> TimmTokenStream:
+def small_backbone(name: str = "vit_small_patch14_reg4_dinov2") -> TimmTokenStream:
     options = dict(embed_dim=32, depth=3, num_heads=4, init_values=0.5)
     return TimmTokenStream(
-        "vit_small_patch14_reg4_dinov2",
+        name,
         num_joint_blocks=2,
         img_size=(64, 64),
         patch_size=16,
@@ -106,6 +106,24 @@ def test_joint_encoder__masks_are_those_of_the_prediction_before():
     torch.testing.assert_close(predictions[-1].class_logits, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["vit_small_patch14_reg4_dinov2", "vit_small_patch16_dinov3"])
+def test_joint_encoder__masks_mean_the_same_to_unfused_attention(name):
+    decoder, backbone, images = small_decoder(), small_backbone(name), torch.randn(2, 3, 64, 96)
+    fused = decoder(backbone(images))[-1]
+    layers = [module for module in backbone.modules() if hasattr(module, "fused_attn")]
+    assert len(layers) == 3
+    for layer in layers:
+        layer.fused_attn = not layer.fused_attn
+    assert_same(decoder(backbone(images))[-1], fused)
+
+
+def test_joint_encoder__timm_whose_blocks_misread_masks(monkeypatch):
+    monkeypatch.delattr("timm.layers.resolve_self_attn_mask")
+    monkeypatch.setattr("timm.__version__", "1.0.25")
+    with pytest.raises(ImportError, match=r"expected timm>=1\.0\.26, .* got 1\.0\.25\. Run `pip install --upgrade"):
+        small_backbone()
+
+
 def test_joint_encoder__full_masking_draws_nothing():
     decoder, stream = small_decoder(), stream_of()
     state = torch.get_rng_state()
@@ -120,7 +138,7 @@ def closed_prediction(batch: int = 400) -> MaskPrediction:
 
 def test_may_attend__opens_whole_rows_with_the_given_probability():
     stream = TokenStream(torch.zeros(400, 3 + 4, 2), (2, 2), 3, (), torch.nn.Identity())
-    may_attend = _may_attend(closed_prediction(), stream, 0.3)[:, 0]
+    may_attend = _may_attend(closed_prediction(), stream, torch.tensor(0.3))[:, 0]
     assert may_attend[:, 5:].all()  # prefix and patches see everything
     assert may_attend[..., : 5 + 3].all()  # everybody sees queries and prefix: no row is empty
     rows = may_attend[:, :5, 5 + 3 :]
@@ -128,14 +146,14 @@ def test_may_attend__opens_whole_rows_with_the_given_probability():
     assert rows.float().mean().item() == pytest.approx(0.7, abs=0.04)  # 2000 rows
 
 
-@pytest.mark.parametrize("prob", [1.0, 0.5])
+@pytest.mark.parametrize("prob", [None, torch.tensor(0.5), torch.tensor(1.0)], ids=["always", "half", "one"])
 def test_may_attend__inside_stays_open(prob):
     stream = TokenStream(torch.zeros(1, 1 + 4, 1), (2, 2), 1, (), torch.nn.Identity())
     features = torch.tensor([[1.0, -1.0], [0.0, 2.0]]).reshape(1, 1, 2, 2)
     prediction = MaskPrediction(torch.zeros(1, 1, 2), torch.ones(1, 1, 1), features)
     row = _may_attend(prediction, stream, prob)[0, 0, 0]
     assert row[2:][[0, 3]].all()
-    if prob == 1.0:
+    if prob is None or prob == 1:
         assert row.tolist() == [True, True, True, False, False, True]  # a logit of 0 lies outside
 
 
@@ -157,11 +175,15 @@ def test_joint_encoder__at_test_predicts_only_what_masks_need(probs, masked, loo
     assert (seen, len(calls)) == (masked, looks)
 
 
-def test_joint_encoder__only_blocks_that_mask_get_a_mask():
-    decoder, (stream, seen) = small_decoder(), count_masks(stream_of())
+def test_joint_encoder__a_block_whose_probability_is_zero_sees_all():
+    decoder, stream = small_decoder(), stream_of()
+    always = decoder(stream)
     decoder.set_attn_mask_probs([0.0, 1.0])
-    assert len(decoder(stream)) == 3
-    assert seen == [False, True]
+    found = decoder(stream)
+    tokens = torch.cat([decoder.query_feat.weight.expand(2, -1, -1), stream.tokens], 1)
+    expected = decoder.cls_embed(stream.norm(stream.blocks[0](tokens))[:, :QUERIES])
+    torch.testing.assert_close(found[1].class_logits, expected, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(found[1].class_logits, always[1].class_logits, atol=1e-3)
 
 
 def test_joint_encoder__query_order_changes_nothing():
@@ -191,10 +213,17 @@ def test_joint_encoder__probabilities_travel_with_the_weights():
     trained, fresh = small_decoder(), small_decoder()
     trained.set_attn_mask_probs([0.0, 0.25])
     fresh.load_state_dict(trained.state_dict())
-    stream, seen = count_masks(stream_of())
-    fresh(stream, last_only=True)
-    assert seen == [False, True]
     assert fresh.attn_mask_probs.tolist() == [0.0, 0.25]
+    stream, answers = stream_of(), []
+    for decoder in (trained, fresh):
+        torch.manual_seed(1)
+        answers.append(decoder(stream, last_only=True)[0])
+    assert_same(*answers)
+    trained.set_attn_mask_probs([0.0, 0.0])
+    fresh.load_state_dict(trained.state_dict())
+    stream, seen = count_masks(stream)
+    fresh(stream, last_only=True)
+    assert seen == [False, False]
 
 
 def test_joint_encoder__published_size():
