@@ -27,6 +27,7 @@ class MaskHead(nn.Module):
         query_decoder: config of the part that gives mask predictions.
         criterion: config of the losses; a head without one only predicts.
         feature_loss: config of a loss of what the backbone returns, beside the criterion; e.g. `TokenEdgeLoss`.
+        content_loss: config of a loss of the queries' learnt content, beside the criterion; `ContentOrthogonalityLoss`.
         deep_supervision: train all layers that predict, not just the last one.
         feature_spec: what the backbone returns; the segmentor asks the backbone and passes it.
         replace_classifier: accept checkpoints with another number of classes; the class layer then keeps its
@@ -41,6 +42,7 @@ class MaskHead(nn.Module):
         query_decoder: ConfigDict | dict,
         criterion: ConfigDict | dict | None = None,
         feature_loss: ConfigDict | dict | None = None,
+        content_loss: ConfigDict | dict | None = None,
         deep_supervision: bool = True,
         feature_spec: FeatureSpec,
         replace_classifier: bool = False,
@@ -56,6 +58,12 @@ class MaskHead(nn.Module):
         self.query_decoder = MODELS.build(query_decoder, default_args=dict(num_classes=num_classes, **given))
         self.criterion = None if criterion is None else MODELS.build(criterion)
         self.feature_loss = None if feature_loss is None else MODELS.build(feature_loss)
+        self.content_loss = None if content_loss is None else MODELS.build(content_loss)
+        if self.content_loss is not None and not hasattr(self.query_decoder, "query_feat"):
+            raise ValueError(
+                f"decode_head.content_loss: {type(self.query_decoder).__name__} has no learnt content (query_feat) to "
+                "compare. Take the loss out, or compare mask embeddings by criterion.loss_orthogonality."
+            )
         self.register_load_state_dict_pre_hook(adopt_head_keys)
         self.register_load_state_dict_pre_hook(_check_class_layer)
 
@@ -95,6 +103,8 @@ class MaskHead(nn.Module):
             raise ValueError("decode_head.criterion is None: this head cannot be trained. Give it a criterion.")
         predictions = self(features, valid)
         losses = self.criterion(predictions if self.deep_supervision else predictions[-1:], targets)
+        if self.content_loss is not None:
+            losses["loss_content"] = self.content_loss(self.query_decoder.query_feat.weight)
         if self.feature_loss is not None:
             return losses | self.feature_loss(features, targets)
         if isinstance(features, PartialMaps) and features.edge_logits.requires_grad:

@@ -32,3 +32,23 @@ def test_mask_head__classifier_replaced_on_demand(model_config):
     assert torch.equal(segmentor.decode_head.query_decoder.cls_embed.weight, fresh)
     query_feat = "decode_head.query_decoder.query_feat.weight"
     assert torch.equal(segmentor.state_dict()[query_feat], stored[query_feat])
+
+
+def test_mask_head__content_of_the_queries_is_kept_apart(model_config):
+    model_config.decode_head.content_loss = dict(type="mmseg_m2f.ContentOrthogonalityLoss", loss_weight=2.0)
+    segmentor = MODELS.build(model_config)
+    content = segmentor.decode_head.query_decoder.query_feat.weight
+    with torch.no_grad():
+        content.zero_()[:, 0] = 1
+        content[0, :2] = torch.tensor([3.0, 4.0])  # a cosine of 0.6 with each of the 19 others, whose cosines are 1
+    losses = segmentor.loss(*make_batch())
+    assert losses["loss_content"].item() == pytest.approx(2 * (19 * 0.36 + 19 * 18 / 2) / (20 * 19 / 2))
+    losses["loss_content"].backward()
+    assert content.grad[0].any()
+
+
+def test_mask_head__decoder_without_content(model_config):
+    model_config.decode_head.query_decoder = dict(type="mmseg_m2f.CrossAttentionDecoder", num_queries=5)
+    model_config.decode_head.content_loss = dict(type="mmseg_m2f.ContentOrthogonalityLoss")
+    with pytest.raises(ValueError, match="CrossAttentionDecoder has no learnt content"):
+        MODELS.build(model_config)
