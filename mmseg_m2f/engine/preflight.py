@@ -134,29 +134,37 @@ def check_initial_weights(cfg: Config) -> None:
     Raises:
         FileNotFoundError, ValueError: A file is missing or refused; the message says which key names it.
     """
-    for path, init_cfg in _initializers(cfg.get("model"), "model"):
-        file = init_cfg.get("checkpoint")
+    for path, switch, file in _initial_files(cfg.get("model"), "model"):
         if not isinstance(file, str) or is_remote(file):
             continue
         try:
-            check_checkpoint(file)
+            if file.endswith(".safetensors"):
+                _check_exists(file)
+            else:
+                check_checkpoint(file)
         except (FileNotFoundError, ValueError) as error:
-            key = path.partition("[")[0]
             raise type(error)(
-                f"{path}.checkpoint: {error} To start from random weights instead, add --cfg-options {key}=None."
+                f"{path}: {error} To start from random weights instead, add --cfg-options {switch}=None."
             ) from error
 
 
-def _initializers(node: object, path: str) -> Iterator[tuple[str, Mapping]]:
-    """Every dict below an `init_cfg`, with its config path."""
+def _initial_files(node: object, path: str) -> Iterator[tuple[str, str, object]]:
+    """Where a file is named, the key that turns it off, and the file; `checkpoint_path` is timm's key."""
     if isinstance(node, Mapping):
-        if "init_cfg" in path.rpartition(".")[2]:
-            yield path, node
+        if "init_cfg" in path.rpartition(".")[2] and "checkpoint" in node:
+            yield f"{path}.checkpoint", path.partition("[")[0], node["checkpoint"]
+        if "checkpoint_path" in node:
+            yield f"{path}.checkpoint_path", f"{path}.checkpoint_path", node["checkpoint_path"]
         for key, value in node.items():
-            yield from _initializers(value, f"{path}.{key}")
+            yield from _initial_files(value, f"{path}.{key}")
     elif isinstance(node, (list, tuple)):
         for index, value in enumerate(node):
-            yield from _initializers(value, f"{path}[{index}]")
+            yield from _initial_files(value, f"{path}[{index}]")
+
+
+def _check_exists(file: str) -> None:
+    if not Path(file).is_file():
+        raise FileNotFoundError(_missing_file_message(Path(file)))
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:

@@ -200,6 +200,14 @@ def test_check_initial_weights__names_the_key(cfg: Config, tmp_path: Path, in_li
     check_initial_weights(cfg)
 
 
+@pytest.mark.parametrize("name", ["dinov2.pth", "dinov2.safetensors"])
+def test_check_initial_weights__of_timm(cfg: Config, tmp_path: Path, name: str) -> None:
+    cfg.model.backbone.checkpoint_path = str(tmp_path / name)
+    message = rf"^model\.backbone\.checkpoint_path: .*{name} does not exist.*model\.backbone\.checkpoint_path=None"
+    with pytest.raises(FileNotFoundError, match=message):
+        check_initial_weights(cfg)
+
+
 def test_check_initial_weights__passes_over_remote_ones(cfg: Config) -> None:
     cfg.model.backbone.init_cfg = dict(type="Pretrained", checkpoint="torchvision://resnet18")
     check_initial_weights(cfg)
