@@ -138,9 +138,9 @@ def check_initial_weights(cfg: Config) -> None:
         if not isinstance(file, str) or is_remote(file):
             continue
         try:
-            if file.endswith(".safetensors"):
-                _check_exists(file)
-            else:
+            if not Path(file).is_file():
+                raise FileNotFoundError(_missing_file_message(Path(file)))
+            if not file.endswith(".safetensors"):  # a format that holds nothing but arrays
                 check_checkpoint(file)
         except (FileNotFoundError, ValueError) as error:
             raise type(error)(
@@ -160,11 +160,6 @@ def _initial_files(node: object, path: str) -> Iterator[tuple[str, str, object]]
     elif isinstance(node, (list, tuple)):
         for index, value in enumerate(node):
             yield from _initial_files(value, f"{path}[{index}]")
-
-
-def _check_exists(file: str) -> None:
-    if not Path(file).is_file():
-        raise FileNotFoundError(_missing_file_message(Path(file)))
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
