@@ -20,26 +20,37 @@ from mmseg_m2f.structures import BACKGROUND, CROWD, VOID, MaskTarget
 def read_target(sample: BaseDataElement, num_classes: int, *, ignore_index: int = 255) -> MaskTarget:
     """The semantic segments of a sample: one per class that its `gt_sem_seg` holds.
 
+    Raises:
+        ValueError: a label is neither a class nor the ignore index; names the file and the label.
+    """
+    label_map = sample.gt_sem_seg.data.squeeze(0).long()
+    classes = present_classes(sample, num_classes, ignore_index=ignore_index)
+    labels, segment_map = segments_of_label_map(label_map, classes, num_labels=max(num_classes, ignore_index + 1))
+    return MaskTarget(labels, segment_map, sample_name(sample))
+
+
+def present_classes(sample: BaseDataElement, num_classes: int, *, ignore_index: int | None = 255) -> list[int]:
+    """The classes that the `gt_sem_seg` of a sample holds.
+
     `present_classes` in its metainfo (see `datasets.ListClasses`) spares the host from waiting for the device.
 
     Raises:
         ValueError: a label is neither a class nor the ignore index; names the file and the label.
     """
-    label_map = sample.gt_sem_seg.data.squeeze(0).long()
     present = sample.metainfo.get("present_classes")
     if present is None:  # the host has to wait for the device
-        present = label_map.unique().tolist()
+        present = sample.gt_sem_seg.data.unique().tolist()
     classes = [label for label in present if label != ignore_index]
     wrong = [label for label in classes if not 0 <= label < num_classes]
     if wrong:
         file = sample.metainfo.get("seg_map_path") or sample_name(sample)
+        or_ignored = "" if ignore_index is None else f" or {ignore_index} (ignored)"
         raise ValueError(
-            f"{file}: expected labels 0…{num_classes - 1} or {ignore_index} (ignored), got {wrong}. "
+            f"{file}: expected labels 0…{num_classes - 1}{or_ignored}, got {wrong}. "
             f"Fix the file, map labels with the dataset's label_map or reduce_zero_label, or set "
             f"decode_head.num_classes."
         )
-    labels, segment_map = segments_of_label_map(label_map, classes, num_labels=max(num_classes, ignore_index + 1))
-    return MaskTarget(labels, segment_map, sample_name(sample))
+    return classes
 
 
 def read_segments_target(

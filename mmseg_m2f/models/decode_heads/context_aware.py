@@ -5,7 +5,6 @@ Learning Context-Aware Classifier for Semantic Segmentation, arXiv 2303.11633.
 Deviations from the released code:
 - the logged distillation loss is a divergence: the entropy of its target, which has no gradient, is taken off;
 - classifier, norms and sums run in float32 also under autocast, and norms are kept from zero;
-- labels that are no class count as void in the terms added here;
 - `distill_size="labels"` is ours;
 - `DAHead` drops nothing before its two side classifiers, because the dropout before the last one is taken out.
 """
@@ -30,6 +29,7 @@ from mmseg_m2f.core.class_context import (
 )
 from mmseg_m2f.models.decode_heads.explicit_class import ExplicitClassHead
 from mmseg_m2f.registry import MODELS
+from mmseg_m2f.samples import present_classes
 
 
 class _Classified(NamedTuple):
@@ -132,9 +132,14 @@ class ContextAwareHead(BaseModule):
 
         Args:
             args: what mmseg gives the host: its inputs, the data samples, `train_cfg`.
+
+        Raises:
+            ValueError: a label is neither a class nor the ignore index; names the file and the label.
         """
         *inputs, data_samples, _ = args
         samples = cast(Sequence[BaseDataElement], data_samples)
+        for sample in samples:
+            present_classes(sample, self.num_classes, ignore_index=self.host.ignore_index)
         features, outputs = self._host_features(inputs)
         classified = self._classify(features)
         answers = [classified.refined if output is features else output for output in outputs]

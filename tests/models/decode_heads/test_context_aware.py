@@ -211,6 +211,13 @@ def test_gradient__flows_through_features_wherever_they_are_used():
             torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-7)
 
 
+def test_losses__label_beyond_the_classes_is_named():
+    labels = blocks()
+    labels[1, 3, 3] = 77
+    with pytest.raises(ValueError, match=r"expected labels 0…4 or 255 \(ignored\), got \[77\]"):
+        build_head().loss(make_maps(), make_samples(labels), None)
+
+
 def test_losses__weights():
     maps, samples = make_maps(), make_samples(blocks())
     weights = dict(vanilla_loss_weight=3.0, oracle_loss_weight=5.0)
