@@ -3,6 +3,7 @@
 from mmseg_m2f.datasets.coco_instance import CocoInstance
 from mmseg_m2f.datasets.coco_panoptic import CocoPanoptic
 from mmseg_m2f.datasets.compact_segments import CompactSegments
+from mmseg_m2f.datasets.describe_objects import DescribeObjects
 from mmseg_m2f.datasets.ignore_labels import IgnoreLabels
 from mmseg_m2f.datasets.loading import CheckedLoading
 from mmseg_m2f.datasets.objects import ObjectsToSegments, SegmentsToLabels, SegmentsToObjects
@@ -17,6 +18,7 @@ __all__ = [
     "CocoInstance",
     "CocoPanoptic",
     "CompactSegments",
+    "DescribeObjects",
     "GeneratedShapes",
     "IgnoreLabels",
     "ListClasses",

@@ -1,27 +1,20 @@
 """One budget for configs of any origin: data, initial weights, crop, iterations, seed."""
 
-import difflib
-from collections.abc import Iterator, Mapping, MutableMapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
-from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
-from mmseg_m2f.engine.options import apply_options, drop_initial_weights
+from mmseg_m2f.benchmark.heads.data import LOADERS, is_a, replace_data
+from mmseg_m2f.engine.hooks import TwoStageWarmup
+from mmseg_m2f.engine.options import apply_options, config_nodes, drop_initial_weights
+from mmseg_m2f.engine.type_lookup import default_argument
 
-_DATASETS = Path(__file__).parents[3] / "configs/_base_/datasets"
-_DATA_KEYS = (
-    "train_dataloader",
-    "val_dataloader",
-    "test_dataloader",
-    "val_evaluator",
-    "test_evaluator",
-    "tta_pipeline",
-)
-_LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 _LENGTHS = ("begin", "end", "T_max", "step_size", "total_steps")  # of a schedule, in its own unit
 _LONGEST_WARM_UP = 0.1  # of the budget, where its share of the original run is not known
+_WARM_UPS = ("head_iters", "backbone_iters")  # of TwoStageWarmup
+_EPOCH_HOOKS = ("YOLOXModeSwitchHook", "PipelineSwitchHook")  # change the data in an epoch that a budget never reaches
 
 
 @dataclass(frozen=True)
@@ -64,56 +57,23 @@ def apply_budget(cfg: Config, budget: Budget, *, seed: int) -> None:
         FileNotFoundError, ValueError: the budget's data or crop do not fit the config.
     """
     if budget.data is not None:
-        _replace_data(cfg, budget.data)
+        replace_data(cfg, budget.data)
     apply_options(cfg, budget.options)
     if budget.from_scratch:
         drop_initial_weights(cfg.model)
     if budget.crop is not None:
         _set_crop(cfg, budget.crop)
+    cfg.custom_hooks = _without_epoch_hooks(cfg.get("custom_hooks") or [])
     _set_iterations(cfg, budget)
     cfg.randomness = dict(cfg.get("randomness") or {}, seed=seed)
-    hooks = list(cfg.get("custom_hooks") or [])
-    if not any(hook["type"] == "mmseg_m2f.Report" for hook in hooks):
-        hooks.append(dict(type="mmseg_m2f.Report"))
-    cfg.custom_hooks = hooks
-
-
-def _replace_data(cfg: Config, name: str) -> None:
-    data = Config.fromfile(_find_data(name))
-    for key in _DATA_KEYS:
-        if key in data:
-            cfg[key] = data[key]
-    cfg.data_root = data.get("data_root")
-    cfg.model.data_preprocessor = data.data_preprocessor
-    for node in _nodes(cfg.model):
-        if "num_things_classes" in node:
-            raise ValueError(
-                f"--data {name}: the model counts things and stuff apart (num_things_classes); expected one that has "
-                "num_classes alone. Write a config for these data, and leave --data out."
-            )
-        if "num_classes" in node:
-            node["num_classes"] = data.num_classes
-        weights = node.get("class_weight")
-        if isinstance(weights, list) and weights:
-            node["class_weight"] = [weights[0]] * data.num_classes + [weights[-1]]  # the last one: no object
-
-
-def _find_data(name: str) -> Path:
-    path = Path(name) if name.endswith(".py") else _DATASETS / f"{name}.py"
-    if path.is_file():
-        return path
-    known = [file.stem for file in sorted(_DATASETS.glob("*.py"))]
-    near = difflib.get_close_matches(Path(name).stem, known, n=3, cutoff=0.4) or known
-    raise FileNotFoundError(
-        f"--data {name}: expected the name of a file in {_DATASETS}, or a path, got none at {path}. "
-        f"Nearest: {', '.join(near)}."
-    )
+    if not any(hook["type"] == "mmseg_m2f.Report" for hook in cfg.custom_hooks):
+        cfg.custom_hooks = [*cfg.custom_hooks, dict(type="mmseg_m2f.Report")]
 
 
 def _set_crop(cfg: Config, crop: tuple[int, int]) -> None:
     """Random crops of training, and generated scenes of any loop; batches are padded to the same size."""
-    places = [(node, "crop_size") for node in _nodes(cfg.train_dataloader) if _is_a(node, "RandomCrop")]
-    places += [(node, "image_size") for key in _LOADERS for node in _nodes(cfg.get(key)) if "image_size" in node]
+    places = [(node, "crop_size") for node in config_nodes(cfg.train_dataloader) if is_a(node, "RandomCrop")]
+    places += [(node, "image_size") for key in LOADERS for node in config_nodes(cfg.get(key)) if "image_size" in node]
     if not places:
         raise ValueError(
             f"--crop {crop[0]} {crop[1]}: expected a RandomCrop or generated scenes in train_dataloader, got neither. "
@@ -137,6 +97,12 @@ def _set_iterations(cfg: Config, budget: Budget) -> None:
         for schedule in (schedules if isinstance(schedules, list) else [schedules])
     ]
     cfg.param_scheduler = [schedule for schedule in scaled if schedule is not None]
+    cfg.custom_hooks = [
+        _scaled_warm_up(hook, budget.iterations, iterations=None if by_epoch else length)
+        if is_a(hook, "TwoStageWarmup")
+        else hook
+        for hook in cfg.get("custom_hooks") or []
+    ]
     cfg.train_cfg = dict(type="mmengine.IterBasedTrainLoop", max_iters=budget.iterations, val_interval=budget.interval)
     hooks = ConfigDict(cfg.get("default_hooks") or {})
     hooks.logger = dict(type="mmengine.LoggerHook", interval=max(budget.iterations // 10, 1), log_metric_by_epoch=False)
@@ -149,6 +115,31 @@ def _set_iterations(cfg: Config, budget: Budget) -> None:
     )
     cfg.default_hooks = hooks
     cfg.log_processor = dict(by_epoch=False)
+
+
+def _without_epoch_hooks(hooks: Sequence[Mapping]) -> list[Mapping]:
+    for hook in hooks:
+        if any(is_a(hook, name) for name in _EPOCH_HOOKS):
+            warnings.warn(
+                f"custom_hooks: {hook['type']} is left out. It changes the training data in the last epochs, of data "
+                "that have such a change, and runs under a budget count iterations.",
+                stacklevel=3,
+            )
+    return [hook for hook in hooks if not any(is_a(hook, name) for name in _EPOCH_HOOKS)]
+
+
+def _scaled_warm_up(hook: Mapping, length: int, *, iterations: int | None) -> dict[str, object]:
+    """The two-stage warm-up of a run of `iterations`, over `length`; each stage keeps an iteration.
+
+    Args:
+        iterations: None for a run that counts epochs, whose warm-up then takes no more than its share of the budget.
+    """
+    stages = {name: hook.get(name, default_argument(TwoStageWarmup, name)) for name in _WARM_UPS}
+    if iterations is None:
+        ratio = min(_LONGEST_WARM_UP * length / sum(stages.values()), 1.0)
+    else:
+        ratio = length / iterations
+    return dict(hook, **{name: max(round(value * ratio), 1) for name, value in stages.items()})
 
 
 def _scaled(
@@ -170,14 +161,3 @@ def _scaled(
         new["milestones"] = [round(step * ratio) for step in schedule["milestones"]]  # type: ignore[attr-defined]
     empty = new.get("end") is not None and new["end"] <= new.get("begin", 0)  # type: ignore[operator]
     return None if empty else new
-
-
-def _is_a(node: Mapping[str, object], name: str) -> bool:
-    return str(node.get("type")).rpartition(".")[2] == name
-
-
-def _nodes(node: object) -> Iterator[MutableMapping]:
-    if isinstance(node, MutableMapping):
-        yield node
-    values = node.values() if isinstance(node, MutableMapping) else node if isinstance(node, (list, tuple)) else ()
-    yield from chain.from_iterable(map(_nodes, values))

@@ -118,9 +118,57 @@ def test_budget__unknown_data():
 
 
 def test_budget__data_for_models_that_count_things():
-    cfg = small_config(model=dict(panoptic_head=dict(num_things_classes=80)))
-    with pytest.raises(ValueError, match="--data shapes: the model counts things and stuff apart"):
-        apply_budget(cfg, Budget(10, data="shapes"), seed=0)
+    model = dict(panoptic_head=dict(num_things_classes=80, num_stuff_classes=53), bbox_head=dict(num_classes=80))
+    cfg = small_config(model=model)
+    apply_budget(cfg, Budget(10, data="coco_panoptic_640"), seed=0)
+    assert cfg.model.panoptic_head == dict(num_things_classes=80, num_stuff_classes=53)
+    apply_budget(cfg, Budget(10, data="shapes_panoptic"), seed=0)
+    assert cfg.model.panoptic_head == dict(num_things_classes=5, num_stuff_classes=3)
+    assert cfg.model.bbox_head.num_classes == 5
+
+
+def test_budget__things_of_other_data():
+    cfg = load_config(ROOT / "configs/eomt/eomt_tiny_shapes-panoptic_demo.py")
+    assert cfg.model.thing_classes == [3, 4, 5, 6, 7]
+    apply_budget(cfg, Budget(10, data="shapes_instance"), seed=0)
+    assert cfg.model.thing_classes == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("config", "data", "message"),
+    [
+        (
+            "eomt/eomt_tiny_shapes-panoptic_demo",
+            "camvid_96x128",
+            "MaskDetector learns from objects; expected .*PackDet",
+        ),
+        ("mask2former/mask2former_r18_shapes_demo", "shapes_panoptic", "MaskSegmentor learns from label maps; .*PackS"),
+    ],
+)
+def test_budget__data_for_another_kind_of_model(config, data, message):
+    with pytest.raises(ValueError, match=rf"--data {data}: the model mmseg_m2f\.{message}.* Choose data like"):
+        apply_budget(load_config(ROOT / f"configs/{config}.py"), Budget(10, data=data), seed=0)
+
+
+def test_budget__two_stage_warm_up_is_scaled():
+    cfg = load_config(ROOT / "configs/eomt/eomt_dinov2_vit_l_coco-panoptic-640_12e.py")
+    length = cfg.train_cfg.max_iters
+    apply_budget(cfg, Budget(length // 10), seed=0)
+    assert warm_up_of(cfg) == (50, 100)
+    apply_budget(cfg, Budget(20), seed=0)
+    assert warm_up_of(cfg) == (1, 1)  # a stage without an iteration cannot be
+
+
+def test_budget__two_stage_warm_up_of_epochs():
+    epochs = dict(type="EpochBasedTrainLoop", max_epochs=12)
+    cfg = small_config(train_cfg=epochs, custom_hooks=[dict(type="mmseg_m2f.TwoStageWarmup", head_iters=1000)])
+    apply_budget(cfg, Budget(400), seed=0)
+    assert warm_up_of(cfg) == (20, 20)
+
+
+def warm_up_of(cfg: Config) -> tuple[int, int]:
+    (hook,) = [hook for hook in cfg.custom_hooks if hook["type"] == "mmseg_m2f.TwoStageWarmup"]
+    return hook["head_iters"], hook["backbone_iters"]
 
 
 @pytest.mark.parametrize(
