@@ -18,6 +18,8 @@ _COSTS: dict[str, Callable[[Costs], float]] = {
     "training memory, MB": lambda costs: math.nan if costs.step_bytes is None else costs.step_bytes / 1e6,
     "latency, ms": lambda costs: costs.latency_s * 1e3,
 }
+_MARKERS = "osD^v"
+_LINES = ("-", "--", ":", "-.")
 
 
 def draw_curves(rows: Sequence[Row]) -> Image.Image:
@@ -28,8 +30,9 @@ def draw_curves(rows: Sequence[Row]) -> Image.Image:
         for index, row in enumerate(rows):
             if name in row.curves:
                 iterations, spreads = row.curves[name]
-                colour = _colour(index)
-                axes.plot(iterations, [s.mean for s in spreads], "o-", color=colour, markersize=4, label=row.name)
+                colour, marker, line = _look(index)
+                means = [s.mean for s in spreads]
+                axes.plot(iterations, means, marker + line, color=colour, markersize=4, label=row.name)
                 low, high = [s.least for s in spreads], [s.most for s in spreads]
                 axes.fill_between(iterations, low, high, color=colour, alpha=0.2, linewidth=0)
         axes.set_ylim(bottom=0)
@@ -48,15 +51,18 @@ def draw_trade_offs(rows: Sequence[Row]) -> Image.Image:
             spread = row.scores[name]
             whisker = np.array([[spread.mean - spread.least], [spread.most - spread.mean]])
             at = [read(row.costs)]
-            axes.errorbar(at, [spread.mean], whisker, fmt="o", color=_colour(index), capsize=3, label=row.name)
+            colour, marker, _ = _look(index)
+            axes.errorbar(at, [spread.mean], whisker, fmt=marker, color=colour, capsize=3, label=row.name)
         axes.set_xlim(0, 1.15 * max(read(row.costs) for row in rows))
         axes.margins(y=0.15)
         _decorate(axes, x=title, y=name)
     return _picture(figure, canvas)
 
 
-def _colour(index: int) -> str:
-    return f"C{index % 10}"
+def _look(index: int) -> tuple[str, str, str]:
+    """Colour, marker and line of a head: ten colours, then the same ten with the next marker and line."""
+    turn = index // 10
+    return f"C{index % 10}", _MARKERS[turn % len(_MARKERS)], _LINES[turn % len(_LINES)]
 
 
 def _figure(panels: int, *, width: float) -> tuple[Figure, FigureCanvasAgg, Sequence[Axes]]:

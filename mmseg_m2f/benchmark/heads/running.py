@@ -1,18 +1,21 @@
 """Which runs there are, and doing them one after the other, each in processes of its own."""
 
+import fcntl
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from mmseg_m2f.benchmark.heads.budget import Budget, apply_budget
-from mmseg_m2f.benchmark.heads.scores import SCORES
+from mmseg_m2f.benchmark.heads.scores import SCORES, check_evaluator
 from mmseg_m2f.engine.launch import load_config
 from mmseg_m2f.engine.preflight import check_config, check_data_paths
 from mmseg_m2f.visualization import replace_file
@@ -21,6 +24,7 @@ _PACKAGE_ROOT = Path(__file__).parents[3]
 _ITERATION = re.compile(r"Iter\((train|val|test)\)\s*\[\s*(\d+)/\s*(\d+)\]")
 _TOLD = re.compile(rf"\s(?:\S+/)?(eta|loss|{'|'.join(SCORES)}): ((?:\d+ days?, )?\S+)")
 _SHOWN_LINES = 15
+_PATIENCE = 60.0  # seconds for a run to end when asked to; torch's launcher gives its processes 30
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,50 @@ def perform_all(
 
     Args:
         processes: of each run, one per GPU; more than one are started by torch's launcher.
+
+    Raises:
+        ValueError: another process is at one of the runs.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the processes of the run have ended by then.
     """
+    for run in runs:
+        with writing(run.folder):
+            pass
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return _perform_all(runs, num_images=num_images, processes=processes, say=say)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Keep other processes from doing the run of a folder; the system lets go when the process ends in any way.
+
+    Raises:
+        ValueError: another process is at it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            file.seek(0)
+            raise ValueError(
+                f"{folder}: expected a run that nobody is doing, got one that process {file.read().strip()} is at. "
+                "Wait until it has finished, end it, or give another --out."
+            ) from error
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def default_processes() -> int:
+    """One per GPU, or one."""
+    return max(torch.cuda.device_count(), 1)
+
+
+def _perform_all(runs: Sequence[Run], *, num_images: int, processes: int, say: Callable[[str], None]) -> list[Failure]:
     failures = []
     for number, run in enumerate(runs, 1):
         title = f"[{number}/{len(runs)}] {run.name}, seed {run.seed}"
@@ -110,17 +157,13 @@ def perform_all(
     return failures
 
 
-def default_processes() -> int:
-    """One per GPU, or one."""
-    return max(torch.cuda.device_count(), 1)
-
-
 def _write_config(run: Run, budget: Budget) -> None:
     cfg = load_config(run.source, work_dir=str(run.folder))
     try:
         apply_budget(cfg, budget, seed=run.seed)
         check_config(cfg)
         check_data_paths(cfg)
+        check_evaluator(cfg.get("test_evaluator"), scope=cfg.get("default_scope") or "mmengine")
     except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
         raise type(error)(f"{run.source}: {error.args[0]}") from error
     text = cfg.pretty_text
@@ -165,9 +208,20 @@ def _perform(command: Sequence[str], log: Path, say: Callable[[str], None]) -> i
                 if progress := _progress(line):
                     say(f"  {progress}")
             return process.wait()
-        except KeyboardInterrupt:
-            process.terminate()  # Ctrl-C has reached it as well
-            raise
+        finally:
+            _end(process)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Make sure that a process has ended, and with it those that it started."""
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(_PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _progress(line: str) -> str | None:

@@ -6,7 +6,6 @@ from statistics import mean, median
 from typing import Any, NamedTuple
 
 from mmseg_m2f.benchmark.heads.running import Run
-from mmseg_m2f.benchmark.heads.scores import scores_of
 
 
 class Spread(NamedTuple):
@@ -144,10 +143,10 @@ def as_json(row: Row) -> dict[str, Any]:
 def _read(run: Run) -> dict[str, Any]:
     try:
         content = json.loads(run.result.read_text(encoding="utf-8"))
-        content["metrics"], content["costs"], content["history"]
+        content["scores"], content["costs"], content["history"]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{run.result}: expected the result of a run with 'metrics', 'costs' and 'history', got something else "
+            f"{run.result}: expected the result of a run with 'scores', 'costs' and 'history', got something else "
             f"({error}). Delete the file; the run is then tested again."
         ) from error
     return content
@@ -158,10 +157,10 @@ def _row(name: str, results: Sequence[tuple[Run, Mapping[str, Any]]]) -> Row:
     scores: dict[str, list[float]] = {}
     curves: dict[str, dict[int, list[float]]] = {}
     for content in contents:
-        for score, value in scores_of(content["metrics"], in_percent=content["metrics_in_percent"]).items():
+        for score, value in content["scores"].items():
             scores.setdefault(score, []).append(value)
         for validation in content["history"]:
-            for score, value in scores_of(validation, in_percent=content["history_in_percent"]).items():
+            for score, value in validation["scores"].items():
                 curves.setdefault(score, {}).setdefault(int(validation["iteration"]), []).append(value)
     costs = [content["costs"] for content in contents]
     peaks = [cost["step_bytes"] for cost in costs if cost["step_bytes"] is not None]
@@ -182,12 +181,17 @@ def _row(name: str, results: Sequence[tuple[Run, Mapping[str, Any]]]) -> Row:
         },
         dict(
             data=contents[0]["data"],
-            batch=contents[0]["batch"],
+            batch=_batch_in_words(contents[0]["batch"], contents[0]["processes"]),
             image_size=costs[0]["image_size"],
             device=costs[0]["device"],
         ),
         _with_folders(results[0][1]["pictures"], results[0][0]),
     )
+
+
+def _batch_in_words(batch: int, processes: int) -> str:
+    """The images of a training step; memory is measured in one process, with the images of that process alone."""
+    return str(batch) if processes == 1 else f"{batch} in each of {processes} processes, memory of one,"
 
 
 def _with_folders(pictures: Sequence[Mapping[str, Any]], run: Run) -> list[dict[str, Any]]:

@@ -7,7 +7,9 @@ The config has its budget already; checkpoints, metrics and pictures appear in t
 
 import argparse
 import json
+import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,7 +22,8 @@ from mmengine.runner import Runner
 from PIL import Image
 
 from mmseg_m2f.benchmark.heads.costs import measure_costs
-from mmseg_m2f.benchmark.heads.scores import check_scores, counts_percent
+from mmseg_m2f.benchmark.heads.running import writing
+from mmseg_m2f.benchmark.heads.scores import check_scores, scores_of
 from mmseg_m2f.engine.command_line import concise_errors
 from mmseg_m2f.engine.hooks.draw_predictions import class_colours, sheet_entry
 from mmseg_m2f.engine.launch import Launcher, evaluate, find_checkpoint, train
@@ -34,28 +37,41 @@ def perform(config: str | Path, *, num_images: int = 6, launcher: Launcher = "no
     """Do one run, or what is left of it.
 
     Raises:
-        ValueError: the test gives no score that heads are compared by.
+        ValueError: another process is at it, or the test gives no score that heads are compared by.
     """
     path = Path(config)
+    # Of several processes the first one writes.
+    with writing(path.with_suffix("")) if os.environ.get("RANK", "0") == "0" else nullcontext():
+        _perform(path, num_images=num_images, launcher=launcher)
+
+
+def _perform(path: Path, *, num_images: int, launcher: Launcher) -> None:
     folder = path.with_suffix("")
     cfg = Config.fromfile(path)
+    scope = cfg.get("default_scope") or "mmengine"
     runner = train(path, work_dir=str(folder), resume=True, launcher=launcher)
     checkpoint = find_checkpoint(folder)
     assert checkpoint is not None
     metrics = evaluate(path, checkpoint, work_dir=str(folder / "test"), launcher=launcher)
-    check_scores(metrics, source=str(path))
+    numbers = {name: float(value) for name, value in metrics.items() if isinstance(value, (int, float, np.number))}
+    metrics = {name: value for name, value in numbers.items() if np.isfinite(value)}
+    scores = scores_of(metrics, cfg.test_evaluator, scope=scope)
+    check_scores(scores, metrics, source=str(path))
     pictures = _draw_pictures(runner, folder / "pictures", num_images) if is_main_process() else []
     dataset = runner.test_loop.dataloader.dataset
     costs = measure_costs(runner)
     report = folder / "metrics.json"
     result = dict(
-        schema=1,
-        batch=cfg.train_dataloader.batch_size * get_world_size(),
+        schema=2,
+        batch=cfg.train_dataloader.batch_size,
+        processes=get_world_size(),
         data=dict(type=type(dataset).__name__, images=len(dataset), classes=len(class_colours(dataset)[0])),
-        metrics={name: float(value) for name, value in metrics.items() if np.isscalar(value) and np.isfinite(value)},
-        metrics_in_percent=counts_percent(cfg.test_evaluator),
-        history=json.loads(report.read_text())["history"] if report.exists() else [],
-        history_in_percent=counts_percent(cfg.get("val_evaluator")),
+        metrics=metrics,
+        scores=scores,
+        history=[
+            dict(iteration=entry["iteration"], scores=scores_of(entry, cfg.get("val_evaluator"), scope=scope))
+            for entry in (json.loads(report.read_text())["history"] if report.exists() else [])
+        ],
         costs=costs,
         pictures=pictures,
     )

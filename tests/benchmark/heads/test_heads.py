@@ -2,9 +2,12 @@
 
 import base64
 import json
+import os
 import re
 import runpy
 import shlex
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -23,7 +26,7 @@ from mmseg_m2f.benchmark.heads.page import page
 from mmseg_m2f.benchmark.heads.running import Failure, Run, perform_all, prepare_runs
 from mmseg_m2f.benchmark.heads.summary import Spread, as_json, markdown, notes, summarise, table
 from mmseg_m2f.benchmark.heads.worker import perform
-from tests.command_line import ROOT, run_tool
+from tests.command_line import ROOT, environment, run_tool
 
 SMALL = {
     "train_dataloader.batch_size": 2,
@@ -91,11 +94,11 @@ def write_result(folder: Path, name: str, seed: int, score: float, **changes: ob
     kinds = dict(semantic=dict(truth="pictures/truth.png", prediction="pictures/prediction.png"))
     result = dict(
         batch=8,
+        processes=1,
         data=dict(type="GeneratedShapes", images=2, classes=8),
         metrics={"mIoU": score, "aAcc": 0.9},
-        metrics_in_percent=False,
-        history=[{"iteration": at, "mIoU": score * at / 20} for at in (10, 20)],
-        history_in_percent=False,
+        scores={"mIoU": score},
+        history=[dict(iteration=at, scores={"mIoU": score * at / 20}) for at in (10, 20)],
         costs=dict(
             parameters=2_500_000,
             multiply_adds=3_000_000_000,
@@ -113,12 +116,11 @@ def write_result(folder: Path, name: str, seed: int, score: float, **changes: ob
 
 @pytest.fixture
 def runs(tmp_path: Path) -> list[Run]:
-    """Two heads: one with two seeds, one that reports percent and an AP."""
-    other = dict(metrics={"mIoU": 90.0}, metrics_in_percent=True)
+    """Two heads: one with two seeds, one that reports percent."""
     return [
         write_result(tmp_path, "a", 0, 0.6),
         write_result(tmp_path, "a", 2, 0.8),
-        write_result(tmp_path, "b", 0, 0.9, **other),
+        write_result(tmp_path, "b", 0, 0.9, metrics={"mIoU": 90.0}),
     ]
 
 
@@ -154,6 +156,12 @@ def test_summary__says_what_is_not_comparable(tmp_path, runs):
         "ADE20KDataset, 2000 images, 150 classes (c)"
     )
     assert "batches: 8 (a, b); 2 (c)" in batch
+
+
+def test_summary__batch_of_several_processes(tmp_path, runs):
+    runs.append(write_result(tmp_path, "c", 0, 0.5, processes=2))
+    (batch,) = notes(summarise(runs))
+    assert batch.endswith("batches: 8 (a, b); 8 in each of 2 processes, memory of one, (c)")
 
 
 def test_summary__refuses_another_file(runs):
@@ -214,6 +222,60 @@ def test_prepare_runs__names_the_config_at_fault(tmp_path):
         prepare_runs([leaf], [0], Budget(2, options={"model.backbone.width": 3}), tmp_path)
     with pytest.raises(ValueError, match="expected each once"):
         prepare_runs([leaf, leaf], [0], Budget(2), tmp_path)
+
+
+def test_prepare_runs__refuses_an_evaluator_without_a_score(tmp_path):
+    options = {"test_evaluator": dict(_delete_=True, type="mmengine.DumpResults", out_file_path="x.pkl")}
+    with pytest.raises(ValueError, match=r"shapes_debug.py: test_evaluator: expected a metric that reports one of"):
+        prepare_runs([str(ROOT / LEAVES[1])], [0], Budget(2, options=options), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_perform_all__a_signal_ends_the_worker_as_well(tmp_path, monkeypatch, name):
+    def unexpected(*_):
+        raise AssertionError("the signal ended the whole program")
+
+    before = signal.signal(signal.SIGTERM, unexpected)
+    slow_to_end = (
+        "import os, signal, sys, time\n"
+        "def end(*_):\n    time.sleep(1)\n    sys.exit()\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\n"
+        "print('Iter(train) [ 5/10] loss: 0.5', flush=True)\n"
+        "time.sleep(60)"
+    )
+    monkeypatch.setattr(running, "_command", lambda *_, **__: [sys.executable, "-c", slow_to_end])
+
+    def say(text: str) -> None:
+        if "train 5" in text:
+            os.kill(os.getpid(), getattr(signal, name))
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            perform_all([Run("a", "a.py", 0, tmp_path / "a")], num_images=1, processes=1, say=say)
+        assert signal.getsignal(signal.SIGTERM) is unexpected
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_writing__one_process_at_a_time(tmp_path):
+    run = Run("a", "a.py", 0, tmp_path / "a")
+    other = (
+        "import sys, pathlib\nfrom mmseg_m2f.benchmark.heads.running import writing\n"
+        "with writing(pathlib.Path(sys.argv[1])):\n    print('writing', flush=True)\n    sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", other, str(run.folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment()) as process:
+        try:
+            assert process.stdout.readline() == b"writing\n"
+            with pytest.raises(ValueError, match=rf"a: expected a run .* that process {process.pid} is at. Wait"):
+                perform_all([run], num_images=1, processes=1, say=print)
+        finally:
+            process.kill()
+    with running.writing(run.folder):  # what a killed process leaves is no hindrance
+        assert (run.folder / "lock").read_text() == f"{os.getpid()}\n"
 
 
 def test_perform_all__skips_the_finished_and_goes_on_after_a_failure(tmp_path, runs, monkeypatch):
@@ -316,12 +378,12 @@ def test_heads__help_shows_examples(run_main, capsys):
 def test_heads__as_processes_with_one_that_fails(tmp_path):
     options = [f"{key}={value}" for key, value in SMALL.items()]
     broken = Config.fromfile(ROOT / LEAVES[1])
-    broken.test_evaluator = dict(type="mmengine.DumpResults", out_file_path=str(tmp_path / "x.pkl"))
+    broken.test_evaluator = dict(type="mmseg_m2f.MaskAP")  # of a head that gives label maps alone
     broken.dump(tmp_path / "broken.py")
     arguments = ["heads", str(tmp_path / "broken.py"), LEAVES[1], "--iterations", "2", "--out", str(tmp_path / "out")]
     done = run_tool("benchmark", *arguments, "--cfg-options", *options, expect=1)
     assert "[1/2] broken, seed 0: FAILED with exit status 2" in done.stdout
-    assert "expected one of mIoU, PQ" in done.stdout
+    assert "in the sample, got" in done.stdout
     assert "train 2 of 2" in done.stdout
     content = json.loads((tmp_path / "out/heads.json").read_text())
     assert [row["name"] for row in content["rows"]] == [Path(LEAVES[1]).stem]
