@@ -61,7 +61,7 @@ def add_heads(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 
 
 def run_heads(args: argparse.Namespace) -> None:
-    """Do the runs; writes heads.md, heads.json and heads.html. Exit status 1 if some failed, 130 after Ctrl-C or SIGTERM."""
+    """Do the runs; writes heads.md, heads.json and heads.html. Exit status 1 if some failed, 130 if interrupted."""
     budget = Budget(
         args.iterations,
         crop=None if args.crop is None else tuple(args.crop),
