@@ -1,4 +1,5 @@
-# EoMT, Cityscapes semantic, ViT-L of DINOv2: published recipe, 107 epochs; tests in square windows.
+# EoMT, Cityscapes semantic, ViT-L of DINOv2: published recipe, 107 epochs; tests in square windows,
+# padded only where an image is smaller than one.
 _base_ = [
     "../_base_/models/eomt.py",
     "../_base_/backbones/dinov2_vit_l.py",
@@ -8,7 +9,7 @@ _base_ = [
 ]
 custom_hooks = [*_base_.custom_hooks, *_base_.schedule_hooks]
 model = dict(
-    data_preprocessor=_base_.data_preprocessor,
+    data_preprocessor=dict(_base_.data_preprocessor, test_cfg=dict(size=_base_.crop_size)),
     backbone=dict(_base_.backbone, img_size=_base_.crop_size),
     decode_head=dict(num_classes=_base_.num_classes),
     test_cfg=dict(mode="slide", crop_size=_base_.crop_size, stride=_base_.crop_size),

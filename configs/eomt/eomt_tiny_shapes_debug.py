@@ -6,7 +6,7 @@ _base_ = [
     "../_base_/schedules/adamw_scratch_40.py",
     "../_base_/runtime.py",
 ]
-custom_hooks = [*_base_.custom_hooks, dict(type="mmseg_m2f.MaskAnnealing")]
+custom_hooks = [*_base_.custom_hooks, dict(type="mmseg_m2f.MaskAnnealing", length=1 / 3)]
 model = dict(
     data_preprocessor=_base_.data_preprocessor,
     backbone=dict(_base_.backbone, img_size=_base_.crop_size),

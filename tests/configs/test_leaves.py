@@ -54,6 +54,7 @@ def step_and_predict(cfg: Config) -> torch.nn.Module:
     batch = dict(inputs=[torch.randint(256, (3, 64, 64), dtype=torch.uint8)], data_samples=[make_sample(model)])
     model.data_preprocessor.size = None  # crops of 64 pixels keep their size
     model.data_preprocessor.size_divisor = model.data_preprocessor.pad_size_divisor = 32
+    model.data_preprocessor.test_cfg = dict(size_divisor=32)
     head = getattr(model.decode_head, "query_decoder", model.decode_head)  # itself where it classifies pixels
     trained = {name: p for name, p in head.named_parameters() if p.requires_grad}
     before = {name: p.clone() for name, p in trained.items()}

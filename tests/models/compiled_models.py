@@ -60,6 +60,22 @@ def build(*, recompute: bool = False, detector: bool = False, **options: object)
     return MODELS.build(dict(cfg, backbone=dict(type="SmallBackbone"), **options)).train()
 
 
+def build_eomt(model_name: str, **options: object) -> nn.Module:
+    """Three blocks of 32 channels, the last two with queries; the same weights each time."""
+    cfg = Config.fromfile("configs/_base_/models/eomt_tiny.py").model
+    cfg.decode_head.num_classes = NUM_CLASSES
+    cfg.decode_head.criterion.sampling.num_points = 64
+    cfg.backbone = dict(
+        type="mmseg_m2f.TimmTokenStream",
+        model_name=model_name,
+        num_joint_blocks=2,
+        img_size=(64, 64),
+        model_options=dict(embed_dim=32, depth=3, num_heads=4, init_values=0.5),
+    )
+    torch.manual_seed(0)
+    return MODELS.build(dict(cfg, **options)).train()
+
+
 def make_batch(height: int, width: int) -> tuple[Tensor, list[SegDataSample]]:
     labels = torch.randint(NUM_CLASSES, (2, height // 8, width // 8)).repeat_interleave(8, 1).repeat_interleave(8, 2)
     samples = [SegDataSample(gt_sem_seg=PixelData(data=label_map[None])) for label_map in labels]
@@ -160,6 +176,20 @@ def check_detector() -> None:
     assert torch.equal(*maps)
 
 
+def check_masks_by_chance(model_name: str) -> None:
+    """Graphs: the backbone, and the head where masks apply always, by chance and never, whatever the chance."""
+    counter = CompileCounterWithBackend("eager")
+    plain = build_eomt(model_name)
+    compiled = build_eomt(model_name, compile=dict(backend=counter, fullgraph=True))
+    batch = make_batch(64, 64)
+    between = [((1 - step / 12, 1.0), 3) for step in range(1, 12)] + [((0.0, 1 - step / 12), 3) for step in range(12)]
+    for probs, graphs in [((1.0, 1.0), 2), *between, ((0.0, 0.0), 4)]:
+        for model in (compiled, plain):
+            model.decode_head.query_decoder.set_attn_mask_probs(probs)
+        assert_same(losses_and_gradients(compiled, batch), losses_and_gradients(plain, batch))
+        assert counter.frame_count == graphs, (probs, counter.frame_count)
+
+
 def check_checkpoint() -> None:
     """Weights of a compiled model are those of any other, and a model that has run takes new ones."""
     plain, compiled = build(), build(compile=dict(backend="eager", fullgraph=True))
@@ -200,6 +230,8 @@ CHECKS: dict[str, Callable[[], None]] = dict(
     recompute=check_recompute,
     bfloat16=check_bfloat16,
     detector=check_detector,
+    masks_by_chance=lambda: check_masks_by_chance("vit_small_patch14_reg4_dinov2"),
+    masks_by_chance_with_rotation=lambda: check_masks_by_chance("vit_small_patch16_dinov3"),
     checkpoint=check_checkpoint,
     copy=check_copy,
     off=check_off,

@@ -17,6 +17,8 @@ CHECKS = [
     "recompute",
     "bfloat16",
     "detector",
+    "masks_by_chance",
+    "masks_by_chance_with_rotation",
     "checkpoint",
     "copy",
     "off",

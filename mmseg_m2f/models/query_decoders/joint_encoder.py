@@ -74,7 +74,8 @@ class EncoderMaskDecoder(nn.Module):
     def _remember(self, probs: tuple[float, ...]) -> None:
         """The probabilities on the host, so that no pass waits for the device.
 
-        `forward` reads `_masking` alone: what is compiled for one of its three values serves all probabilities.
+        `forward` reads `_masking` alone: what is compiled for one of its three values serves all probabilities. By
+        chance, a block of probability 0 gets a mask that is open everywhere, as the authors' does.
         """
         self._host_probs = probs
         self._masking: Literal["always", "by chance", "never"] = (
@@ -90,12 +91,13 @@ class EncoderMaskDecoder(nn.Module):
         for block, prob in zip(stream.blocks, self.attn_mask_probs, strict=True):
             may_attend = None
             if self._masking != "never" or not last_only:
-                predictions.append(self._predict(tokens, stream))
-            if self._masking != "never":
-                may_attend = _may_attend(predictions[-1], stream, prob if self._masking == "by chance" else None)
+                prediction = self._predict(tokens, stream)
+                if not last_only:
+                    predictions.append(prediction)
+                if self._masking != "never":
+                    may_attend = _may_attend(prediction, stream, prob if self._masking == "by chance" else None)
             tokens = block(tokens, may_attend)
-        predictions.append(self._predict(tokens, stream))
-        return predictions[-1:] if last_only else predictions
+        return [*predictions, self._predict(tokens, stream)]
 
     def _predict(self, tokens: Float[Tensor, "B N C"], stream: TokenStream) -> MaskPrediction:
         normed = stream.norm(tokens)

@@ -40,30 +40,22 @@ def test_mask_annealing__by_hand(iteration, expected):
     assert probabilities(iteration) == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("max_iters", "starts", "ends"),
-    [
-        (88692, (14782, 29564, 44346, 59128), (29564, 44346, 59128, 73910)),  # COCO
-        (39120, (6520, 13040, 19560, 26080), (13040, 19560, 26080, 32600)),  # ADE20K
-    ],
-)
-def test_mask_annealing__published_steps(max_iters, starts, ends):
-    for block, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        assert probabilities(start, max_iters)[block] == pytest.approx(1, abs=1e-6)
-        assert 0 < probabilities(start + 1, max_iters)[block] < 1
-        assert 0 < probabilities(end - 1, max_iters)[block] < 0.01
-        assert probabilities(end + 1, max_iters)[block] == 0
-
-
 def test_mask_annealing__own_fractions_and_power():
-    assert probabilities(60, 100, start=0.0, end=0.8, power=1.0) == pytest.approx([0, 0, 0, 1])
-    assert probabilities(30, 100, start=0.0, end=0.8, power=2.0) == pytest.approx([0, 0.25, 1, 1])
+    assert probabilities(60, 100, start=0.0, end=0.8, length=0.2, power=1.0) == pytest.approx([0, 0, 0, 1])
+    assert probabilities(30, 100, start=0.0, end=0.8, length=0.2, power=2.0) == pytest.approx([0, 0.25, 1, 1])
+    assert probabilities(30, 100, start=0.0, end=0.7, length=0.4, power=1.0) == pytest.approx([0.25, 0.5, 0.75, 1])
 
 
 @pytest.mark.parametrize(("start", "end"), [(0.5, 0.5), (-0.1, 0.5), (0.5, 1.0)])
 def test_mask_annealing__wrong_fractions(start, end):
     with pytest.raises(ValueError, match=f"start < end < 1, got start={start}, end={end}"):
         MaskAnnealing(start=start, end=end)
+
+
+@pytest.mark.parametrize("length", [0.0, 0.6])
+def test_mask_annealing__wrong_length(length):
+    with pytest.raises(ValueError, match=f"0 < length <= end - start = 0.5, got length={length}"):
+        MaskAnnealing(start=0.25, end=0.75, length=length)
 
 
 def test_mask_annealing__another_decoder():
