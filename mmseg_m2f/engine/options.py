@@ -94,18 +94,19 @@ def _replace_backbone(cfg: Config, name: str, *, beside: Path) -> None:
 
 def _fit_channels(model: ConfigDict) -> None:
     """Tell the parts of mmseg that cannot ask the backbone for its channels; ours ask when they are built."""
-    if model.get("neck"):
-        readers = [model.neck] if isinstance(model.neck.get("in_channels"), (list, tuple)) else []
-    else:
-        heads = [model.get(name) or [] for name in ("decode_head", "auxiliary_head")]
-        listed = [head for part in heads for head in (part if isinstance(part, list) else [part])]
-        readers = [node for head in listed if "in_channels" in (node := head.get("host", head))]
-    if not readers:
+    neck = model.get("neck")
+    heads = [] if neck else [model.get(name) or [] for name in ("decode_head", "auxiliary_head")]
+    listed = [head for part in heads for head in (part if isinstance(part, list) else [part])]
+    readers = [node for head in listed if "in_channels" in (node := head.get("host", head))]
+    neck_reads_all = bool(neck) and isinstance(neck.get("in_channels"), (list, tuple))
+    if not readers and not neck_reads_all:
         return
     backbone = copy.deepcopy(model.backbone)
     drop_initial_weights(backbone)
     built = MODELS.build(backbone)
     channels = probe_feature_spec(built, built).channels
+    if neck_reads_all:
+        neck.in_channels = list(channels)
     for node in readers:
         several = isinstance(node.in_channels, (list, tuple))
         index = node.get("in_index", range(len(node.in_channels)) if several else -1)
