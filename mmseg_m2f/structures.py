@@ -7,7 +7,7 @@ says `_px`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, overload, runtime_checkable
 
 import torch
@@ -275,6 +275,10 @@ class MaskTarget:
     def num_segments(self) -> int:
         """G; known on the host without waiting for the device."""
         return self.labels.shape[0]
+
+    def with_void_as_background(self) -> "MaskTarget":
+        """The same segments, outside of which nothing is unknown: void and crowds are background."""
+        return replace(self, segment_map=self.segment_map.clamp(min=BACKGROUND))
 
 
 class Assignment(NamedTuple):

@@ -118,14 +118,17 @@ def _set_iterations(cfg: Config, budget: Budget) -> None:
 
 
 def _without_epoch_hooks(hooks: Sequence[Mapping]) -> list[Mapping]:
+    kept = []
     for hook in hooks:
-        if any(is_a(hook, name) for name in _EPOCH_HOOKS):
-            warnings.warn(
-                f"custom_hooks: {hook['type']} is left out. It changes the training data in the last epochs, of data "
-                "that have such a change, and runs under a budget count iterations.",
-                stacklevel=3,
-            )
-    return [hook for hook in hooks if not any(is_a(hook, name) for name in _EPOCH_HOOKS)]
+        if not any(is_a(hook, name) for name in _EPOCH_HOOKS):
+            kept.append(hook)
+            continue
+        warnings.warn(
+            f"custom_hooks: {hook['type']} is left out. It changes the training data in the last epochs, of data that "
+            "have such a change, and runs under a budget count iterations.",
+            stacklevel=3,
+        )
+    return kept
 
 
 def _scaled_warm_up(hook: Mapping, length: int, *, iterations: int | None) -> dict[str, object]:

@@ -154,22 +154,15 @@ class ShrunkVisionTransformer(BaseModule):
         super().__init__(init_cfg)
         height, width = to_2tuple(img_size)
         out_indices = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
-        for name, value, fits, expected in (
-            ("sampler", sampler, sampler in ("grid", "edge"), "'grid' or 'edge'"),
-            (
-                "img_size",
-                (height, width),
-                min(height, width) >= patch_size,
-                f"at least one patch of {patch_size} pixels",
-            ),
-            ("out_indices", out_indices, len(out_indices) > 0, "one block or more"),
-            ("shrink_index", shrink_index, 0 <= shrink_index < num_layers, f"a block, 0 to {num_layers - 1}"),
-            ("shrink_stride", shrink_stride, shrink_stride >= 1, "1 or more; 1 keeps all tokens"),
-            ("edge_threshold", edge_threshold, 0 <= edge_threshold <= 1, "a probability, 0 to 1"),
-            ("edge_budget", edge_budget, 0 <= edge_budget <= 1, "a share of all tokens, 0 to 1"),
-        ):
-            if not fits:
-                raise ValueError(f"backbone.{name} (ShrunkVisionTransformer): expected {expected}, got {value!r}.")
+        _check_choices(
+            sampler=(sampler, sampler in ("grid", "edge"), "'grid' or 'edge'"),
+            img_size=((height, width), min(height, width) >= patch_size, f"at least one patch of {patch_size} pixels"),
+            out_indices=(out_indices, len(out_indices) > 0, "one block or more"),
+            shrink_index=(shrink_index, 0 <= shrink_index < num_layers, f"a block, 0 to {num_layers - 1}"),
+            shrink_stride=(shrink_stride, shrink_stride >= 1, "1 or more; 1 keeps all tokens"),
+            edge_threshold=(edge_threshold, 0 <= edge_threshold <= 1, "a probability, 0 to 1"),
+            edge_budget=(edge_budget, 0 <= edge_budget <= 1, "a share of all tokens, 0 to 1"),
+        )
         self.patch_size, self.out_indices = patch_size, out_indices
         self.shrink_index, self.shrink_stride = shrink_index, shrink_stride
         self.grid_size = (height // patch_size, width // patch_size)
@@ -246,6 +239,13 @@ def regular_grid(size: tuple[int, int], stride: int, like: Tensor) -> Int[Tensor
     """Indices of the cells in every `stride`-th row and column of a grid."""
     cells = torch.arange(size[0] * size[1], device=like.device).view(size)
     return cells[::stride, ::stride]
+
+
+def _check_choices(**choices: tuple[object, bool, str]) -> None:
+    """Each is a value, whether it fits, and what is expected."""
+    for name, (value, fits, expected) in choices.items():
+        if not fits:
+            raise ValueError(f"backbone.{name} (ShrunkVisionTransformer): expected {expected}, got {value!r}.")
 
 
 def _as_map(tokens: Float[Tensor, "B N C"], size: tuple[int, int]) -> Float[Tensor, "B C H W"]:

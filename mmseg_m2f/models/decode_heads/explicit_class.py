@@ -14,7 +14,6 @@ Deviation: void pixels are left out of the mask losses; `void_is_background=True
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -34,7 +33,7 @@ from mmseg_m2f.models.losses.sampling import FullMaskSampling
 from mmseg_m2f.models.necks.feature_reconstruction import FeatureReconstruction
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.samples import read_target
-from mmseg_m2f.structures import BACKGROUND, MaskReadings, MaskTarget
+from mmseg_m2f.structures import MaskReadings, MaskTarget
 
 _MASK_TARGETS = ("without_last", "total", "each")
 #: Pixels of masks that are compared at a time.
@@ -218,7 +217,7 @@ class ExplicitClassHead(BaseDecodeHead):
         """Sums over the classes of every image, divided by their number (at least 1) per rank."""
         targets = [read_target(sample, self.num_classes, ignore_index=self.ignore_index) for sample in samples]
         if self.void_is_background:
-            targets = [_without_void(target) for target in targets]
+            targets = [target.with_void_as_background() for target in targets]
         batch = TargetBatch(targets)
         images, segments, classes = _pairs(targets)
         masks = mask_logits[:-1] if self.mask_target == "without_last" else mask_logits
@@ -266,10 +265,6 @@ def _pairs(targets: Sequence[MaskTarget]) -> tuple[Int[Tensor, "N"], Int[Tensor,
     segments = [segment for count in counts for segment in range(count)]
     both = torch.tensor([images, segments], dtype=torch.long).to(classes.device, non_blocking=True)
     return both[0], both[1], classes
-
-
-def _without_void(target: MaskTarget) -> MaskTarget:
-    return replace(target, segment_map=target.segment_map.clamp(min=BACKGROUND))
 
 
 def _check_arguments(in_channels: Sequence[int], **choices: object) -> None:

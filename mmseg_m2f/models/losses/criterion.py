@@ -9,7 +9,6 @@ Deviations from the official release and mmdet, both undone by `reference="mmdet
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 
 import torch
@@ -23,7 +22,6 @@ from mmseg_m2f.core.targets import MaskSampling, TargetBatch
 from mmseg_m2f.models.losses.map_losses import map_losses
 from mmseg_m2f.registry import MODELS, TASK_UTILS
 from mmseg_m2f.structures import (
-    BACKGROUND,
     Assignment,
     MaskPrediction,
     MaskReadings,
@@ -100,7 +98,9 @@ class MaskCriterion(nn.Module):
                 "MaskCriterion: loss_mask and loss_dice need masks, but the decoder predicts none. Give "
                 "decode_head.query_decoder a mask_head, or take the two losses out."
             )
-        batch = TargetBatch([_without_void(target) for target in targets] if self.void_is_background else targets)
+        batch = TargetBatch(
+            [target.with_void_as_background() for target in targets] if self.void_is_background else targets
+        )
         if self.reference:
             # mmdet matches and samples layer by layer; only then are its random numbers met again.
             parts = [self._losses([prediction], batch) for prediction in predictions]
@@ -242,7 +242,3 @@ def _named(per_layer: dict[str, Float[Tensor, "_"]], num_layers: int) -> dict[st
         for prefix, value in zip(prefixes[num_layers - len(values) :], values.unbind(), strict=True):
             named[f"{prefix}{name}"] = value
     return named
-
-
-def _without_void(target: MaskTarget) -> MaskTarget:
-    return replace(target, segment_map=target.segment_map.clamp(min=BACKGROUND))
