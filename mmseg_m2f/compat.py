@@ -27,6 +27,8 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
 from typing import Any, NoReturn
 
+from mmseg_m2f.errors import InvalidValueError
+
 _NEEDED = ("mmengine", "mmcv", "mmseg")  # mmdet and timm only where a config names them
 
 # Import name -> distribution, in the maintained line (`onedl`) and in the original packages.
@@ -151,7 +153,7 @@ def _statistic_of_history_buffer(owner: object, name: str) -> object:
     from mmengine.logging import HistoryBuffer
 
     if owner is not HistoryBuffer or name.startswith("_"):
-        raise ValueError(
+        raise InvalidValueError(
             f"checkpoint: expected a look-up of a statistic of HistoryBuffer, got {name!r} of {owner!r}. "
             "mmengine writes no such thing: do not load this file unless you trust its author."
         )

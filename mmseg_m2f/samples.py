@@ -14,6 +14,7 @@ from torch import Tensor
 from mmseg_m2f.core.boxes import to_centres
 from mmseg_m2f.core.postprocess import Instances, tight_boxes
 from mmseg_m2f.core.targets import segments_of_label_map, segments_of_masks
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.structures import BACKGROUND, CROWD, VOID, MaskTarget
 
 
@@ -45,7 +46,7 @@ def present_classes(sample: BaseDataElement, num_classes: int, *, ignore_index: 
     if wrong:
         file = sample.metainfo.get("seg_map_path") or sample_name(sample)
         or_ignored = "" if ignore_index is None else f" or {ignore_index} (ignored)"
-        raise ValueError(
+        raise InvalidValueError(
             f"{file}: expected labels 0…{num_classes - 1}{or_ignored}, got {wrong}. "
             f"Fix the file, map labels with the dataset's label_map or reduce_zero_label, or set "
             f"decode_head.num_classes."
@@ -169,7 +170,7 @@ def _canvas(sample: BaseDataElement) -> tuple[int, int]:
 def _check_labels(labels: Iterable[int], num_classes: int, sample: BaseDataElement) -> None:
     wrong = sorted({label for label in labels if not 0 <= label < num_classes})
     if wrong:
-        raise ValueError(
+        raise InvalidValueError(
             f"{sample_name(sample)}: expected labels 0…{num_classes - 1}, got {wrong}. Fix the annotation or set "
             "decode_head.num_classes."
         )

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mmseg_m2f.errors import InvalidValueError
+
 #: Value of `MaskTarget.segment_map` where a pixel belongs to no segment and counts as background.
 BACKGROUND = -1
 #: Value of `MaskTarget.segment_map` where nothing is known: left out of every mask cost and loss.
@@ -21,6 +23,8 @@ VOID = -2
 #: `CROWD - c` is the value of `MaskTarget.segment_map` where a crowd of class c lies: not known to segments of that
 #: class, any of which may be part of it, and outside of all others. Matching leaves crowds out altogether.
 CROWD = -3
+#: Value of a label map, on disk and in memory, where the class is not known: mmseg's `ignore_index`.
+IGNORE_INDEX = 255
 
 
 @dataclass(frozen=True)
@@ -194,7 +198,7 @@ class BoxPrediction(NamedTuple):
             ValueError: there is no mask head, or this layer has no masks.
         """
         if self.masks is None:
-            raise ValueError(
+            raise InvalidValueError(
                 "BoxPrediction: expected masks, but the decoder has no mask head (or this is not its last layer). Give "
                 "decode_head.query_decoder a mask_head, or ask for boxes alone."
             )
@@ -244,7 +248,7 @@ def boxes_of(prediction: Prediction) -> Float[Tensor, "B Q 4"]:
         ValueError: it has none.
     """
     if not isinstance(prediction, BoxPrediction):
-        raise ValueError(
+        raise InvalidValueError(
             "Box costs and losses need boxes, but decode_head.query_decoder predicts masks alone. Use BoxDecoder, or "
             "take the box costs and losses out of decode_head.criterion."
         )

@@ -6,7 +6,7 @@ import sys
 from mmseg_m2f.benchmark.command_line import add_scaling, add_step
 from mmseg_m2f.benchmark.gate import UnequalError
 from mmseg_m2f.benchmark.heads.command_line import add_heads
-from mmseg_m2f.engine.command_line import concise_errors
+from mmseg_m2f.command_line import concise_errors
 
 EXAMPLES = """examples:
   python tools/benchmark.py step

@@ -4,9 +4,9 @@ import argparse
 from typing import get_args
 
 from mmseg_m2f.checkpoints.class_order import ClassOrder
+from mmseg_m2f.checkpoints.converting import convert_file
 from mmseg_m2f.checkpoints.layouts import Layout
-from mmseg_m2f.engine.command_line import concise_errors
-from mmseg_m2f.engine.convert import convert_file
+from mmseg_m2f.command_line import concise_errors
 
 EXAMPLES = """examples:
   python tools/convert_checkpoint.py model_final.pkl mask2former.pth --to ours

@@ -2,8 +2,8 @@
 
 import argparse
 
-from mmseg_m2f.engine.command_line import concise_errors
-from mmseg_m2f.engine.migration import migrate_config
+from mmseg_m2f.command_line import concise_errors
+from mmseg_m2f.migration import migrate_config
 
 EXAMPLES = """examples:
   python tools/migrate_config.py mmseg/configs/mask2former/mask2former_r50_8xb2-160k_ade20k-512x512.py my_config.py

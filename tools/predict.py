@@ -2,8 +2,8 @@
 
 import sys
 
-from mmseg_m2f.engine.command_line import concise_errors, make_parser
-from mmseg_m2f.engine.launch import load_config
+from mmseg_m2f.command_line import concise_errors, make_parser
+from mmseg_m2f.config.load import load_config
 from mmseg_m2f.inference.folder import predict_folder
 from mmseg_m2f.inference.predictor import Predictor
 

@@ -1,6 +1,6 @@
 """Evaluate a checkpoint on the test set of its config."""
 
-from mmseg_m2f.engine.command_line import add_launcher, concise_errors, make_parser
+from mmseg_m2f.command_line import add_launcher, concise_errors, make_parser
 from mmseg_m2f.engine.launch import evaluate
 
 EXAMPLES = """examples:

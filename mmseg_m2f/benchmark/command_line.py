@@ -10,7 +10,7 @@ from mmseg_m2f.benchmark.implementations import COMPILED, NAMES
 from mmseg_m2f.benchmark.measuring import Plan, Report, What, measure
 from mmseg_m2f.benchmark.setting import Setting
 from mmseg_m2f.benchmark.summary import draw_curves, draw_settings, table
-from mmseg_m2f.visualization.files import save_png
+from mmseg_m2f.files import save_png
 
 SCALES = dict(
     queries=(50, 100, 200, 300), objects=(5, 10, 20, 40, 80), size=(256, 512, 768, 1024), classes=(20, 80, 150, 600)

@@ -18,7 +18,8 @@ from mmseg_m2f.benchmark.memory import measure_peaks
 from mmseg_m2f.benchmark.setting import Setting, make_batch
 from mmseg_m2f.benchmark.summary import summarise
 from mmseg_m2f.benchmark.timing import answer, time_round, train_step
-from mmseg_m2f.visualization.files import replace_file
+from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.files import replace_file
 
 What = Literal["train", "inference", "memory", "ops"]
 Report = dict[str, Any]
@@ -46,7 +47,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         if self.rounds < 2:
-            raise ValueError(f"rounds: expected at least 2, since the first is not counted, got {self.rounds}.")
+            raise InvalidValueError(f"rounds: expected at least 2, since the first is not counted, got {self.rounds}.")
 
 
 def measure(plan: Plan, path: str | Path, say: Callable[[str], None] = print) -> Report:

@@ -14,6 +14,7 @@ import torch
 from mmseg_m2f.benchmark.implementations import build
 from mmseg_m2f.benchmark.setting import Setting, make_batch
 from mmseg_m2f.benchmark.timing import answer, train_step
+from mmseg_m2f.errors import InvalidValueError
 
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -37,7 +38,9 @@ def peak_above(run: Callable[[], object], device: str = "cpu") -> int:
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
     if not _CLEAR_REFS.exists():
-        raise ValueError(f"Peak memory is read from /proc, which {sys.platform} lacks. Leave memory out of --what.")
+        raise InvalidValueError(
+            f"Peak memory is read from /proc, which {sys.platform} lacks. Leave memory out of --what."
+        )
     ctypes.CDLL(None).malloc_trim(0)
     _CLEAR_REFS.write_text("5", encoding="ascii")  # sets the peak back to what is resident now
     before = _kilobytes("VmRSS")

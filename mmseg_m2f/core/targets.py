@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.structures import BACKGROUND, CROWD, VOID, Assignment, MaskReadings, MaskTarget, Prediction
 
 
@@ -45,7 +46,7 @@ class TargetBatch:
         boxes = []
         for target in self.targets:
             if target.boxes is None:
-                raise ValueError(
+                raise InvalidValueError(
                     f"{target.name or 'An image'}: expected boxes for the box costs and losses, got a target without. "
                     "Train on objects with a MaskDetector, whose samples have gt_instances.bboxes."
                 )

@@ -1,11 +1,9 @@
 """Training and testing as the command line does it: config, options, checks, and then mmengine's Runner."""
 
-import difflib
-import json
 import os
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,39 +13,16 @@ from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
 from mmseg_m2f import compat
-from mmseg_m2f.engine.options import Options, apply_options, drop_initial_weights
-from mmseg_m2f.engine.preflight import (
-    Loop,
-    check_checkpoint,
-    check_config,
-    check_data_paths,
-    check_initial_weights,
-    is_remote,
-)
+from mmseg_m2f.checkpoints.checking import check_checkpoint
+from mmseg_m2f.config.checks import Loop, check_config, check_data_paths, check_initial_weights
+from mmseg_m2f.config.load import load_config
+from mmseg_m2f.config.options import Options, drop_initial_weights
+from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.files import is_remote, save_json
 
 Launcher = Literal["none", "pytorch", "slurm", "mpi"]
 
 _FIRST_WITH_BFLOAT16 = (8, 0)  # compute capability; older GPUs at best emulate it
-
-
-def load_config(path: str | os.PathLike[str], options: Options | None = None, *, work_dir: str | None = None) -> Config:
-    """The config of a file with command line options merged in.
-
-    Args:
-        options: See `apply_options`.
-        work_dir: Where a run writes; the config's own `work_dir` if not given, else `work_dirs/<config name>`.
-
-    Raises:
-        FileNotFoundError: No such config; the message names the nearest.
-        ValueError: `data_root` or `backbone` cannot be applied.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(_missing_config_message(path))
-    cfg = Config.fromfile(path)
-    apply_options(cfg, options or {})
-    cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs") / path.stem)
-    return cfg
 
 
 def train(
@@ -121,7 +96,7 @@ def evaluate(
     cfg.custom_hooks = hooks
     metrics = _build_runner(cfg, launcher=launcher, loops=("test",)).test()
     if out is not None and is_main_process():
-        _write_json(Path(out) / "metrics.json", metrics)
+        save_json(metrics, Path(out) / "metrics.json", indent=2)
     return metrics
 
 
@@ -180,7 +155,7 @@ def _use_amp(cfg: Config) -> None:
     name = str(wrapper.get("type", "OptimWrapper"))
     kind = name.rpartition(".")[2]
     if kind not in ("OptimWrapper", "AmpOptimWrapper", "Bfloat16OptimWrapper"):
-        raise ValueError(
+        raise InvalidValueError(
             f"--amp: optim_wrapper.type is '{name}'; expected 'mmengine.OptimWrapper', which it replaces. "
             "Leave --amp out and set mixed precision in the config."
         )
@@ -196,7 +171,7 @@ def _use_amp(cfg: Config) -> None:
 
 def _enable_lr_scaling(cfg: Config) -> None:
     if not (cfg.get("auto_scale_lr") or {}).get("base_batch_size"):
-        raise ValueError(
+        raise InvalidValueError(
             "--auto-scale-lr: the config has no auto_scale_lr.base_batch_size; expected the batch size that its "
             "learning rate was chosen for. Add auto_scale_lr = dict(base_batch_size=16), or leave the option out."
         )
@@ -205,7 +180,7 @@ def _enable_lr_scaling(cfg: Config) -> None:
 
 def _use_tta(cfg: Config) -> None:
     if "tta_pipeline" not in cfg:
-        raise ValueError(
+        raise InvalidValueError(
             f"--tta: config {cfg.filename} has no tta_pipeline; expected test transforms that end in "
             "mmengine.TestTimeAug. Add one to the dataset ingredient, or leave --tta out."
         )
@@ -214,18 +189,3 @@ def _use_tta(cfg: Config) -> None:
         dataset = dataset.dataset
     dataset.pipeline = cfg.tta_pipeline
     cfg.model = ConfigDict(cfg.get("tta_model") or dict(type="mmseg_m2f.SemanticTTA"), module=cfg.model)
-
-
-def _missing_config_message(path: Path) -> str:
-    folder = next((parent for parent in path.parents if parent.is_dir()), Path())
-    names = {file.name: file for file in folder.rglob("*.py") if "_base_" not in file.parts}
-    near = [str(names[name]) for name in difflib.get_close_matches(path.name, names, n=3, cutoff=0.4)]
-    hint = f"Nearest: {', '.join(near)}." if near else f"No similar .py file lies below {folder.resolve()}."
-    return f"Config {path}: expected an existing file (working directory {os.getcwd()}). {hint}"
-
-
-def _write_json(path: Path, content: Mapping[str, object]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    unfinished.write_text(json.dumps(content, indent=2, default=float) + "\n")
-    unfinished.replace(path)

@@ -9,6 +9,7 @@ from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 _UNDECAYED_TYPES = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.Embedding)
@@ -53,7 +54,7 @@ class ParameterRule:
         self.layer_decay: float | None = rule.pop("layer_decay", None)
         self.decay_all = rule.pop("decay_all", False)
         if rule:
-            raise ValueError(
+            raise InvalidValueError(
                 "optim_wrapper.paramwise_cfg: ParameterRule knows backbone_lr_mult, layer_decay and decay_all, got "
                 f"{sorted(rule)} as well. "
                 "For custom_keys and the like use constructor='mmengine.DefaultOptimWrapperConstructor'."
@@ -96,7 +97,7 @@ def _layer_factors(model: nn.Module, decay: float) -> dict[str, float]:
     names = [name for name, _ in model.named_modules() if name.split(".")[0] == "backbone"]
     blocks = {name: int(match[1]) for name in names if (match := _BLOCK.fullmatch(name))}
     if not blocks:
-        raise ValueError(
+        raise InvalidValueError(
             "optim_wrapper.paramwise_cfg.layer_decay: expected a plain vision transformer with blocks.0, blocks.1 ... "
             "as model.backbone, got one without. Take layer_decay out, or use TimmTokenStream."
         )

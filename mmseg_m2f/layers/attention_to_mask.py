@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.layers.transformer import Attention, FeedForward
 
 
@@ -27,7 +28,9 @@ class ScoringAttention(nn.Module):
     def __init__(self, channels: int, *, num_heads: int, dropout: float) -> None:
         super().__init__()
         if channels % num_heads:
-            raise ValueError(f"ScoringAttention: channels {channels} must be a multiple of num_heads {num_heads}.")
+            raise InvalidValueError(
+                f"ScoringAttention: channels {channels} must be a multiple of num_heads {num_heads}."
+            )
         self.num_heads, self.dropout = num_heads, dropout
         self.q = nn.Linear(channels, channels)
         self.k = nn.Linear(channels, channels)

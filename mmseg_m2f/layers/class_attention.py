@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.layers.channel_norm import ChannelNorm
 
 
@@ -58,7 +59,7 @@ class ClassAttention(nn.Module):
     ) -> None:
         super().__init__()
         if channels % num_heads:
-            raise ValueError(f"ClassAttention: channels {channels} must be a multiple of num_heads {num_heads}.")
+            raise InvalidValueError(f"ClassAttention: channels {channels} must be a multiple of num_heads {num_heads}.")
         self.num_heads, self.attn_sign = num_heads, attn_sign
         self.norm_map, self.norm_classes = ChannelNorm(channels), nn.LayerNorm(channels)
         self.q = nn.Sequential(

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.layers.kernels import deformable_attention as kernels
 
 
@@ -79,7 +80,9 @@ class DeformableAttention(nn.Module):
     def __init__(self, channels: int, *, num_levels: int, num_heads: int = 8, num_points: int = 4) -> None:
         super().__init__()
         if channels % num_heads:
-            raise ValueError(f"DeformableAttention: channels {channels} must be a multiple of num_heads {num_heads}.")
+            raise InvalidValueError(
+                f"DeformableAttention: channels {channels} must be a multiple of num_heads {num_heads}."
+            )
         self.num_levels, self.num_heads, self.num_points = num_levels, num_heads, num_points
         readings = num_heads * num_levels * num_points
         self.sampling_offsets = nn.Linear(channels, readings * 2)

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.layers.deformable_attention import DeformableAttention
 from mmseg_m2f.layers.matrix_products import linear
 from mmseg_m2f.layers.position_encoding import padded_position_encoding, sine_position_encoding
@@ -24,7 +25,7 @@ class Attention(nn.Module):
     def __init__(self, channels: int, *, num_heads: int = 8, dropout: float = 0.0) -> None:
         super().__init__()
         if channels % num_heads:
-            raise ValueError(f"Attention: channels {channels} must be a multiple of num_heads {num_heads}.")
+            raise InvalidValueError(f"Attention: channels {channels} must be a multiple of num_heads {num_heads}.")
         self.num_heads, self.dropout = num_heads, dropout
         self.attn = nn.MultiheadAttention(channels, num_heads)
 

@@ -7,6 +7,7 @@ import torch
 from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
+from mmseg_m2f.errors import InvalidTypeError, InvalidValueError
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.structures import FeatureSpec, TokenStream
 
@@ -45,13 +46,13 @@ def probe_feature_spec(backbone: nn.Module, extract: Callable[[Tensor], object])
         for module in was_training:
             module.training = True
     if not isinstance(maps, Sequence) or not all(isinstance(x, Tensor) and x.dim() == 4 for x in maps):
-        raise TypeError(
+        raise InvalidTypeError(
             f"model.backbone ({type(backbone).__name__}): expected a list of maps B C H W, fine to coarse, got "
             f"{type(maps).__name__}. Set out_indices so that it returns maps, or put a neck behind it."
         )
     strides = tuple(round(size / x.shape[-1]) for x in maps)
     if list(strides) != sorted(strides):
-        raise TypeError(
+        raise InvalidTypeError(
             f"model.backbone ({type(backbone).__name__}): expected maps fine to coarse, got strides {strides}. "
             "Order out_indices from the finest map to the coarsest."
         )
@@ -67,7 +68,7 @@ def check_head(decode_head: ConfigDict | dict) -> None:
     """
     found = MODELS.get(decode_head["type"]) if isinstance(decode_head.get("type"), str) else None
     if found is not None and "feature_spec" not in signature(found).parameters:
-        raise TypeError(
+        raise InvalidTypeError(
             f"model.decode_head: expected mmseg_m2f.MaskHead, got {decode_head['type']}. Per-pixel heads, and "
             "ContextAwareHead around them, go into a model of type mmseg.EncoderDecoder."
         )
@@ -77,7 +78,7 @@ def _check_number_of_maps(backbone: nn.Module, _: object, maps: object) -> None:
     """Many backbones pass over indices that they do not have."""
     indices = getattr(backbone, "out_indices", None)
     if isinstance(indices, Sequence) and isinstance(maps, Sequence) and len(maps) < len(indices):
-        raise ValueError(
+        raise InvalidValueError(
             f"model.backbone.out_indices ({type(backbone).__name__}): expected indices of existing stages or blocks, "
             f"each once, got {tuple(indices)}, for which there are {len(maps)} maps. The first one has index 0."
         )

@@ -12,8 +12,8 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import nn
 
-from mmseg_m2f.engine.launch import load_config
-from mmseg_m2f.engine.preflight import check_config
+from mmseg_m2f.config.checks import check_config
+from mmseg_m2f.config.load import load_config
 from mmseg_m2f.models.decode_heads import ContextAwareHead, ExplicitClassHead
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mmseg_m2f.engine.preflight import check_checkpoint
+from mmseg_m2f.checkpoints.checking import check_checkpoint
 from tests.command_line import ROOT, run_tool
 
 pytestmark = pytest.mark.e2e

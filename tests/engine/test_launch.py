@@ -9,17 +9,15 @@ from unittest import mock
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.fileio import get_file_backend
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, MODELS
 from mmengine.runner import Runner
 from PIL import Image
 
+from mmseg_m2f.checkpoints.checking import check_checkpoint
+from mmseg_m2f.config.load import load_config
 from mmseg_m2f.engine import Bfloat16OptimWrapper, launch
-from mmseg_m2f.engine.command_line import concise_errors
-from mmseg_m2f.engine.launch import evaluate, find_checkpoint, load_config, train
-from mmseg_m2f.engine.options import drop_initial_weights
-from mmseg_m2f.engine.preflight import check_checkpoint
+from mmseg_m2f.engine.launch import evaluate, find_checkpoint, train
 from tests.command_line import ROOT
 from tests.tiny_segmentation import tiny_config, write_config, write_dataset
 
@@ -246,22 +244,6 @@ def test_find_checkpoint__takes_the_highest_number(tmp_path: Path) -> None:
     assert find_checkpoint(tmp_path) == str(tmp_path / "iter_10.pth")
 
 
-def test_atomic_backend__keeps_the_old_file_when_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    backend = get_file_backend(backend_args=dict(backend="mmseg_m2f.atomic"))
-    backend.put(b"old", tmp_path / "sub/file")
-
-    def interrupted(path: Path, data: bytes) -> None:
-        with open(path, "wb") as file:
-            file.write(data[:1])
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Path, "write_bytes", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        backend.put(b"new", tmp_path / "sub/file")
-    assert (tmp_path / "sub/file").read_bytes() == b"old"
-    assert os.listdir(tmp_path / "sub") == ["file"]
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with data, config and a checkpoint of four iterations."""
@@ -295,29 +277,6 @@ def test_evaluate__tta_needs_a_pipeline(run: Path, tmp_path: Path) -> None:
     cfg.pop("tta_pipeline")
     with pytest.raises(ValueError, match=r"--tta: config .* has no tta_pipeline"):
         evaluate(write_config(cfg, tmp_path / "plain.py"), str(run / "iter_4.pth"), tta=True)
-
-
-def test_concise_errors__prints_our_message_alone(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended, concise_errors():
-        load_config(config, {"backbone": "wid"})
-    assert ended.value.code == 2
-    assert capsys.readouterr().err.startswith("ValueError: backbone=wid: expected")
-
-
-def test_concise_errors__leaves_other_errors_alone() -> None:
-    with pytest.raises(ValueError, match=r"not ours"), concise_errors():
-        raise ValueError("not ours")
-
-
-def test_drop_initial_weights__nothing_is_fetched() -> None:
-    cfg = load_config(ROOT / "configs/mask2former/mask2former_convnext_t_ade20k-512_160k.py")
-    assert cfg.model.backbone.pretrained
-    drop_initial_weights(cfg.model)
-    assert cfg.model.backbone.pretrained is False
-    cfg = load_config(ROOT / "configs/mask2former/mask2former_r50_ade20k-512_160k.py")
-    assert "init_cfg" in cfg.model.backbone
-    drop_initial_weights(cfg.model)
-    assert "init_cfg" not in cfg.model.backbone
 
 
 def test_load_config__data_root_reaches_the_paths_below_it(tmp_path: Path) -> None:

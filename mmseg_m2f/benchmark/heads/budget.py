@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from mmengine.config import Config, ConfigDict
 
 from mmseg_m2f.benchmark.heads.data import LOADERS, is_a, replace_data
+from mmseg_m2f.config.options import apply_options, config_nodes, drop_initial_weights
+from mmseg_m2f.config.type_lookup import default_argument
 from mmseg_m2f.engine.hooks import TwoStageWarmup
-from mmseg_m2f.engine.options import apply_options, config_nodes, drop_initial_weights
-from mmseg_m2f.engine.type_lookup import default_argument
+from mmseg_m2f.errors import InvalidValueError
 
 _LENGTHS = ("begin", "end", "T_max", "step_size", "total_steps")  # of a schedule, in its own unit
 _LONGEST_WARM_UP = 0.1  # of the budget, where its share of the original run is not known
@@ -40,9 +41,9 @@ class Budget:
     def __post_init__(self) -> None:
         for name in ("iterations", "validations"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}.")
+                raise InvalidValueError(f"{name}: expected at least 1, got {getattr(self, name)}.")
         if self.crop is not None and min(self.crop) < 1:
-            raise ValueError(f"crop: expected height and width in pixels, got {self.crop}.")
+            raise InvalidValueError(f"crop: expected height and width in pixels, got {self.crop}.")
 
     @property
     def interval(self) -> int:
@@ -75,7 +76,7 @@ def _set_crop(cfg: Config, crop: tuple[int, int]) -> None:
     places = [(node, "crop_size") for node in config_nodes(cfg.train_dataloader) if is_a(node, "RandomCrop")]
     places += [(node, "image_size") for key in LOADERS for node in config_nodes(cfg.get(key)) if "image_size" in node]
     if not places:
-        raise ValueError(
+        raise InvalidValueError(
             f"--crop {crop[0]} {crop[1]}: expected a RandomCrop or generated scenes in train_dataloader, got neither. "
             "Leave the option out, or set the size of the images with --cfg-options."
         )

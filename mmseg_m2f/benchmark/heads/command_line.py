@@ -14,7 +14,7 @@ from mmseg_m2f.benchmark.heads.page import page
 from mmseg_m2f.benchmark.heads.running import Failure, Run, default_processes, perform_all, prepare_runs
 from mmseg_m2f.benchmark.heads.summary import Row, as_json, in_words, markdown, notes, summarise
 from mmseg_m2f.benchmark.machine import describe_machine
-from mmseg_m2f.visualization import replace_file
+from mmseg_m2f.files import replace_file
 
 EXAMPLES = """examples:
   python tools/benchmark.py heads configs/*/*_shapes_demo.py --iterations 400 --seeds 0 1 2

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
+from mmseg_m2f.config.options import config_nodes
+from mmseg_m2f.config.type_lookup import find_types
 from mmseg_m2f.datasets.shapes import GeneratedShapes
-from mmseg_m2f.engine.options import config_nodes
-from mmseg_m2f.engine.type_lookup import find_types
+from mmseg_m2f.errors import InvalidValueError, MissingFileError
 
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 _DATASETS = Path(__file__).parents[3] / "configs/_base_/datasets"
@@ -79,7 +80,7 @@ def _check_samples(cfg: Config, data: Config, bases: set[str], name: str) -> Non
         ("BaseDetector", "PackDetInputs", "objects", "shapes_panoptic, shapes_instance or coco_panoptic_640"),
     ):
         if shell in bases and packed and packing not in packed:
-            raise ValueError(
+            raise InvalidValueError(
                 f"--data {name}: the model {cfg.model.type} learns from {takes}; expected data whose training pipeline "
                 f"has {packing}, got {', '.join(sorted(packed))}. Choose data like {choice}, or a config whose model "
                 f"fits {name}."
@@ -127,7 +128,7 @@ def _mmdet_pipeline(pipeline: Sequence[Mapping], order: Sequence[int] | None) ->
 def _reordered_metainfo(dataset: Mapping, order: Sequence[int], num_things: int, name: str) -> Mapping[str, object]:
     """Names and colours in another order. Data read from files find their classes by names, and keep their order."""
     if not is_a(dataset, "GeneratedShapes"):
-        raise ValueError(
+        raise InvalidValueError(
             f"--data {name}: the model numbers things before stuff (num_things_classes), as mmdet's do; expected data "
             f"with thing_classes 0…{num_things - 1}, got {sorted(order[:num_things])}. Choose data like "
             "shapes_panoptic or coco_panoptic_640, or a MaskDetector, which takes any order."
@@ -150,7 +151,7 @@ def _answered_metrics(own: object, metrics: object, name: str) -> list[dict[str,
         kept = [dict(type="mmdet.CocoMetric", metric=["bbox"])]
     if not kept:
         types = ", ".join(str(metric["type"]) for metric in listed)
-        raise ValueError(
+        raise InvalidValueError(
             f"--data {name}: expected a metric of what the model answers by its own evaluators "
             f"({', '.join(sorted(answers)) or 'nothing'}), got {types}. Choose data whose metrics fit: shapes_panoptic "
             "for a panoptic model."
@@ -164,7 +165,7 @@ def _find_data(name: str) -> Path:
         return path
     known = [file.stem for file in sorted(_DATASETS.glob("*.py"))]
     near = difflib.get_close_matches(Path(name).stem, known, n=3, cutoff=0.4) or known
-    raise FileNotFoundError(
+    raise MissingFileError(
         f"--data {name}: expected the name of a file in {_DATASETS}, or a path, got none at {path}. "
         f"Nearest: {', '.join(near)}."
     )

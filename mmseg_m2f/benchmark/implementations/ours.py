@@ -12,9 +12,10 @@ from torch import Tensor
 
 from mmseg_m2f.benchmark.implementations.interface import Layer, Masks, Outputs, make_samples, only_losses
 from mmseg_m2f.benchmark.setting import Batch, Setting
+from mmseg_m2f.config.load import load_config
+from mmseg_m2f.config.options import drop_initial_weights
 from mmseg_m2f.engine.hooks import keep_norm_on_device
-from mmseg_m2f.engine.launch import load_config
-from mmseg_m2f.engine.options import drop_initial_weights
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.samples import read_target
 
 #: Added to "ours" or to a config: with `model.compile=True`.
@@ -34,7 +35,7 @@ class Ours:
         if name.endswith(COMPILED):
             cfg.model.compile = True
         if cfg.model.type != "mmseg_m2f.MaskSegmentor":
-            raise ValueError(
+            raise InvalidValueError(
                 f"{config}: expected model.type 'mmseg_m2f.MaskSegmentor', got {cfg.model.type!r}. The benchmark "
                 "trains on label maps; give the config of a semantic segmentor."
             )

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mmseg_m2f.core.targets import MaskSampling, TargetBatch
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.registry import TASK_UTILS
 from mmseg_m2f.structures import Assignment, MaskTarget, Prediction
 
@@ -32,7 +33,7 @@ class FixedAssigner:
         """
         _, num_queries, num_logits = predictions[0].class_logits.shape
         if num_queries < num_logits - 1:
-            raise ValueError(
+            raise InvalidValueError(
                 f"FixedAssigner: query k answers for class k, so expected at least {num_logits - 1} queries, one per "
                 f"class, got {num_queries}. Use AttentionToMaskDecoder or QueryUpsamplingDecoder, or set "
                 "decode_head.criterion.assigner to HungarianAssigner."
@@ -57,7 +58,7 @@ def _pairs_of_classes(targets: Sequence[MaskTarget], num_layers: int) -> Assignm
 
 def _check_one_segment_per_class(target: MaskTarget) -> None:
     if len(target.labels.unique()) < target.num_segments:
-        raise ValueError(
+        raise InvalidValueError(
             f"{target.name or 'An image'}: FixedAssigner expected one segment per class, got classes "
             f"{target.labels.tolist()}. Train on semantic labels with a MaskSegmentor, or set "
             "decode_head.criterion.assigner to HungarianAssigner."

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmseg_m2f.core.matching import solve_assignment
 from mmseg_m2f.core.targets import MaskSampling, TargetBatch
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.models.assigners.match_costs import MatchInputs
 from mmseg_m2f.registry import TASK_UTILS
 from mmseg_m2f.structures import Assignment, MaskTarget, Prediction, in_float32
@@ -105,7 +106,7 @@ def _solve(costs: Sequence[Float[Tensor, "L Q _"]], targets: Sequence[MaskTarget
 
 def _check_finite(cost: np.ndarray, layer: int, target: MaskTarget) -> None:
     if not np.isfinite(cost).all():
-        raise ValueError(
+        raise InvalidValueError(
             f"Matching cost of {target.name or 'an image'}, supervised layer {layer} (0 is before the first decoder "
             f"layer): expected finite values, got {np.count_nonzero(~np.isfinite(cost))} of {cost.size} NaN or "
             "infinite. The prediction itself is no longer finite: look for a diverging loss before this "

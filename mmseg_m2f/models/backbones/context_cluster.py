@@ -24,6 +24,7 @@ from mmengine.config import ConfigDict
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.registry import MODELS
 
 
@@ -310,14 +311,14 @@ def _checked_arch(
 ) -> ClusterArch:
     if isinstance(arch, str) and arch not in ARCHS:
         near = difflib.get_close_matches(arch, ARCHS, n=2, cutoff=0.4)
-        raise ValueError(
+        raise InvalidValueError(
             f"ContextCluster: arch: expected one of {', '.join(ARCHS)}, got '{arch}'. "
             f"Did you mean {' or '.join(near) or 'a dict of the fields of ClusterArch'}?"
         )
     if not isinstance(arch, str):
         needed = set(ClusterArch._fields) - set(ClusterArch._field_defaults)
         if not needed <= set(arch) <= set(ClusterArch._fields):
-            raise ValueError(
+            raise InvalidValueError(
                 f"ContextCluster: arch: expected the fields {', '.join(ClusterArch._fields)}, of which the first "
                 f"{len(needed)} have no default, got {', '.join(arch)}."
             )
@@ -326,7 +327,7 @@ def _checked_arch(
         found = found._replace(center_grid=(center_grid,) * 4 if isinstance(center_grid, int) else center_grid)
     for name, entries in found._asdict().items():
         if name != "head_width" and (len(entries) != 4 or min(entries) < 1):
-            raise ValueError(
+            raise InvalidValueError(
                 f"ContextCluster: {name}: expected four positive numbers, one per stage, got {tuple(entries)}."
             )
     return found
@@ -335,7 +336,7 @@ def _checked_arch(
 def _checked_stages(out_indices: Sequence[int]) -> tuple[int, ...]:
     stages = tuple(out_indices)
     if not stages or list(stages) != sorted(set(stages) & set(range(4))):
-        raise ValueError(
+        raise InvalidValueError(
             f"ContextCluster: out_indices: expected stages among 0, 1, 2, 3 in ascending order, got {stages}."
         )
     return stages

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.layers.matrix_products import PointwiseConv
 from mmseg_m2f.models.backbones.frozen_norm import FrozenBN
 
@@ -41,7 +42,7 @@ def fold_norms(backbone: nn.Module) -> int:
     if not _are_close(backbone(noise), expected):
         for module in (module for pair in pairs for module in pair):
             _replace(parents, module, module)
-        raise ValueError(
+        raise InvalidValueError(
             f"fold_norms: {type(backbone).__name__} answers differently once its norms are folded: something else than "
             "a norm reads the output of its convolution. Leave fold_norms out."
         )

@@ -19,6 +19,7 @@ from mmengine.model import BaseModule
 from mmengine.utils import to_2tuple
 from torch import Tensor, nn
 
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.layers.position_encoding import positions_to_learn
 from mmseg_m2f.layers.transformer import Attention, flatten_maps
 from mmseg_m2f.registry import MODELS
@@ -245,7 +246,7 @@ def _check_choices(**choices: tuple[object, bool, str]) -> None:
     """Each is a value, whether it fits, and what is expected."""
     for name, (value, fits, expected) in choices.items():
         if not fits:
-            raise ValueError(f"backbone.{name} (ShrunkVisionTransformer): expected {expected}, got {value!r}.")
+            raise InvalidValueError(f"backbone.{name} (ShrunkVisionTransformer): expected {expected}, got {value!r}.")
 
 
 def _as_map(tokens: Float[Tensor, "B N C"], size: tuple[int, int]) -> Float[Tensor, "B C H W"]:
@@ -277,7 +278,7 @@ def _adopt_positions(backbone: ShrunkVisionTransformer, state_dict: dict[str, Te
     same_number = positions.shape[1] == backbone.pos_embed.shape[1]
     if not same_number or (has_class_token and is_square):
         if not is_square:
-            raise ValueError(
+            raise InvalidValueError(
                 f"The checkpoint's positions ({prefix}pos_embed) are {positions.shape[1]}, expected "
                 f"{backbone.pos_embed.shape[1]}, or a square number to be resized. Set backbone.img_size to the size "
                 "the checkpoint was trained at."

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.structures import TokenBlock, TokenStream
 
@@ -56,7 +57,7 @@ class TimmTokenStream(nn.Module):
         )
         self.vit = cast(Any, vit)  # timm ships no types
         if not 0 < num_joint_blocks < len(self.vit.blocks):
-            raise ValueError(
+            raise InvalidValueError(
                 f"model.backbone ({model_name}): num_joint_blocks is {num_joint_blocks}, but there are "
                 f"{len(self.vit.blocks)} blocks. Expected at least one joint block and one before."
             )
@@ -69,7 +70,7 @@ class TimmTokenStream(nn.Module):
         """
         height, width = images.shape[-2:]
         if height % self.patch_size or width % self.patch_size:
-            raise ValueError(
+            raise InvalidValueError(
                 f"model.backbone (TimmTokenStream): expected images whose height and width are multiples of "
                 f"{self.patch_size}, got {height} × {width}. Nearest: {_nearest(height, self.patch_size)} × "
                 f"{_nearest(width, self.patch_size)}. Set the crop size, and size_divisor or pad_size_divisor in "
@@ -140,7 +141,7 @@ def _build(model_name: str, **options: object) -> nn.Module:
         )
     model = timm.create_model(model_name, **options)
     if not isinstance(model, (VisionTransformer, Eva)):
-        raise ValueError(
+        raise InvalidValueError(
             f"model.backbone.model_name: expected a plain vision transformer of timm (VisionTransformer or Eva), got "
             f"'{model_name}', which is a {type(model).__name__}. Take for example 'vit_large_patch14_reg4_dinov2'."
         )

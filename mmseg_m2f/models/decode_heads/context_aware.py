@@ -27,6 +27,7 @@ from mmseg_m2f.core.class_context import (
     shrink_labels,
     soft_prototypes,
 )
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.models.decode_heads.explicit_class import ExplicitClassHead
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.samples import present_classes
@@ -96,9 +97,11 @@ class ContextAwareHead(BaseModule):
         _check_host(self.host)
         self.init_cfg, self.host.init_cfg = self.host.init_cfg, None
         if oracle_scope not in ("batch", "image"):
-            raise ValueError(f"ContextAwareHead: oracle_scope must be 'batch' or 'image', got {oracle_scope!r}.")
+            raise InvalidValueError(f"ContextAwareHead: oracle_scope must be 'batch' or 'image', got {oracle_scope!r}.")
         if distill_size not in ("features", "labels"):
-            raise ValueError(f"ContextAwareHead: distill_size must be 'features' or 'labels', got {distill_size!r}.")
+            raise InvalidValueError(
+                f"ContextAwareHead: distill_size must be 'features' or 'labels', got {distill_size!r}."
+            )
         # Without classifier and dropout, the host answers with the features it would classify.
         self.conv_seg, self.host.conv_seg = self.host.conv_seg, nn.Identity()
         self.dropout, self.host.dropout = self.host.dropout or nn.Identity(), None
@@ -162,7 +165,7 @@ class ContextAwareHead(BaseModule):
         channels = self.conv_seg.in_channels
         maps = [x for x in outputs if isinstance(x, Tensor) and x.dim() == 4 and x.shape[1] == channels]
         if not maps:
-            raise ValueError(
+            raise InvalidValueError(
                 f"ContextAwareHead, host {type(self.host).__name__}: expected it to give its conv_seg features of "
                 f"{channels} channels and to answer with what comes out, got {[tuple(x.shape) for x in outputs]}. "
                 "Use a head that classifies last, by self.cls_seg(features)."
@@ -252,8 +255,8 @@ def _check_host(host: nn.Module) -> None:
         raise _wrong_host(name, f"one with {host.out_channels} output for {host.num_classes} classes")
 
 
-def _wrong_host(name: str, found: str) -> ValueError:
-    return ValueError(
+def _wrong_host(name: str, found: str) -> InvalidValueError:
+    return InvalidValueError(
         f"decode_head.host ({name}): expected a per-pixel head of mmseg that ends in a 1×1 convolution `conv_seg` with "
         f"one output per class, got {found}. Take one such as mmseg.UPerHead (binary: num_classes=2 without "
         "out_channels=1), or use this head without ContextAwareHead."

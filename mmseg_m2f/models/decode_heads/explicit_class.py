@@ -27,6 +27,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor, nn
 
 from mmseg_m2f.core.targets import TargetBatch
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.layers.class_attention import ClassAttention, ClassTokens, ClassUpdater
 from mmseg_m2f.models.losses.map_losses import map_losses
 from mmseg_m2f.models.losses.sampling import FullMaskSampling
@@ -111,11 +112,13 @@ class ExplicitClassHead(BaseDecodeHead):
     ) -> None:
         _check_arguments(in_channels, query_act=query_act, attn_sign=attn_sign, mask_target=mask_target)
         if in_index is not None and len(in_index) != len(in_channels):
-            raise ValueError(
+            raise InvalidValueError(
                 f"decode_head.in_index: expected one index for each of in_channels {[*in_channels]}, got {[*in_index]}."
             )
         if channels % num_heads:
-            raise ValueError(f"decode_head.num_heads: expected a divisor of channels, {channels}, got {num_heads}.")
+            raise InvalidValueError(
+                f"decode_head.num_heads: expected a divisor of channels, {channels}, got {num_heads}."
+            )
         norm_cfg = norm_cfg or dict(type="BN")
         super().__init__(
             list(in_channels),
@@ -269,11 +272,11 @@ def _pairs(targets: Sequence[MaskTarget]) -> tuple[Int[Tensor, "N"], Int[Tensor,
 
 def _check_arguments(in_channels: Sequence[int], **choices: object) -> None:
     if len(in_channels) < 2:
-        raise ValueError(
+        raise InvalidValueError(
             f"decode_head.in_channels: expected two maps or more, fine to coarse, got {[*in_channels]}. Name the "
             "channels of several outputs of the backbone, or put a feature pyramid between."
         )
     allowed = dict(query_act=(None, "ReLU"), attn_sign=(-1, 1), mask_target=_MASK_TARGETS)
     for name, value in choices.items():
         if value not in allowed[name]:
-            raise ValueError(f"decode_head.{name}: expected one of {allowed[name]}, got {value!r}.")
+            raise InvalidValueError(f"decode_head.{name}: expected one of {allowed[name]}, got {value!r}.")

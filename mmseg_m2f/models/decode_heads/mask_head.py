@@ -9,6 +9,7 @@ from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
 from mmseg_m2f.checkpoints.openmmlab import adopt_head_keys
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.models.backbones.shrunk_vit import PartialMaps
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.structures import FeatureSpec, MaskTarget, Prediction
@@ -60,7 +61,7 @@ class MaskHead(nn.Module):
         self.feature_loss = None if feature_loss is None else MODELS.build(feature_loss)
         self.content_loss = None if content_loss is None else MODELS.build(content_loss)
         if self.content_loss is not None and not hasattr(self.query_decoder, "query_feat"):
-            raise ValueError(
+            raise InvalidValueError(
                 f"decode_head.content_loss: {type(self.query_decoder).__name__} has no learnt content (query_feat) to "
                 "compare. Take the loss out, or compare mask embeddings by criterion.loss_orthogonality."
             )
@@ -100,7 +101,7 @@ class MaskHead(nn.Module):
     ) -> dict[str, Float[Tensor, ""]]:
         """Losses of all supervised layers; `targets` lie on the canvas of the images, one per image."""
         if self.criterion is None:
-            raise ValueError("decode_head.criterion is None: this head cannot be trained. Give it a criterion.")
+            raise InvalidValueError("decode_head.criterion is None: this head cannot be trained. Give it a criterion.")
         predictions = self(features, valid)
         losses = self.criterion(predictions if self.deep_supervision else predictions[-1:], targets)
         if self.content_loss is not None:
@@ -108,7 +109,7 @@ class MaskHead(nn.Module):
         if self.feature_loss is not None:
             return losses | self.feature_loss(features, targets)
         if isinstance(features, PartialMaps) and features.edge_logits.requires_grad:
-            raise ValueError(
+            raise InvalidValueError(
                 "decode_head.feature_loss is None, but the backbone keeps tokens where it expects edges "
                 "(sampler='edge') and nothing teaches it where they are. Set "
                 "decode_head.feature_loss=dict(type='mmseg_m2f.TokenEdgeLoss'), or freeze the backbone."
@@ -128,7 +129,7 @@ def _check_class_layer(head: MaskHead, state_dict: dict[str, Tensor], prefix: st
     if stored is None or len(stored) == head.num_classes + 1:
         return
     if not head.replace_classifier:
-        raise ValueError(
+        raise InvalidValueError(
             f"The checkpoint's class layer ({name}) has {len(stored) - 1} classes, but decode_head.num_classes is "
             f"{head.num_classes}. Set num_classes={len(stored) - 1} to use the checkpoint as it is, or "
             "decode_head.replace_classifier=True to fine-tune it on the new classes."

@@ -5,6 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mmseg_m2f.core.class_context import distillation_target, enlarge_logits, pixel_divergence, weighted_mean
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.registry import MODELS
 
 
@@ -24,7 +25,7 @@ class EntropyAwareDistillLoss(nn.Module):
     def __init__(self, soft_weight: float = 0.5, *, classwise: bool = True, loss_weight: float = 1.0) -> None:
         super().__init__()
         if not 0 <= soft_weight <= 1:
-            raise ValueError(f"EntropyAwareDistillLoss: soft_weight is a share in [0, 1], got {soft_weight}.")
+            raise InvalidValueError(f"EntropyAwareDistillLoss: soft_weight is a share in [0, 1], got {soft_weight}.")
         self.soft_weight, self.classwise, self.loss_weight = soft_weight, classwise, loss_weight
 
     def forward(

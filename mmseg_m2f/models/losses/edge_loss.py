@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mmseg_m2f.core.targets import TargetBatch
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.models.backbones.shrunk_vit import PartialMaps
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.structures import VOID, MaskTarget
@@ -38,7 +39,7 @@ class TokenEdgeLoss(nn.Module):
             ValueError: the backbone does not look for edges.
         """
         if not isinstance(features, PartialMaps):
-            raise ValueError(
+            raise InvalidValueError(
                 "decode_head.feature_loss (TokenEdgeLoss): expected a backbone that looks for edges "
                 "(ShrunkVisionTransformer with sampler='edge'), got one that returns plain maps. Set "
                 "backbone.sampler='edge', or take the loss out."

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from mmseg_m2f.core import losses
 from mmseg_m2f.core.query_similarity import orthogonality_loss
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.registry import MODELS
 
 
@@ -38,7 +39,7 @@ class ClassLoss(nn.Module):
         """
         num_classes = class_logits.shape[-1] - 1
         if self.class_weight is not None and len(self.class_weight) != num_classes:
-            raise ValueError(
+            raise InvalidValueError(
                 f"ClassLoss: class_weight has {len(self.class_weight)} entries, but the head has {num_classes} "
                 "classes. Give one weight per class; the weight of 'no object' is no_object_weight."
             )
@@ -124,7 +125,7 @@ class QueryOrthogonalityLoss(nn.Module):
     def __init__(self, loss_weight: float = 1.0, target: str = "matched") -> None:
         super().__init__()
         if target not in ("matched", "all"):
-            raise ValueError(f"QueryOrthogonalityLoss: target must be 'matched' or 'all', got {target!r}.")
+            raise InvalidValueError(f"QueryOrthogonalityLoss: target must be 'matched' or 'all', got {target!r}.")
         self.loss_weight, self.target = loss_weight, target
 
     def forward(self, embeddings: Float[Tensor, "L B Q C"], matched: Bool[Tensor, "L B Q"]) -> Float[Tensor, "L"]:

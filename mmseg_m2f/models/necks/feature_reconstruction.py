@@ -12,6 +12,7 @@ from mmengine.config import ConfigDict
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.layers.channel_norm import ChannelNorm
 from mmseg_m2f.registry import MODELS
 
@@ -39,12 +40,12 @@ class FeatureReconstruction(BaseModule):
     ) -> None:
         super().__init__()
         if any(channels % 4 for channels in in_channels):
-            raise ValueError(
+            raise InvalidValueError(
                 f"FeatureReconstruction: in_channels are halved twice, expected multiples of 4, got {[*in_channels]}. "
                 "Put a neck with such channels in front, for instance mmseg.FPN."
             )
         if gate_act not in (None, "sigmoid"):
-            raise ValueError(f"FeatureReconstruction: gate_act must be 'sigmoid' or None, got {gate_act!r}.")
+            raise InvalidValueError(f"FeatureReconstruction: gate_act must be 'sigmoid' or None, got {gate_act!r}.")
         norm_cfg = norm_cfg or dict(type="BN")
         self.levels = nn.ModuleList(_Reconstruction(channels, gate_act, norm_cfg) for channels in in_channels)
 

@@ -13,6 +13,7 @@ from mmengine.model import caffe2_xavier_init, xavier_init
 from torch import Tensor, nn
 
 from mmseg_m2f.core.postprocess import resize_maps
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.layers.position_encoding import sine_position_encoding
 from mmseg_m2f.layers.transformer import DeformableEncoderLayer, flatten_maps
 from mmseg_m2f.registry import MODELS
@@ -100,7 +101,7 @@ class DeformablePixelDecoder(nn.Module):
     ) -> None:
         super().__init__()
         if len(feature_spec.channels) < num_levels:
-            raise ValueError(
+            raise InvalidValueError(
                 f"DeformablePixelDecoder: num_levels is {num_levels}, but the backbone returns only "
                 f"{len(feature_spec.channels)} maps (channels {feature_spec.channels}). "
                 "Return more maps (the backbone's out_indices) or lower num_levels."

@@ -14,6 +14,7 @@ from mmcv.cnn import ConvModule
 from mmseg.models.decode_heads.ham_head import Hamburger
 from torch import Tensor, nn
 
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.models.pixel_decoders.fpn import top_down, top_down_convs
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.structures import FeatureSpec, PixelFeatures, PixelSpec
@@ -42,7 +43,7 @@ class HamburgerPixelDecoder(nn.Module):
         super().__init__()
         finest, *coarser = feature_spec.channels
         if not coarser:
-            raise ValueError(
+            raise InvalidValueError(
                 "HamburgerPixelDecoder joins all maps but the finest, but the backbone returns one map; "
                 "let it return more (out_indices)"
             )

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmseg_m2f.core.postprocess import resize_maps
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.layers.attention_to_mask import AttentionToMaskLayer, init_linears, keys_as_map, project_tokens
 from mmseg_m2f.layers.transformer import flatten_maps
 from mmseg_m2f.models.backbones.shrunk_vit import PartialMaps
@@ -90,7 +91,7 @@ class AttentionToMaskDecoder(nn.Module):
             ValueError: the backbone dropped tokens.
         """
         if isinstance(features, PartialMaps):
-            raise ValueError(
+            raise InvalidValueError(
                 "AttentionToMaskDecoder: expected maps with a token in every cell, got a backbone that keeps edges "
                 "(backbone.sampler='edge'). Take QueryUpsamplingDecoder, or backbone.sampler='grid'."
             )

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.structures import FeatureSpec, MaskPrediction
 
@@ -43,7 +44,7 @@ class ContinualDecoder(nn.Module):
         counts = Counter(label for task in tasks for label in task)
         wrong = sorted(label for label, count in counts.items() if count > 1 or not 0 <= label < num_classes)
         if wrong or not all(tasks):
-            raise ValueError(
+            raise InvalidValueError(
                 f"ContinualDecoder: expected tasks of one class or more, each class in [0, {num_classes}) and in one "
                 f"task alone, got {tasks}. " + (f"Correct the classes {wrong}." if wrong else "Drop the empty task.")
             )
@@ -66,7 +67,7 @@ class ContinualDecoder(nn.Module):
             ValueError: the backbone would be trained away from earlier tasks.
         """
         if self.training and len(self.tasks) > 1 and any(x.requires_grad for x in features):
-            raise ValueError(
+            raise InvalidValueError(
                 f"ContinualDecoder: {len(self.tasks) - 1} earlier tasks rely on the backbone, but it is being trained. "
                 "Set model.freeze_backbone=True."
             )

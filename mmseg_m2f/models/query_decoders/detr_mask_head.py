@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.layers.transformer import flatten_maps
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.structures import PixelFeatures, PixelSpec
@@ -55,7 +56,7 @@ class DetrMaskHead(nn.Module):
         super().__init__()
         channels = pixel_spec.memory
         if len(pixel_spec.levels) != 3:
-            raise ValueError(
+            raise InvalidValueError(
                 f"DetrMaskHead: expected three maps of the backbone below its coarsest, got {len(pixel_spec.levels)}. "
                 "Set the backbone's out_indices=(0, 1, 2, 3)."
             )

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from mmseg_m2f.core.postprocess import resize_maps
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.structures import FeatureSpec, MaskPrediction, TokenStream
 
@@ -45,7 +46,7 @@ class EncoderMaskDecoder(nn.Module):
         super().__init__()
         num_blocks = feature_spec.num_joint_blocks
         if not num_blocks:
-            raise ValueError(
+            raise InvalidValueError(
                 f"EncoderMaskDecoder: expected a backbone that leaves blocks to the queries, got maps of strides "
                 f"{feature_spec.strides} alone. Use TimmTokenStream as model.backbone, and no neck."
             )

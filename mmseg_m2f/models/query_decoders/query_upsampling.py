@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from mmengine.utils import to_2tuple
 from torch import Tensor, nn
 
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.layers.attention_to_mask import AttentionToMaskLayer, init_linears, keys_as_map, project_tokens
 from mmseg_m2f.layers.position_encoding import positions_to_learn
 from mmseg_m2f.layers.transformer import DecoderLayer, attend_valid, flatten_maps
@@ -80,9 +81,9 @@ class QueryUpsamplingDecoder(nn.Module):
         super().__init__()
         height, width = to_2tuple(crop_size)
         if min(height, width) < 1:
-            raise ValueError(f"query_decoder.crop_size: expected sizes in pixels, got {crop_size}.")
+            raise InvalidValueError(f"query_decoder.crop_size: expected sizes in pixels, got {crop_size}.")
         if cell_init not in ("sine", "normal"):
-            raise ValueError(f"query_decoder.cell_init: expected 'sine' or 'normal', got {cell_init!r}.")
+            raise InvalidValueError(f"query_decoder.cell_init: expected 'sine' or 'normal', got {cell_init!r}.")
         channels = channels or feature_spec.channels[-1] // 2
         num_heads = num_heads or max(channels // 32, 1)
         self.grid_size = (-(-height // feature_spec.strides[0]), -(-width // feature_spec.strides[0]))

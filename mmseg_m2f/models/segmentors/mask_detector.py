@@ -13,6 +13,7 @@ from mmseg_m2f.checkpoints.openmmlab import adopt_detector_keys
 from mmseg_m2f.core.postprocess import detr_panoptic_map, resize_maps, top_boxes
 from mmseg_m2f.core.selection import INSTANCE_OFFSET
 from mmseg_m2f.core.streaming import Resizing, semantic_labels, streamed_panoptic_map, streamed_top_instances
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.layers.matrix_products import use_fast_products
 from mmseg_m2f.models.compilation import compile_parts
 from mmseg_m2f.models.feature_spec import check_head, probe_feature_spec
@@ -98,7 +99,7 @@ class MaskDetector(BaseDetector):
         self.train_cfg = train_cfg
         self.test_cfg = _checked_test_cfg(test_cfg)
         if self.test_cfg.panoptic and len(is_thing) >= INSTANCE_OFFSET:
-            raise ValueError(
+            raise InvalidValueError(
                 f"MaskDetector: panoptic maps hold class + {INSTANCE_OFFSET} · instance number, but "
                 f"decode_head.num_classes is {len(is_thing)}. Expected fewer than {INSTANCE_OFFSET} classes, or "
                 "test_cfg.panoptic=False."
@@ -184,7 +185,7 @@ class MaskDetector(BaseDetector):
     @staticmethod
     def _required(masks: Float[Tensor, "Q _ _"] | None) -> Float[Tensor, "Q _ _"]:
         if masks is None:
-            raise ValueError(
+            raise InvalidValueError(
                 "MaskDetector: model.test_cfg asks for panoptic or semantic answers, but the decoder predicts boxes "
                 "alone. Set panoptic=False and semantic=False, or give decode_head.query_decoder a mask_head."
             )
@@ -217,7 +218,7 @@ def _freeze_others(model: nn.Module, trainable: Sequence[str]) -> None:
     for start in trainable:
         if not any(name.startswith(start) for name in names):
             parts = sorted({".".join(name.split(".")[:3]) for name in names})
-            raise ValueError(
+            raise InvalidValueError(
                 f"model.trainable: expected beginnings of parameter names, got '{start}', with which none begins. "
                 f"There are: {', '.join(parts)}."
             )
@@ -228,10 +229,10 @@ def _freeze_others(model: nn.Module, trainable: Sequence[str]) -> None:
 def _checked_test_cfg(test_cfg: ConfigDict | dict | None) -> ConfigDict:
     unknown = set(test_cfg or {}) - set(_TEST_CFG)
     if unknown:
-        raise ValueError(f"model.test_cfg: expected keys {sorted(_TEST_CFG)}, got {sorted(unknown)} as well.")
+        raise InvalidValueError(f"model.test_cfg: expected keys {sorted(_TEST_CFG)}, got {sorted(unknown)} as well.")
     checked = ConfigDict({**_TEST_CFG, **(test_cfg or {})})
     if checked.panoptic_rule not in _PANOPTIC_KEYS:
-        raise ValueError(
+        raise InvalidValueError(
             f"model.test_cfg.panoptic_rule: expected one of {list(_PANOPTIC_KEYS)}, got {checked.panoptic_rule!r}."
         )
     return checked

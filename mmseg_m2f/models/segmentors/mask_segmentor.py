@@ -14,6 +14,7 @@ from mmseg_m2f.checkpoints.openmmlab import adopt_detector_keys
 from mmseg_m2f.core.postprocess import resize_maps, semantic_scores
 from mmseg_m2f.core.streaming import Resizing, semantic_labels
 from mmseg_m2f.core.windows import average_windows
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.layers.matrix_products import use_fast_products
 from mmseg_m2f.models.compilation import compile_parts
 from mmseg_m2f.models.feature_spec import check_head, probe_feature_spec
@@ -182,9 +183,11 @@ def _checked_test_cfg(test_cfg: ConfigDict | dict | None) -> ConfigDict:
     checked = ConfigDict(dict(mode="whole", return_scores=False, max_memory_mb=64) | dict(test_cfg or {}))
     unknown = set(checked) - _TEST_CFG_KEYS
     if unknown:
-        raise ValueError(f"model.test_cfg: expected keys {sorted(_TEST_CFG_KEYS)}, got {sorted(unknown)} as well.")
+        raise InvalidValueError(
+            f"model.test_cfg: expected keys {sorted(_TEST_CFG_KEYS)}, got {sorted(unknown)} as well."
+        )
     if checked.mode not in ("whole", "slide"):
-        raise ValueError(f"model.test_cfg.mode: expected 'whole' or 'slide', got {checked.mode!r}.")
+        raise InvalidValueError(f"model.test_cfg.mode: expected 'whole' or 'slide', got {checked.mode!r}.")
     if checked.mode == "slide" and not {"crop_size", "stride"} <= set(checked):
-        raise ValueError("model.test_cfg: mode 'slide' needs crop_size and stride, both (height, width).")
+        raise InvalidValueError("model.test_cfg: mode 'slide' needs crop_size and stride, both (height, width).")
     return checked

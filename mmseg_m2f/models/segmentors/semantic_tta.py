@@ -8,6 +8,7 @@ from mmengine.model import BaseTTAModel
 from mmengine.structures import BaseDataElement, PixelData
 from torch import Tensor, nn
 
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.registry import MODELS
 
 
@@ -53,7 +54,7 @@ class SemanticTTA(BaseTTAModel):
 
 def _scores(view: BaseDataElement) -> Tensor:
     if "seg_logits" not in view:
-        raise ValueError(
+        raise InvalidValueError(
             f"SemanticTTA, {view.metainfo.get('img_path')}: expected seg_logits from the segmentor, got "
             f"{view.keys()}. Wrap a segmentor that keeps its scores under test_cfg.return_scores=True."
         )

@@ -5,8 +5,8 @@ import pytest
 from mmengine.config import Config, ConfigDict
 
 from mmseg_m2f.benchmark.heads.budget import Budget, apply_budget
-from mmseg_m2f.engine.launch import load_config
-from mmseg_m2f.engine.preflight import check_config
+from mmseg_m2f.config.checks import check_config
+from mmseg_m2f.config.load import load_config
 from tests.command_line import ROOT
 
 

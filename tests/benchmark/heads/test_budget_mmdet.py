@@ -12,9 +12,9 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 
 from mmseg_m2f.benchmark.heads.budget import Budget, apply_budget
+from mmseg_m2f.config.checks import check_config
+from mmseg_m2f.config.load import load_config
 from mmseg_m2f.datasets.scene import CLASSES, draw_scene
-from mmseg_m2f.engine.launch import load_config
-from mmseg_m2f.engine.preflight import check_config
 
 # pycocotools on numpy 2
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")

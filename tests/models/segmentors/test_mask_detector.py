@@ -9,9 +9,9 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS
 from mmengine.structures import InstanceData, PixelData
 
+from mmseg_m2f.config.load import load_config
 from mmseg_m2f.core.boxes import generalized_iou
 from mmseg_m2f.core.postprocess import tight_boxes
-from mmseg_m2f.engine.launch import load_config
 from tests.models.conftest import CONFIGS, NUM_CLASSES
 
 THINGS = [0, 3]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.utils import deprecated_api_warning
 
-from mmseg_m2f.engine.type_lookup import accepted_arguments, find_types, missing_package, nearest_types
+from mmseg_m2f.config.type_lookup import accepted_arguments, find_types, missing_package, nearest_types
 
 
 class Base:

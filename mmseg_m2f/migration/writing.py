@@ -4,6 +4,8 @@ import keyword
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from mmseg_m2f.errors import InvalidValueError
+
 _WIDTH = 120
 _INDENT = 4
 
@@ -66,7 +68,7 @@ def _flat(value: object, path: str) -> str:
         return f'"{text[1:-1]}"' if text[0] == "'" and '"' not in text else text
     if value is None or isinstance(value, (bool, int, float)):
         return repr(value)
-    raise ValueError(
+    raise InvalidValueError(
         f"{path}: {value!r} is a {type(value).__name__}; expected numbers, strings, lists and dicts, which a config "
         "file can hold. Write it as one in a copy of the source config."
     )

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mmseg_m2f.errors import InvalidValueError
+
 Palette: TypeAlias = Sequence[Sequence[int]]
 
 _GOLDEN = 0.618034
@@ -39,3 +41,20 @@ def shades(palette: Palette, labels: Sequence[int] | NDArray[np.integer]) -> NDA
             value = (value, 0.62 * value, min(1.25 * value, 1.0), 0.8 * value)[number % 4]
         colours[index] = colorsys.hsv_to_rgb(hue % 1, saturation, value)
     return colours * 255
+
+
+def class_colours(dataset: object) -> tuple[list[str], Palette]:
+    """Class names and palette of a dataset; colours are made up where it has none.
+
+    Raises:
+        ValueError: The dataset does not name its classes.
+    """
+    metainfo = getattr(dataset, "metainfo", {})
+    classes = list(metainfo.get("classes") or ())
+    if not classes:
+        raise InvalidValueError(
+            f"{type(dataset).__name__}: expected class names to draw with, got metainfo {metainfo}. "
+            "Pass metainfo=dict(classes=[...]) in the dataset config."
+        )
+    palette = metainfo.get("palette") or ()
+    return classes, palette if len(palette) == len(classes) else distinct_palette(len(classes))

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
-from mmseg_m2f.engine.migration.reading import Value
-from mmseg_m2f.engine.type_lookup import ROOT_SCOPE, default_argument, find_types
+from mmseg_m2f.config.type_lookup import ROOT_SCOPE, default_argument, find_types
+from mmseg_m2f.migration.reading import Value
 
 #: Arguments whose value names a class, like `type`.
 _NAMING_KEYS = ("resize_type", "constructor")

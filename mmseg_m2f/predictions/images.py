@@ -1,15 +1,12 @@
-"""Pictures and other results as files that appear complete or not at all."""
-
-import os
-from io import BytesIO
-from pathlib import Path
+"""Label and segment maps as images, as files store them."""
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mmseg_m2f.predictions.samples import IGNORE_INDEX
-from mmseg_m2f.visualization.colours import Palette
+from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.predictions.palettes import Palette
+from mmseg_m2f.structures import IGNORE_INDEX
 
 
 def label_image(labels: NDArray[np.integer], palette: Palette) -> Image.Image:
@@ -20,7 +17,9 @@ def label_image(labels: NDArray[np.integer], palette: Palette) -> Image.Image:
     """
     low, high = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
     if low < 0 or high > 65535:
-        raise ValueError(f"label_image: expected labels in 0...65535, got {low}...{high}. Map void to {IGNORE_INDEX}.")
+        raise InvalidValueError(
+            f"label_image: expected labels in 0...65535, got {low}...{high}. Map void to {IGNORE_INDEX}."
+        )
     if high > 255 or len(palette) > 256:
         return Image.fromarray(labels.astype(np.uint16))
     picture = Image.fromarray(labels.astype(np.uint8)).convert("P")
@@ -33,19 +32,3 @@ def label_image(labels: NDArray[np.integer], palette: Palette) -> Image.Image:
 def segment_image(segments: NDArray[np.integer]) -> Image.Image:
     """A colour image that holds ids 0...256³-1 as COCO's panoptic files do: R + 256 · G + 256² · B."""
     return Image.fromarray(np.stack([segments >> shift & 255 for shift in (0, 8, 16)], -1).astype(np.uint8))
-
-
-def save_png(picture: Image.Image, path: str | Path) -> None:
-    """Writes the file in one step: readers see the old one or the complete new one."""
-    content = BytesIO()
-    picture.save(content, format="PNG")
-    replace_file(path, content.getvalue())
-
-
-def replace_file(path: str | Path, content: bytes) -> None:
-    """Puts a complete new file in the place of the old one, if any; makes the folders above it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    unfinished.write_bytes(content)
-    unfinished.replace(path)

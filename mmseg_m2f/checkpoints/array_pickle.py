@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mmseg_m2f.errors import InvalidValueError
+
 # What a pickle cut short or made up can raise, in any of its operations.
 _MALFORMED = (
     EOFError,
@@ -39,12 +41,12 @@ def load_arrays(path: Path) -> object:
         with path.open("rb") as file:
             return _plain(_ArrayUnpickler(file, encoding="latin1").load())
     except RefusedPickleError as error:
-        raise ValueError(
+        raise InvalidValueError(
             f"Pickle {path} names {error}; expected arrays, containers and plain values only. Loading it could run "
             "code from the file and is refused. If you trust its origin, re-save it with arrays only."
         ) from error
     except (pickle.UnpicklingError, *_MALFORMED) as error:
-        raise ValueError(
+        raise InvalidValueError(
             f"Pickle {path} ({path.stat().st_size:,} bytes) cannot be read: {error}. Expected a complete pickle of "
             "arrays; download or copy it again."
         ) from error

@@ -8,7 +8,8 @@ from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
-from mmseg_m2f.engine.migration.reading import Config, Report
+from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.migration.reading import Config, Report
 
 Settings = dict[str, tuple[float, float]]  # learning rate and weight decay of each trained parameter
 
@@ -50,7 +51,7 @@ def migrate_optim_wrapper(wrapper: Config, model: nn.Module, *, head: str, repor
                 report.changed.append(f"optim_wrapper: {how}; every learning rate and weight decay is as before")
             return candidate
     name = next(name for name in expected if found.get(name) != expected[name])
-    raise ValueError(
+    raise InvalidValueError(
         f"optim_wrapper.paramwise_cfg: {name} has learning rate and weight decay {expected[name]} upstream, but "
         f"{found.get(name)} here with the keys {sorted(keys or {})} adapted. Name parameters by more of their path "
         "in a copy of the source config, for example 'decode_head.query_embed' in place of 'query'."

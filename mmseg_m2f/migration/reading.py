@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeAlias
 
-from mmseg_m2f.engine.type_lookup import default_argument, find_types
+from mmseg_m2f.config.type_lookup import default_argument, find_types
+from mmseg_m2f.errors import InvalidValueError
 
 #: Whatever a config file holds.
 Value: TypeAlias = Any
@@ -53,7 +54,7 @@ class Part:
         defaults: Mapping[str, object] | None = None,
     ) -> None:
         if not isinstance(content, Mapping):
-            raise ValueError(f"{path}: expected a dict, got {content!r}. Complete the source config.")
+            raise InvalidValueError(f"{path}: expected a dict, got {content!r}. Complete the source config.")
         self.content, self.path, self.scope, self.report = content, path, scope, report
         self.defaults = dict(defaults or {})
         self._asked = {"type", "_scope_"}
@@ -89,14 +90,16 @@ class Part:
         """The value of a key, or its default, which must be a number."""
         value = self.take(key)
         if not isinstance(value, (int, float)):
-            raise ValueError(f"{self.path}.{key}: expected a number, got {value!r}. Correct the source config.")
+            raise InvalidValueError(f"{self.path}.{key}: expected a number, got {value!r}. Correct the source config.")
         return float(value)
 
     def count(self, key: str) -> int:
         """The value of a key, or its default, which must be an integer."""
         value = self.take(key)
         if not isinstance(value, int):
-            raise ValueError(f"{self.path}.{key}: expected an integer, got {value!r}. Correct the source config.")
+            raise InvalidValueError(
+                f"{self.path}.{key}: expected an integer, got {value!r}. Correct the source config."
+            )
         return value
 
     def expect(self, key: str, *allowed: object, because: str) -> None:
@@ -150,7 +153,7 @@ class Part:
 
     def refuse(self, key: str, reason: str) -> NoReturn:
         """Raise a ValueError about a key."""
-        raise ValueError(
+        raise InvalidValueError(
             f"{self.path}.{key}: {reason}. Change or remove it in a copy of the source config and migrate that."
         )
 
@@ -158,7 +161,9 @@ class Part:
         defaults = [default_argument(cls, key) for cls in self._classes()]
         value = next((default for default in defaults if default not in (None, ...)), None)
         if value is None:
-            raise ValueError(f"{self.path}.{key}: expected this key, got {sorted(self.content)}. Add it to the source.")
+            raise InvalidValueError(
+                f"{self.path}.{key}: expected this key, got {sorted(self.content)}. Add it to the source."
+            )
         return value
 
     def _classes(self) -> list[Callable[..., object]]:

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmseg_m2f.checkpoints.array_pickle import load_arrays
+from mmseg_m2f.checkpoints.checking import check_checkpoint
 from mmseg_m2f.checkpoints.class_order import ClassOrder
 from mmseg_m2f.checkpoints.layouts import Content, Layout, check_round_trip, convert, detect_content
-from mmseg_m2f.engine.array_pickle import load_arrays
-from mmseg_m2f.engine.preflight import check_checkpoint
-from mmseg_m2f.engine.storage import AtomicBackend
+from mmseg_m2f.errors import InvalidValueError, MissingFileError
+from mmseg_m2f.files import replace_file
 
 _SUFFIXES: dict[Layout, tuple[str, ...]] = {
     "ours": (".pth",),
@@ -86,7 +87,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"Weights {path}: no such file. Expected a .pth, .bin, .pkl or .safetensors file.")
+        raise MissingFileError(f"Weights {path}: no such file. Expected a .pth, .bin, .pkl or .safetensors file.")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     content = load_arrays(path) if path.suffix == ".pkl" else check_checkpoint(path)
@@ -94,7 +95,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping):
-        raise ValueError(
+        raise InvalidValueError(
             f"Weights {path}: the file holds a {type(content).__name__}; expected a mapping from names to arrays. "
             "Give the file of a whole model."
         )
@@ -116,17 +117,17 @@ def write_weights(path: str | os.PathLike[str], weights: Mapping[str, Tensor], *
         buffer = io.BytesIO()
         torch.save(_wrapped(weights, layout), buffer)
         content = buffer.getvalue()
-    AtomicBackend().put(content, path)
+    replace_file(path, content)
 
 
 def _check_target(source: Path, target: Path, *, to: Layout) -> None:
     if target.suffix not in _SUFFIXES[to]:
-        raise ValueError(
+        raise InvalidValueError(
             f"Target {target} ends in {target.suffix or 'nothing'}, but {to} reads {' or '.join(_SUFFIXES[to])}. "
             "Rename the target."
         )
     if target.exists() and source.exists() and target.samefile(source):
-        raise ValueError(f"Target {target} is the source; expected another file. Choose another name.")
+        raise InvalidValueError(f"Target {target} is the source; expected another file. Choose another name.")
 
 
 def _tensor(value: object, *, name: str, path: Path) -> Tensor:
@@ -134,7 +135,7 @@ def _tensor(value: object, *, name: str, path: Path) -> Tensor:
         return value
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value.astype(value.dtype.newbyteorder("=")))
-    raise ValueError(
+    raise InvalidValueError(
         f"Weights {path}: {name} is a {type(value).__name__}; expected arrays or tensors only. "
         "Re-save the file with the weights alone."
     )
@@ -150,7 +151,9 @@ def _pickled(weights: Mapping[str, Tensor]) -> bytes:
     arrays = collections.OrderedDict()
     for name, value in weights.items():
         if value.dtype == torch.bfloat16:
-            raise ValueError(f"{name} is bfloat16, which numpy's arrays cannot hold. Convert it to float32 first.")
+            raise InvalidValueError(
+                f"{name} is bfloat16, which numpy's arrays cannot hold. Convert it to float32 first."
+            )
         arrays[name] = value.numpy()
     arrays._metadata = _VERSIONS  # type: ignore[attr-defined]
     # With an author named, detectron2 takes the names as they are.
@@ -164,7 +167,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return safetensors.load(path.read_bytes())
     except (SafetensorError, ValueError) as error:
-        raise ValueError(
+        raise InvalidValueError(
             f"Weights {path} ({path.stat().st_size:,} bytes) cannot be read: {error}. Expected a complete "
             ".safetensors file; download or copy it again."
         ) from error
@@ -174,7 +177,7 @@ def _safetensors() -> ModuleType:
     try:
         import safetensors.torch
     except ModuleNotFoundError as error:
-        raise ValueError(
+        raise InvalidValueError(
             "Files of type .safetensors need the package safetensors, which is not installed. "
             "Install it: pip install 'mmseg-m2f[huggingface]'."
         ) from error

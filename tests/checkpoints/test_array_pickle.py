@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmseg_m2f.engine.array_pickle import load_arrays
+from mmseg_m2f.checkpoints.array_pickle import load_arrays
 
 ARRAYS = {
     "float32": np.arange(6, dtype="f4").reshape(2, 3),

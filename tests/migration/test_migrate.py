@@ -14,12 +14,12 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, TRANSFORMS, DefaultScope
 from PIL import Image
 
-from mmseg_m2f.engine.launch import load_config
-from mmseg_m2f.engine.migration import Report, migrate_config
-from mmseg_m2f.engine.migration.optimizer import migrate_optim_wrapper
-from mmseg_m2f.engine.migration.writing import Reference, Section, config_text
-from mmseg_m2f.engine.options import drop_initial_weights
-from mmseg_m2f.engine.preflight import check_data_paths
+from mmseg_m2f.config.checks import check_data_paths
+from mmseg_m2f.config.load import load_config
+from mmseg_m2f.config.options import drop_initial_weights
+from mmseg_m2f.migration import Report, migrate_config
+from mmseg_m2f.migration.optimizer import migrate_optim_wrapper
+from mmseg_m2f.migration.writing import Reference, Section, config_text
 
 SHIPPED = {
     name: Path(library.__file__).parent / ".mim/configs" for name, library in (("mmseg", mmseg), ("mmdet", mmdet))

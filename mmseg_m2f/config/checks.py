@@ -1,4 +1,4 @@
-"""Checks before anything is built: the config's types and arguments, the data's folders, the checkpoint file.
+"""Checks before anything is built: the config's types and arguments, the data's folders, files of initial weights.
 
 Each raises an error that says where, what was expected, what was found, and what to do.
 """
@@ -6,10 +6,8 @@ Each raises an error that says where, what was expected, what was found, and wha
 import difflib
 import os
 import re
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Literal
 
 import torch
@@ -17,14 +15,16 @@ from mmengine.config import Config
 from mmengine.model import BaseModule
 from mmengine.registry import HOOKS
 
-from mmseg_m2f import compat
-from mmseg_m2f.engine.type_lookup import (
+from mmseg_m2f.checkpoints.checking import check_checkpoint, missing_file_message
+from mmseg_m2f.config.type_lookup import (
     accepted_arguments,
     default_argument,
     find_types,
     missing_package,
     nearest_types,
 )
+from mmseg_m2f.errors import InvalidTypeError, MissingFileError, UnknownNameError
+from mmseg_m2f.files import is_remote
 
 Loop = Literal["train", "val", "test"]
 
@@ -86,48 +86,6 @@ def check_data_paths(cfg: Config, *, loops: Sequence[Loop] = ("train", "val", "t
             _check_some_image(leaf, path, scope=cfg.get("default_scope") or "mmengine")
 
 
-def check_checkpoint(path: str | os.PathLike[str]) -> Mapping[str, object]:
-    """Check that a checkpoint file is complete and holds weights only, and give what it holds.
-
-    Nothing in the file is executed. Tensors stay on disk until they are used, where the format allows.
-
-    Raises:
-        FileNotFoundError: No such file.
-        ValueError: Truncated, no checkpoint, or with objects that only unsafe loading could restore.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(_missing_file_message(path))
-    compat.allow_safe_checkpoint_globals()
-    size = f"{path.stat().st_size:,} bytes"
-    with path.open("rb") as file:
-        is_archive = file.read(2) == b"PK"
-    if is_archive and not zipfile.is_zipfile(path):
-        raise ValueError(_truncated_message(path, size, "its end is missing"))
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
-    except UnpicklingError as error:
-        if "weights_only" in str(error) and (blocked := re.search(r"GLOBAL ([\w.]+)", str(error))):
-            raise ValueError(
-                f"Checkpoint {path} holds an object of type {blocked[1]}; expected tensors and plain values. "
-                "Loading it could run code from the file and is refused. If you trust its origin, re-save it with "
-                "only its 'state_dict' where that type is installed."
-            ) from error
-        # Not torch's own text, which proposes to load unsafely.
-        detail = re.search(r"WeightsUnpickler error: ([^\n]+)", str(error))
-        reason = detail[1] if detail else "its content does not follow torch's format"
-        raise ValueError(_truncated_message(path, size, reason)) from error
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError, IndexError, AttributeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else "the file ends early"
-        raise ValueError(_truncated_message(path, size, reason)) from error
-    if not isinstance(content, Mapping):
-        raise ValueError(
-            f"Checkpoint {path} holds a {type(content).__name__}; expected a mapping with a 'state_dict', or from "
-            "parameter names to tensors. Save the model with torch.save(dict(state_dict=model.state_dict()), path)."
-        )
-    return content
-
-
 def check_initial_weights(cfg: Config) -> None:
     """Check the files that parts of the model start from, as `check_checkpoint` does; remote ones are passed over.
 
@@ -139,7 +97,7 @@ def check_initial_weights(cfg: Config) -> None:
             continue
         try:
             if not Path(file).is_file():
-                raise FileNotFoundError(_missing_file_message(Path(file)))
+                raise MissingFileError(missing_file_message(Path(file)))
             if not file.endswith(".safetensors"):  # a format that holds nothing but arrays
                 check_checkpoint(file)
         except (FileNotFoundError, ValueError) as error:
@@ -162,22 +120,17 @@ def _initial_files(node: object, path: str) -> Iterator[tuple[str, str, object]]
             yield from _initial_files(value, f"{path}[{index}]")
 
 
-def is_remote(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is a URL or names another storage (`s3://`, `torchvision://`), which is not checked here."""
-    return "://" in str(path) or str(path).startswith("s3:")
-
-
 def _check_top_level(cfg: Config) -> None:
     known = (*_RUNNER_KEYS, *_RUNNER_VALUES)
     for key in cfg:
         near = [] if key in known or key in _TOOL_KEYS else difflib.get_close_matches(key, known, n=1, cutoff=0.85)
         if near and not key.startswith(f"{near[0]}_"):  # `val_evaluator_coco` is a name of its own
-            raise KeyError(
+            raise UnknownNameError(
                 f"Config {cfg.filename}: the top-level key '{key}' is not read by the Runner; expected '{near[0]}'. "
                 f"Rename it, or if it is a helper variable give it a name less like '{near[0]}'."
             )
     if "model" not in cfg:
-        raise KeyError(
+        raise UnknownNameError(
             f"Config {cfg.filename}: expected a top-level key 'model', got {sorted(cfg)}. "
             "Pass a complete config (a leaf), not an ingredient from _base_."
         )
@@ -209,13 +162,13 @@ def _find_or_raise(name: str, path: str, *, scope: str) -> list[Callable[..., ob
         return found
     if install := missing_package(name):
         package = name.partition(".")[0]
-        raise KeyError(
+        raise UnknownNameError(
             f"{path}.type is '{name}', but the package '{package}' is not installed. Install it with `{install}`, "
             "or correct the scope before the dot."
         )
     near = nearest_types(name, scopes=("mmseg_m2f", scope, name.partition(".")[0], "mmseg", "mmdet"))
     nearest = f"Nearest names: {', '.join(near)}." if near else "No registered name is near."
-    raise KeyError(
+    raise UnknownNameError(
         f"{path}.type: expected a registered name, got '{name}'"
         f"{'' if '.' in name else f' (looked up in scope {scope!r})'}. {nearest} Correct the spelling or the scope; "
         "for a module of your own, import it with custom_imports = dict(imports=['your.module'])."
@@ -237,7 +190,7 @@ def _check_arguments(node: Mapping[str, object], path: str, *, find: Sequence[Ca
     near = difflib.get_close_matches(unknown_key, accepted, n=3, cutoff=0.6)
     hint = f"Nearest: {', '.join(near)}." if near else f"It takes: {', '.join(sorted(accepted)) or 'nothing'}."
     name = getattr(target, "__name__", str(target))
-    raise TypeError(
+    raise InvalidTypeError(
         f"{path}.{unknown_key}: {name} takes no argument '{unknown_key}'. {hint} "
         f"Correct the name or remove it (--cfg-options and _base_ files merge into the same dict)."
     )
@@ -301,7 +254,7 @@ def _check_some_image(dataset: Mapping, path: str, *, scope: str) -> None:
         return
     others = sorted({file.suffix for file in place.rglob("*") if file.is_file()})
     found = f"only {', '.join(others)}" if others else "an empty folder"
-    raise FileNotFoundError(
+    raise MissingFileError(
         f"{path}.data_prefix.img_path: expected files '*{suffix}' below '{place}', got {found}. "
         f"Set {path}.img_suffix, or the folder."
     )
@@ -312,27 +265,7 @@ def _check_exists(place: str, key: str, *, option: str) -> None:
         return
     parent = Path(place).parent
     beside = f" ({parent} holds: {', '.join(sorted(os.listdir(parent))[:8]) or 'nothing'})" if parent.is_dir() else ""
-    raise FileNotFoundError(
+    raise MissingFileError(
         f"{key}: expected an existing path, got '{place}', which does not exist from the working directory "
         f"{os.getcwd()}{beside}. Set it with --cfg-options {option}=PATH, or put the data there."
-    )
-
-
-def _missing_file_message(path: Path) -> str:
-    if path.is_dir():
-        return f"Checkpoint {path} is a folder; expected a .pth file. It holds: {_listing(path)}."
-    if path.parent.is_dir():
-        return f"Checkpoint {path} does not exist; expected a .pth file. {path.parent} holds: {_listing(path.parent)}."
-    return f"Checkpoint {path} does not exist, nor does its folder (working directory {os.getcwd()}). Correct the path."
-
-
-def _listing(folder: Path) -> str:
-    names = sorted(item.name for item in folder.glob("*.pth"))
-    return ", ".join(names[-8:]) or "no .pth file"
-
-
-def _truncated_message(path: Path, size: str, reason: str) -> str:
-    return (
-        f"Checkpoint {path} ({size}) cannot be read: {reason}. Expected a complete file written by torch.save; this "
-        "one is truncated or no checkpoint. Copy or download it again, or take an earlier one from the same folder."
     )

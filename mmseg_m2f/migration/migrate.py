@@ -7,15 +7,16 @@ from pathlib import Path
 from mmengine.config import Config
 from torch import nn
 
-from mmseg_m2f.engine.migration.data import migrate_evaluator, migrate_hooks, migrate_loader, without_mask_padding
-from mmseg_m2f.engine.migration.models import Model, migrate_model
-from mmseg_m2f.engine.migration.optimizer import migrate_optim_wrapper
-from mmseg_m2f.engine.migration.reading import Report, Value
-from mmseg_m2f.engine.migration.scopes import Scopes
-from mmseg_m2f.engine.migration.writing import Reference, Section, config_text
-from mmseg_m2f.engine.options import drop_initial_weights
-from mmseg_m2f.engine.preflight import check_config
-from mmseg_m2f.engine.storage import AtomicBackend
+from mmseg_m2f.config.checks import check_config
+from mmseg_m2f.config.options import drop_initial_weights
+from mmseg_m2f.errors import InvalidValueError, MissingFileError
+from mmseg_m2f.files import replace_file
+from mmseg_m2f.migration.data import migrate_evaluator, migrate_hooks, migrate_loader, without_mask_padding
+from mmseg_m2f.migration.models import Model, migrate_model
+from mmseg_m2f.migration.optimizer import migrate_optim_wrapper
+from mmseg_m2f.migration.reading import Report, Value
+from mmseg_m2f.migration.scopes import Scopes
+from mmseg_m2f.migration.writing import Reference, Section, config_text
 from mmseg_m2f.registry import MODELS
 
 _SCHEDULE = ("optim_wrapper", "param_scheduler", "train_cfg", "val_cfg", "test_cfg", "auto_scale_lr")
@@ -51,25 +52,27 @@ def migrate_config(
     cfg = _load(source)
     report = Report()
     text = _migrated_text(cfg, source.name, report)
-    AtomicBackend().put(text.encode(), target)
+    replace_file(target, text.encode())
     return report
 
 
 def _check_target(source: Path, target: Path, *, overwrite: bool) -> None:
     if not source.is_file():
-        raise FileNotFoundError(f"Config {source}: no such file. Expected a config of mmseg or mmdet.")
+        raise MissingFileError(f"Config {source}: no such file. Expected a config of mmseg or mmdet.")
     if target.suffix != ".py":
-        raise ValueError(f"Target {target}: expected a name that ends in .py, which configs have here. Rename it.")
+        raise InvalidValueError(
+            f"Target {target}: expected a name that ends in .py, which configs have here. Rename it."
+        )
     if target.exists() and (target.samefile(source) or not overwrite):
         advice = "another name" if target.samefile(source) else "another name, or replace it with --force"
-        raise ValueError(f"Target {target} exists. Give {advice}.")
+        raise InvalidValueError(f"Target {target} exists. Give {advice}.")
 
 
 def _load(source: Path) -> Config:
     try:
         return Config.fromfile(source)
     except (FileNotFoundError, ImportError, SyntaxError) as error:
-        raise ValueError(
+        raise InvalidValueError(
             f"Config {source} cannot be read: {error}. Expected a config whose _base_ files and custom_imports are "
             "where it names them."
         ) from error

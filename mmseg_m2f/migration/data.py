@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 
-from mmseg_m2f.engine.migration.reading import Config, Report
-from mmseg_m2f.engine.type_lookup import accepted_arguments, find_types
+from mmseg_m2f.config.type_lookup import accepted_arguments, find_types
+from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.migration.reading import Config, Report
 
 _LOADER = "mmdet.LoadPanopticAnnotations"
 _PACKER = "mmdet.PackDetInputs"
@@ -53,7 +54,7 @@ def migrate_hooks(hooks: Config, report: Report) -> Config:
     if not isinstance(best, str) or not best.startswith("coco_panoptic/"):
         return hooks
     if best not in _METRICS:
-        raise ValueError(
+        raise InvalidValueError(
             f"default_hooks.checkpoint.save_best: expected one of {sorted(_METRICS)}, got {best!r}, which "
             "mmseg_m2f.PanopticQuality does not give under that name. Change it in a copy of the source config."
         )
@@ -99,12 +100,12 @@ def _migrate_pipeline(pipeline: list, path: str, report: Report) -> list:
     if _LOADER not in names:
         return pipeline
     if _FILTER in names:
-        raise ValueError(
+        raise InvalidValueError(
             f"{path}: {_FILTER} needs the boxes of {_LOADER}, but mmseg_m2f.LoadPanoptic gives one map of segments. "
             "Remove it: SegmentsToObjects lists only what is still visible."
         )
     if _PACKER not in names:
-        raise ValueError(f"{path}: {_LOADER} without {_PACKER} behind it; expected both in one pipeline.")
+        raise InvalidValueError(f"{path}: {_LOADER} without {_PACKER} behind it; expected both in one pipeline.")
     migrated: list = []
     for index, (name, step) in enumerate(zip(names, pipeline, strict=True)):
         if name == _LOADER:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from mmseg_m2f.engine.migration.reading import Config, Part
+from mmseg_m2f.migration.reading import Config, Part
 
 HEADS = ("Mask2FormerHead", "MaskFormerHead")
 

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from mmseg_m2f.engine.migration.heads import HEADS, migrate_head
-from mmseg_m2f.engine.migration.reading import Config, Part, Report
-from mmseg_m2f.engine.migration.scopes import Scopes
+from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.migration.heads import HEADS, migrate_head
+from mmseg_m2f.migration.reading import Config, Part, Report
+from mmseg_m2f.migration.scopes import Scopes
 
 _DETECTORS = ("Mask2Former", "MaskFormer")
 
@@ -55,9 +56,9 @@ def _check_method(model: Part) -> None:
     expected = "expected mmseg's EncoderDecoder with a Mask2FormerHead or MaskFormerHead, or mmdet's Mask2Former or "
     expected += "MaskFormer"
     if str(model.content.get("type")).startswith("mmseg_m2f."):
-        raise ValueError(f"{what}: the config is one of this package already; {expected}. Use it as it is.")
+        raise InvalidValueError(f"{what}: the config is one of this package already; {expected}. Use it as it is.")
     if "track_head" in model or "Video" in model.name:
-        raise ValueError(
+        raise InvalidValueError(
             f"{what}, which segments videos: its queries follow objects through frames, which no part here does; "
             f"{expected}. Migrate the config of its image model, which it starts from."
         )
@@ -66,7 +67,7 @@ def _check_method(model: Part) -> None:
     if (model.name == "EncoderDecoder" and name in HEADS) or model.name in _DETECTORS:
         return
     with_head = f" with decode_head.type {name!r}" if head else ""
-    raise ValueError(
+    raise InvalidValueError(
         f"{what}{with_head}; {expected}. Other methods have no counterpart here: keep their config and their library."
     )
 

@@ -3,15 +3,12 @@
 import argparse
 import os
 import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from mmengine.config import DictAction
 
-_PACKAGE = str(Path(__file__).parents[1])
-_USER_ERRORS = (ValueError, KeyError, TypeError, FileNotFoundError)
+from mmseg_m2f.errors import UserError
 
 
 def make_parser(description: str | None, *, examples: str, config_help: str) -> argparse.ArgumentParser:
@@ -50,9 +47,6 @@ def concise_errors() -> Iterator[None]:
     """
     try:
         yield
-    except _USER_ERRORS as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        if not last.filename.startswith(_PACKAGE) or not (last.line or "").startswith("raise "):
-            raise
-        print(f"{type(error).__name__}: {error.args[0] if error.args else error}", file=sys.stderr)
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -10,8 +10,9 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, DefaultScope
 
-from mmseg_m2f.engine.preflight import builder_keys
-from mmseg_m2f.engine.type_lookup import accepted_arguments, find_types
+from mmseg_m2f.config.checks import builder_keys
+from mmseg_m2f.config.type_lookup import accepted_arguments, find_types
+from mmseg_m2f.errors import InvalidValueError, MissingFileError
 from mmseg_m2f.models.feature_spec import probe_feature_spec
 
 Options = Mapping[str, object]
@@ -73,14 +74,14 @@ def _replace_backbone(cfg: Config, name: str, *, beside: Path) -> None:
     """Put the `backbone` of an ingredient in the place of the model's."""
     file = Path(name) if name.endswith(".py") else _find_ingredient(name, beside=beside)
     if not file.is_file():
-        raise FileNotFoundError(f"backbone={name}: expected an ingredient file, got none at {file.resolve()}.")
+        raise MissingFileError(f"backbone={name}: expected an ingredient file, got none at {file.resolve()}.")
     backbone = Config.fromfile(file).get("backbone")
     if not isinstance(backbone, Mapping) or "type" not in backbone:
-        raise ValueError(
+        raise InvalidValueError(
             f"backbone={name}: {file} defines no backbone = dict(type=...). Choose a file of _base_/backbones."
         )
     if "backbone" not in cfg.get("model", {}):
-        raise ValueError(
+        raise InvalidValueError(
             f"backbone={name}: the config's model has no part 'backbone' to replace. Set the part of the model that "
             "is meant by its dotted key."
         )
@@ -112,7 +113,7 @@ def _fit_channels(model: ConfigDict) -> None:
         index = node.get("in_index", range(len(node.in_channels)) if several else -1)
         needed = max(index) if several else index
         if not -len(channels) <= needed < len(channels):
-            raise ValueError(
+            raise InvalidValueError(
                 f"backbone={type(built).__name__}: {node.type} reads map {needed} (in_index), but the backbone gives "
                 f"{len(channels)}. Set model.backbone.out_indices or the head's in_index."
             )
@@ -127,7 +128,7 @@ def _find_ingredient(name: str, *, beside: Path) -> Path:
     if name in known:
         return known[name]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or sorted(known)
-    raise ValueError(
+    raise InvalidValueError(
         f"backbone={name}: expected the name of a file in _base_/backbones or a path to one. "
         f"Nearest: {', '.join(near) or f'none, {beside} has no _base_/backbones above it'}."
     )
@@ -138,7 +139,7 @@ def _replace_data_root(cfg: Config, data_root: str) -> None:
     nodes = [node for value in cfg.values() for node in config_nodes(value)]
     previous = cfg.get("data_root") or next((node["data_root"] for node in nodes if node.get("data_root")), None)
     if previous is None:
-        raise ValueError(
+        raise InvalidValueError(
             f"data_root={data_root}: no dataset of {cfg.filename} has a data_root; expected one that reads files. "
             "Leave the option out, or choose a config with such a dataset."
         )

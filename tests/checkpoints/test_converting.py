@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmseg_m2f.checkpoints.converting import convert_file, read_weights, write_weights
 from mmseg_m2f.checkpoints.layouts import convert, detect_content
-from mmseg_m2f.engine.convert import convert_file, read_weights, write_weights
 from tests.checkpoints import small_detr, small_eomt
 from tests.checkpoints.small_models import random_state
 from tests.checkpoints.test_layouts import random_weights
