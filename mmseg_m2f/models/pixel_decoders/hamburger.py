@@ -15,6 +15,7 @@ from mmseg.models.decode_heads.ham_head import Hamburger
 from torch import Tensor, nn
 
 from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.models.factorisation import fix_bases
 from mmseg_m2f.models.pixel_decoders.fpn import top_down, top_down_convs
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.structures import FeatureSpec, PixelFeatures, PixelSpec
@@ -24,8 +25,8 @@ from mmseg_m2f.structures import FeatureSpec, PixelFeatures, PixelSpec
 class HamburgerPixelDecoder(nn.Module):
     """All maps but the finest, joined, factorised, and averaged to their own sizes again.
 
-    Its memory is the coarsest level. The factorisation begins with random bases, in evaluation too, and takes padding
-    for part of the image.
+    Its memory is the coarsest level. The factorisation starts from random bases in training and from fixed ones in
+    evaluation (see `SteadyNMF`), and treats padding as image.
 
     Args:
         feature_spec: channels and strides of the backbone's maps; the head passes it.
@@ -51,6 +52,7 @@ class HamburgerPixelDecoder(nn.Module):
         norm = dict(type="GN", num_groups=norm_groups)
         self.squeeze = ConvModule(sum(coarser), channels, 1, norm_cfg=norm)
         self.hamburger = Hamburger(channels, dict(MD_R=bases), norm_cfg=norm)
+        fix_bases(self.hamburger, dict(MD_R=bases))
         self.lateral_convs, self.output_convs = top_down_convs([finest], channels, norm_groups)
         self.mask_feature = nn.Conv2d(channels, channels, 3, padding=1)
 

@@ -22,7 +22,7 @@ class ContinualDecoder(nn.Module):
     """A decoder for each task, of which the last one is trained.
 
     The decoders of earlier tasks are frozen, also in training mode. From the second task on freeze the backbone as well
-    (`MaskSegmentor(freeze_backbone=True)`), and let a `TaskCriterion` make other classes background. A model of one
+    (`MaskSegmentor(trainable=["decode_head."])`), and let a `TaskCriterion` make other classes background. A model of one
     task more starts from the checkpoint (`load_from`).
 
     Args:
@@ -69,7 +69,7 @@ class ContinualDecoder(nn.Module):
         if self.training and len(self.tasks) > 1 and any(x.requires_grad for x in features):
             raise InvalidValueError(
                 f"ContinualDecoder: {len(self.tasks) - 1} earlier tasks rely on the backbone, but it is being trained. "
-                "Set model.freeze_backbone=True."
+                "Set model.trainable=['decode_head.']."
             )
         if not last_only:
             return self.branches[-1](features)

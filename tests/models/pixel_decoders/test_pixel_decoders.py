@@ -79,7 +79,7 @@ def test_hamburger__context_is_segnexts_and_coarser_levels_are_its_averages():
     module = HamburgerPixelDecoder(SMALL, channels=32, bases=4).eval()
     head = MODELS.build(
         dict(
-            type="mmseg.LightHamHead",
+            type="mmseg_m2f.SegNeXtHead",
             in_channels=SMALL.channels[1:],
             in_index=[1, 2, 3],
             channels=32,
