@@ -6,7 +6,7 @@
 says `_px`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, overload, runtime_checkable
 
@@ -312,14 +312,51 @@ class PixelDecoder(Protocol):
 
 @runtime_checkable
 class QueryDecoder(Protocol):
-    """Turns `PixelFeatures` into one prediction per supervised layer, the last one being the answer.
+    """Turns `PixelFeatures` into one prediction per supervised layer, the last one being the result.
 
-    Built with `num_classes` and `pixel_spec`; one that needs no pixel decoder takes what the backbone returns, and is
-    built with `num_classes` and `feature_spec`. With `last_only` the list has one entry and the work for the others is
-    skipped where possible.
+    Built with `num_classes` and `pixel_spec`; its class layer is `cls_embed`. With `last_only` the list has one entry
+    and the work for the others is skipped where possible.
     """
 
     def __call__(self, features: PixelFeatures, *, last_only: bool = False) -> Sequence[Prediction]: ...
+
+
+@runtime_checkable
+class BackboneQueryDecoder(Protocol):
+    """A query decoder without a pixel decoder: it reads the backbone's output, maps or a `TokenStream`.
+
+    Built with `num_classes` and `feature_spec`; otherwise like `QueryDecoder`.
+    """
+
+    def __call__(self, features: Sequence[Tensor], *, last_only: bool = False) -> Sequence[Prediction]: ...
+
+
+@runtime_checkable
+class Criterion(Protocol):
+    """Losses of the predictions of all supervised layers; only losses whose names contain "loss" are trained."""
+
+    @property
+    def box_losses(self) -> Collection[str]:
+        """Names of the losses that need boxes in the targets; empty where none does."""
+        ...
+
+    def __call__(self, predictions: Sequence[Prediction], targets: "Sequence[MaskTarget]") -> dict[str, Tensor]: ...
+
+
+@runtime_checkable
+class ExtraLoss(Protocol):
+    """A loss of the backbone's output, beside the criterion."""
+
+    def __call__(self, features: Sequence[Tensor], targets: "Sequence[MaskTarget]") -> dict[str, Tensor]: ...
+
+
+@runtime_checkable
+class NeedsExtraLoss(Protocol):
+    """Backbone output with a part that only an extra loss trains."""
+
+    def check_extra_losses(self, losses: Collection[object]) -> None:
+        """Raise a ValueError where that part is trained and `losses` is empty."""
+        ...
 
 
 class MaskReadings(NamedTuple):

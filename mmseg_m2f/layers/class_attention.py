@@ -16,16 +16,14 @@ from mmseg_m2f.layers.channel_norm import ChannelNorm
 
 
 class ClassTokens(nn.Module):
-    """One token per class, a linear map of its mask logits pooled to grids of several sizes.
+    """One token per class: a linear map of its mask logits, pooled to square grids of several sizes.
 
-    Beside `pool_sizes` there is a grid that grows with the number of classes, `class_grid_size` wide.
+    The sizes are `pool_sizes` and `class_grid_size(num_classes)`.
     """
 
-    def __init__(
-        self, channels: int, *, num_classes: int, pool_sizes: Sequence[int] = (1, 2, 3, 6), pool_ratio: float = 1.0
-    ) -> None:
+    def __init__(self, channels: int, *, num_classes: int, pool_sizes: Sequence[int] = (1, 2, 3, 6)) -> None:
         super().__init__()
-        self.sizes = (*pool_sizes, class_grid_size(num_classes, pool_ratio))
+        self.sizes = (*pool_sizes, class_grid_size(num_classes))
         self.embed = nn.Linear(sum(size**2 for size in self.sizes), channels)
 
     def forward(self, mask_logits: Float[Tensor, "B K H W"]) -> Float[Tensor, "B K C"]:
@@ -34,9 +32,9 @@ class ClassTokens(nn.Module):
         return self.embed(torch.cat(pooled, -1))
 
 
-def class_grid_size(num_classes: int, ratio: float = 1.0) -> int:
-    """Root of the number of classes times `ratio`, rounded down, and up to the next odd number."""
-    size = int(math.sqrt(num_classes) * ratio)
+def class_grid_size(num_classes: int) -> int:
+    """⌊√K⌋, or the next odd number where that is even."""
+    size = math.isqrt(num_classes)
     return size + (size + 1) % 2
 
 
@@ -44,7 +42,6 @@ class ClassAttention(nn.Module):
     """Transformer layer in which the pixels of a map attend to class embeddings; the scores are mask logits.
 
     Args:
-        query_act: "ReLU" after both convolutions of the query, or none.
         attn_sign: -1 gives weight to the classes a pixel scores lowest, +1 to those it scores highest.
     """
 
@@ -54,19 +51,19 @@ class ClassAttention(nn.Module):
         *,
         num_heads: int = 4,
         mlp_ratio: float = 4.0,
-        query_act: str | None = None,
         attn_sign: int = -1,
     ) -> None:
         super().__init__()
         if channels % num_heads:
             raise InvalidValueError(f"ClassAttention: channels {channels} must be a multiple of num_heads {num_heads}.")
+        if attn_sign not in (-1, 1):
+            raise InvalidValueError(f"ClassAttention: attn_sign must be -1 or 1, got {attn_sign!r}.")
         self.num_heads, self.attn_sign = num_heads, attn_sign
         self.norm_map, self.norm_classes = ChannelNorm(channels), nn.LayerNorm(channels)
         self.q = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1, groups=channels),
-            nn.ReLU() if query_act else nn.Identity(),
+            nn.Identity(),  # keeps the names of the weights
             nn.Conv2d(channels, channels, 1),
-            nn.ReLU() if query_act else nn.Identity(),
         )
         self.kv = nn.Linear(channels, 2 * channels, bias=False)
         self.out = nn.Conv2d(channels, channels, 1)

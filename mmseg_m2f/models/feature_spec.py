@@ -48,23 +48,24 @@ def probe_feature_spec(
     if image_channels is None:
         first = next((module for module in backbone.modules() if isinstance(module, nn.Conv2d)), None)
         image_channels = 3 if first is None else first.in_channels
-    failures: list[tuple[tuple[int, int], Exception]] = []
+    tried: list[str] = []
+    failure: Exception | None = None
     for size in _probe_sizes(backbone, crop_size):
         try:
             maps = _run(backbone, extract, channels=image_channels, size=size)
         except UserError:
             raise
         except _LIBRARY_ERRORS as error:
-            failures.append((size, error))
+            tried.append(f"{image_channels} × {size[0]} × {size[1]}")
+            failure = error
         else:
             return _spec_of(backbone, maps, size)
-    tried = " and ".join(f"{image_channels} × {height} × {width}" for (height, width), _ in failures)
-    error = failures[-1][1]
     raise InvalidValueError(
-        f"model.backbone ({type(backbone).__name__}): expected it to run on images of {tried} (channels, height, "
-        f"width), got {type(error).__name__}: {str(error).strip() or 'no message'}. Set the backbone's in_channels "
-        "to the number of values in data_preprocessor.mean, and its img_size to the crop size (data_preprocessor.size)."
-    ) from error
+        f"model.backbone ({type(backbone).__name__}): expected it to run on images of {' and '.join(tried)} (channels, "
+        f"height, width), got {type(failure).__name__}: {str(failure).strip() or 'no message'}. Set the backbone's "
+        "in_channels to the number of values in data_preprocessor.mean, and its img_size to the crop size "
+        "(data_preprocessor.size)."
+    ) from failure
 
 
 def image_channels_of(data_preprocessor: nn.Module) -> int | None:
@@ -86,7 +87,7 @@ def _described(backbone: nn.Module) -> FeatureSpec | None:
     info = getattr(source, "feature_info", None)
     if isinstance(info, FeatureSpec):
         return info
-    if not (hasattr(info, "channels") and hasattr(info, "reduction")):
+    if info is None or not (hasattr(info, "channels") and hasattr(info, "reduction")):
         return None
     if getattr(source, "output_fmt", None) == "NHWC":
         raise _channels_last(backbone)
@@ -151,8 +152,8 @@ def _ordered(backbone: nn.Module, spec: FeatureSpec) -> FeatureSpec:
 
 def _channels_last(backbone: nn.Module) -> InvalidTypeError:
     return InvalidTypeError(
-        f"model.backbone ({type(backbone).__name__}): expected maps B C H W, got channels-last maps B H W C. For a timm "
-        "model set model.backbone.feature_cls='getter', which moves the channels; otherwise put a neck that permutes "
+        f"model.backbone ({type(backbone).__name__}): expected maps B C H W, got channels-last maps B H W C. For a model "
+        "of timm set model.backbone.feature_cls='getter', which moves the channels; otherwise put a neck that permutes "
         "the maps behind the backbone."
     )
 

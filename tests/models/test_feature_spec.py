@@ -156,6 +156,23 @@ def test_probe_feature_spec__description_is_what_a_run_finds(model_name):
     assert described == found
 
 
+@pytest.mark.parametrize("out_indices", [(0, 1, 2, 3), (1, 3)])
+def test_context_cluster__description_is_what_a_run_finds(out_indices):
+    fields = dict(depths=(1,) * 4, widths=(8, 12, 16, 20), heads=(1,) * 4, head_width=4)
+    backbone = MODELS.build(dict(type="mmseg_m2f.ContextCluster", arch=fields, out_indices=out_indices))
+    found = probe_feature_spec(Wrapped(backbone), backbone, image_channels=3)
+    assert probe_feature_spec(backbone, backbone) == found
+
+
+def test_timm_token_stream__description_is_what_a_run_finds():
+    options = dict(embed_dim=32, depth=3, num_heads=4)
+    backbone = MODELS.build(
+        dict(type="mmseg_m2f.TimmTokenStream", model_name="vit_tiny_patch16_224", num_joint_blocks=2,
+             img_size=(64, 64), model_options=options)
+    )  # fmt: skip
+    assert probe_feature_spec(backbone, backbone) == probe_feature_spec(Wrapped(backbone), backbone)
+
+
 def test_probe_feature_spec__description_is_not_run():
     backbone = Pyramid()
     backbone.feature_info = FeatureSpec((4, 8), (2, 4))

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.registry import MODELS
+from mmseg_m2f.structures import FeatureSpec
 
 
 class ClusterArch(NamedTuple):
@@ -135,6 +136,14 @@ class ContextCluster(BaseModule):
                 maps.append(self.get_submodule(f"norm{index}")(x))
         return tuple(maps)
 
+    @property
+    def feature_info(self) -> FeatureSpec:
+        """Channels and strides of the maps."""
+        return FeatureSpec(
+            tuple(self.arch.widths[stage] for stage in self.out_indices),
+            tuple(4 * 2**stage for stage in self.out_indices),
+        )
+
     def _saves(self, x: Tensor) -> bool:
         return self.with_cp and self.training and x.requires_grad
 
@@ -196,6 +205,10 @@ class ContextClusterBlock(nn.Module):
         self.layer_scale_1 = nn.Parameter(torch.full((channels,), layer_scale_init))
         self.layer_scale_2 = nn.Parameter(torch.full((channels,), layer_scale_init))
         self.drop_path = DropPath(drop_path)
+
+    def no_weight_decay(self) -> set[str]:
+        """Factors of the branches and of the similarity."""
+        return {"layer_scale_1", "layer_scale_2", "token_mixer.sim_alpha", "token_mixer.sim_beta"}
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         x = x + self.drop_path(self.layer_scale_1[:, None, None] * self.token_mixer(self.norm1(x)))

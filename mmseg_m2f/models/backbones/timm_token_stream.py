@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.registry import MODELS
-from mmseg_m2f.structures import TokenBlock, TokenStream
+from mmseg_m2f.structures import FeatureSpec, TokenBlock, TokenStream
 
 
 @MODELS.register_module()
@@ -97,6 +97,15 @@ class TimmTokenStream(nn.Module):
             blocks=tuple(self._joint_block(block, grid) for block in self.vit.blocks[first:]),
             norm=self.vit.norm,
         )
+
+    @property
+    def feature_info(self) -> FeatureSpec:
+        """Channels and stride of the patches, and the number of joint blocks."""
+        return FeatureSpec((self.vit.embed_dim,), (self.patch_size,), self.num_joint_blocks)
+
+    def no_weight_decay(self) -> set[str]:
+        """Positions and tokens of timm's model."""
+        return {f"vit.{name}" for name in ("pos_embed", "cls_token", "reg_token", "mask_token")}
 
     def _joint_block(self, block: Callable[..., Tensor], grid: tuple[int, int]) -> TokenBlock:
         rope = getattr(self.vit, "rope", None)

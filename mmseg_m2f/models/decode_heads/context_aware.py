@@ -34,12 +34,11 @@ from mmseg_m2f.samples import present_classes
 
 
 class _Classified(NamedTuple):
-    """What the classifiers say about a map, before anything is resized."""
+    """Features and logits of a map, before they are resized."""
 
     features: Float[Tensor, "B C H W"]  # before dropout
-    vanilla: Float[Tensor, "B K H W"]  # the host's own logits
-    matched: Float[Tensor, "B C H W"]  # what class vectors are compared with
-    refined: Float[Tensor, "B K H W"]  # the answer
+    vanilla: Float[Tensor, "B K H W"]  # logits of the host's classifier
+    refined: Float[Tensor, "B K H W"]  # logits of the adapted classifier, the result
 
 
 @MODELS.register_module()
@@ -58,18 +57,12 @@ class ContextAwareHead(BaseModule):
     Args:
         host: config of the head.
         temperature: largest possible logit.
-        hidden_ratio: hidden width of the two projectors, as a share of twice the channels.
         vanilla_loss_weight, oracle_loss_weight: of the mean cross-entropies of the two.
         loss_distill: `EntropyAwareDistillLoss` unless given.
         aux_align_corners: how `loss_vanilla` and `loss_oracle` enlarge logits.
-        oracle_scope: whether a class vector made of labels is shared by the "batch" on a device or belongs to an
-            "image".
         distill_size: where `loss_distill` compares the two: "features", on the head's map, each cell with its nearest
             label, as published; or "labels", after enlarging both as the host does, which spares boundaries where maps
             are coarse and costs memory like one more cross-entropy.
-        detach_estimate: keep gradients out of the first answer where it weighs the pixels of a class.
-        conf_thresh: pixels whose first answer is less probable are left out of the class vectors.
-        feat_proj: project features before they are compared with class vectors.
 
     Raises:
         ValueError: the host has no final classifier.
@@ -80,24 +73,17 @@ class ContextAwareHead(BaseModule):
         host: ConfigDict | dict,
         *,
         temperature: float = 15.0,
-        hidden_ratio: float = 0.25,
         vanilla_loss_weight: float = 1.0,
         oracle_loss_weight: float = 1.0,
         loss_distill: ConfigDict | dict | None = None,
         aux_align_corners: bool = True,
-        oracle_scope: str = "batch",
         distill_size: str = "features",
-        detach_estimate: bool = False,
-        conf_thresh: float = 0.0,
-        feat_proj: bool = False,
     ) -> None:
         super().__init__()
         _check_host_type(host)
         self.host = MODELS.build(host)
         _check_host(self.host)
         self.init_cfg, self.host.init_cfg = self.host.init_cfg, None
-        if oracle_scope not in ("batch", "image"):
-            raise InvalidValueError(f"ContextAwareHead: oracle_scope must be 'batch' or 'image', got {oracle_scope!r}.")
         if distill_size not in ("features", "labels"):
             raise InvalidValueError(
                 f"ContextAwareHead: distill_size must be 'features' or 'labels', got {distill_size!r}."
@@ -106,16 +92,13 @@ class ContextAwareHead(BaseModule):
         self.conv_seg, self.host.conv_seg = self.host.conv_seg, nn.Identity()
         self.dropout, self.host.dropout = self.host.dropout or nn.Identity(), None
         channels = self.conv_seg.in_channels
-        self.proj = _projector(channels, hidden_ratio)
-        self.apd_proj = _projector(channels, hidden_ratio)  # for class vectors made of labels; not needed to predict
-        self.feat_proj = _feature_projector(channels) if feat_proj else nn.Identity()
+        self.proj = _projector(channels)
+        self.apd_proj = _projector(channels)  # for class vectors made of labels; not needed to predict
         self.loss_distill = MODELS.build(loss_distill or dict(type="mmseg_m2f.EntropyAwareDistillLoss"))
         self.temperature = temperature
         self.vanilla_loss_weight, self.oracle_loss_weight = vanilla_loss_weight, oracle_loss_weight
         self.aux_align_corners = aux_align_corners
-        self.per_image_oracle = oracle_scope == "image"
         self.distill_enlarged = distill_size == "labels"
-        self.detach_estimate, self.conf_thresh = detach_estimate, conf_thresh
         # What mmseg's segmentors ask their head.
         self.num_classes, self.out_channels = self.host.num_classes, self.host.out_channels
         self.align_corners, self.threshold = self.host.align_corners, self.host.threshold
@@ -174,25 +157,19 @@ class ContextAwareHead(BaseModule):
 
     def _classify(self, features: Float[Tensor, "B C H W"]) -> _Classified:
         vanilla = self.conv_seg(self.dropout(features))
-        matched = self.feat_proj(features)
         with torch.autocast(features.device.type, enabled=False):
-            probs = (vanilla.detach() if self.detach_estimate else vanilla).float().softmax(1)
-            if self.conf_thresh > 0:
-                probs = probs * (probs.amax(1, keepdim=True) >= self.conf_thresh)
-            vectors = self._refine(self.proj, soft_prototypes(features.float(), probs))
-            refined = cosine_logits(matched.float(), vectors, self.temperature)
-        return _Classified(features, vanilla, matched, refined)
+            vectors = self._refine(self.proj, soft_prototypes(features.float(), vanilla.float().softmax(1)))
+            refined = cosine_logits(features.float(), vectors, self.temperature)
+        return _Classified(features, vanilla, refined)
 
     def _added_losses(self, classified: _Classified, labels: Int[Tensor, "B H W"]) -> dict[str, Tensor]:
         features = classified.features.float()
         size = (features.shape[-2], features.shape[-1])
         small_labels = shrink_labels(labels, size)
         with torch.autocast(features.device.type, enabled=False):
-            means, present = label_prototypes(features, small_labels, self.num_classes, per_image=self.per_image_oracle)
+            means, present = label_prototypes(features, small_labels, self.num_classes)
             prototypes = means.where(present.unsqueeze(-1), self._class_rows().detach())
-            oracle = cosine_logits(
-                classified.matched.float(), self._refine(self.apd_proj, prototypes), self.temperature
-            )
+            oracle = cosine_logits(features, self._refine(self.apd_proj, prototypes), self.temperature)
             vanilla_loss, oracle_loss = (
                 pixel_cross_entropy(enlarge_logits(x, labels, align_corners=self.aux_align_corners), labels)
                 for x in (classified.vanilla, oracle)
@@ -218,18 +195,9 @@ class ContextAwareHead(BaseModule):
         return self.conv_seg.weight.flatten(1).float()
 
 
-def _projector(channels: int, hidden_ratio: float) -> nn.Sequential:
-    hidden = int(2 * channels * hidden_ratio)
+def _projector(channels: int) -> nn.Sequential:
+    hidden = channels // 2
     return nn.Sequential(nn.Linear(2 * channels, hidden, bias=False), nn.ReLU(), nn.Linear(hidden, channels))
-
-
-def _feature_projector(channels: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(channels, channels, 1, bias=False),
-        nn.BatchNorm2d(channels),
-        nn.ReLU(),
-        nn.Conv2d(channels, channels, 1),
-    )
 
 
 def _stack_labels(samples: Sequence[BaseDataElement], ignore_index: int | None) -> Int[Tensor, "B H W"]:

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from mmseg_m2f.core.postprocess import resize_maps
 from mmseg_m2f.errors import InvalidValueError
-from mmseg_m2f.layers.attention_to_mask import AttentionToMaskLayer, init_linears, keys_as_map, project_tokens
+from mmseg_m2f.layers.scoring_attention import AttentionToMaskLayer, init_linears, keys_as_map, project_tokens
 from mmseg_m2f.layers.transformer import flatten_maps
-from mmseg_m2f.models.backbones.shrunk_vit import PartialMaps
+from mmseg_m2f.models.backbones.partial_maps import PartialMaps
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.structures import FeatureSpec, MaskPrediction
 
@@ -93,7 +93,7 @@ class AttentionToMaskDecoder(nn.Module):
         if isinstance(features, PartialMaps):
             raise InvalidValueError(
                 "AttentionToMaskDecoder: expected maps with a token in every cell, got a backbone that keeps edges "
-                "(backbone.sampler='edge'). Take QueryUpsamplingDecoder, or backbone.sampler='grid'."
+                "(backbone.shrink.sampler='edge'). Take QueryUpsamplingDecoder, or backbone.shrink.sampler='grid'."
             )
         size = (features[0].shape[-2], features[0].shape[-1])
         queries = self.query_feat.weight.expand(len(features[0]), -1, -1)

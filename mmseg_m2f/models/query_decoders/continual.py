@@ -21,9 +21,9 @@ from mmseg_m2f.structures import FeatureSpec, MaskPrediction
 class ContinualDecoder(nn.Module):
     """A decoder for each task, of which the last one is trained.
 
-    The decoders of earlier tasks are frozen, also in training mode. From the second task on freeze the backbone as well
-    (`MaskSegmentor(trainable=["decode_head."])`), and let a `TaskCriterion` make other classes background. A model of one
-    task more starts from the checkpoint (`load_from`).
+    The decoders of earlier tasks are frozen and stay in evaluation mode. From the second task on freeze the backbone as
+    well (`MaskSegmentor(trainable=["decode_head."])`), and let a `TaskCriterion` make other classes background. A model
+    of one task more starts from the checkpoint (`load_from`).
 
     Args:
         num_classes: K, with the classes of tasks to come.

@@ -13,10 +13,10 @@ from mmengine.utils import to_2tuple
 from torch import Tensor, nn
 
 from mmseg_m2f.errors import InvalidValueError
-from mmseg_m2f.layers.attention_to_mask import AttentionToMaskLayer, init_linears, keys_as_map, project_tokens
 from mmseg_m2f.layers.position_encoding import positions_to_learn
+from mmseg_m2f.layers.scoring_attention import AttentionToMaskLayer, init_linears, keys_as_map, project_tokens
 from mmseg_m2f.layers.transformer import DecoderLayer, attend_valid, flatten_maps
-from mmseg_m2f.models.backbones.shrunk_vit import PartialMaps
+from mmseg_m2f.models.backbones.partial_maps import PartialMaps
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.structures import FeatureSpec, MaskPrediction
 

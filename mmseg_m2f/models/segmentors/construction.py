@@ -1,14 +1,15 @@
 """How both shells are built: backbone, neck and head, frozen and compiled as the config asks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import cast
 
 from mmengine.config import ConfigDict
-from torch import nn
+from torch import Tensor, nn
 
 from mmseg_m2f.checkpoints.openmmlab import adopt_detector_keys
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.layers.matrix_products import use_fast_products
-from mmseg_m2f.models.compilation import compile_parts
+from mmseg_m2f.models.compiled_parts import compile_parts
 from mmseg_m2f.models.feature_spec import check_head, crop_size_of, image_channels_of, probe_feature_spec
 from mmseg_m2f.registry import MODELS
 
@@ -31,14 +32,15 @@ def build_parts(
         trainable: see `freeze_others`; None trains everything.
         compile: see `compile_parts`.
     """
-    shell.backbone = MODELS.build(backbone)
+    shell.backbone = built = MODELS.build(backbone)
     if neck is not None:
         shell.neck = MODELS.build(neck)
+    preprocessor = cast(nn.Module, shell.data_preprocessor)
     feature_spec = probe_feature_spec(
-        shell.backbone,
-        shell.backbone if neck is None else shell.extract_feat,
-        image_channels=image_channels_of(shell.data_preprocessor),
-        crop_size=crop_size or crop_size_of(shell.data_preprocessor),
+        built,
+        built if neck is None else cast(Callable[[Tensor], object], shell.extract_feat),
+        image_channels=image_channels_of(preprocessor),
+        crop_size=crop_size or crop_size_of(preprocessor),
     )
     check_head(decode_head)
     shell.decode_head = MODELS.build(decode_head, default_args=dict(feature_spec=feature_spec))

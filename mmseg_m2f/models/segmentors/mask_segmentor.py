@@ -36,8 +36,8 @@ class MaskSegmentor(BaseSegmentor):
             [0, Q] and are neither logits nor probabilities. `max_memory_mb` (default 64) bounds what a label map
             takes besides the mask logits, where scores are not kept, windows not averaged and nothing is flipped.
         ignore_index: label of pixels that are not known.
-        trainable: beginnings of the names of the parameters to train; all unless given. ["decode_head."] freezes backbone
-            and neck. The others get no gradients, and modules without trainable parameters stay in evaluation mode.
+        trainable: beginnings of the names of the parameters to train; all unless given. The others get no gradients, and
+            modules without trainable parameters stay in evaluation mode. ["decode_head."] freezes backbone and neck.
         freeze_backbone: former name of `trainable=["decode_head."]`.
         compile: run backbone, neck and head through `torch.compile`; True, or a dict of its arguments.
     """

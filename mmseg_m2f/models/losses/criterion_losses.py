@@ -1,6 +1,5 @@
 """Losses that a config names; each is thin over a function in `core.losses`."""
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -131,16 +130,3 @@ class QueryOrthogonalityLoss(nn.Module):
     def forward(self, embeddings: Float[Tensor, "L B Q C"], matched: Bool[Tensor, "L B Q"]) -> Float[Tensor, "L"]:
         chosen = matched if self.target == "matched" else matched.new_ones(matched.shape)
         return self.loss_weight * orthogonality_loss(embeddings, chosen)
-
-
-@MODELS.register_module()
-class ContentOrthogonalityLoss(nn.Module):
-    """Mean squared cosine between what the queries have learnt before they see an image; a part of `MaskHead`."""
-
-    def __init__(self, loss_weight: float = 1.0) -> None:
-        super().__init__()
-        self.loss_weight = loss_weight
-
-    def forward(self, content: Float[Tensor, "Q C"]) -> Float[Tensor, ""]:
-        everyone = torch.ones(1, 1, len(content), dtype=torch.bool, device=content.device)
-        return self.loss_weight * orthogonality_loss(content[None, None], everyone)[0]

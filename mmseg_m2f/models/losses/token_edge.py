@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mmseg_m2f.core.targets import TargetBatch
 from mmseg_m2f.errors import InvalidValueError
-from mmseg_m2f.models.backbones.shrunk_vit import PartialMaps
+from mmseg_m2f.models.backbones.partial_maps import PartialMaps
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.structures import VOID, MaskTarget
 
@@ -40,9 +40,9 @@ class TokenEdgeLoss(nn.Module):
         """
         if not isinstance(features, PartialMaps):
             raise InvalidValueError(
-                "decode_head.feature_loss (TokenEdgeLoss): expected a backbone that looks for edges "
-                "(ShrunkVisionTransformer with sampler='edge'), got one that returns plain maps. Set "
-                "backbone.sampler='edge', or take the loss out."
+                "decode_head.extra_losses (TokenEdgeLoss): expected a backbone that looks for edges "
+                "(ShrunkVisionTransformer with shrink.sampler='edge'), got one that returns plain maps. Set "
+                "backbone.shrink.sampler='edge', or take the loss out."
             )
         is_edge, known = edge_cells(TargetBatch(targets).segment_maps[:, 0], features.patch_size)
         num_edges = is_edge.sum()

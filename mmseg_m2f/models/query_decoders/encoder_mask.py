@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from mmseg_m2f.core.postprocess import resize_maps
 from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.layers.channel_norm import ChannelNorm
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.structures import FeatureSpec, MaskPrediction, TokenStream
 
@@ -115,11 +116,10 @@ class UpscaleBlock(nn.Module):
         self.upsample = nn.ConvTranspose2d(channels, channels, 2, stride=2)
         self.activate = nn.GELU()
         self.smooth = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
-        self.norm = nn.LayerNorm(channels, eps=1e-6)
+        self.norm = ChannelNorm(channels, eps=1e-6)
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C 2*H 2*W"]:
-        x = self.smooth(self.activate(self.upsample(x)))
-        return self.norm(x.movedim(1, -1)).movedim(-1, 1)
+        return self.norm(self.smooth(self.activate(self.upsample(x))))
 
 
 @torch.no_grad()
