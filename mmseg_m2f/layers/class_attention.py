@@ -1,4 +1,4 @@
-"""Class embeddings made of class masks, and attention to them that gives new masks (arXiv 2308.12894, section 3).
+"""Class embeddings from class masks, and attention to them that gives new masks (ECENet, arXiv 2308.12894, section 3).
 
 The released inference code (Apache-2.0) is followed where it and the paper differ; see `ExplicitClassHead`.
 """
@@ -27,7 +27,7 @@ class ClassTokens(nn.Module):
         self.embed = nn.Linear(sum(size**2 for size in self.sizes), channels)
 
     def forward(self, mask_logits: Float[Tensor, "B K H W"]) -> Float[Tensor, "B K C"]:
-        # Masks smaller than a grid repeat their pixels.
+        # Adaptive pooling repeats pixels of masks that are smaller than a grid.
         pooled = [F.adaptive_avg_pool2d(mask_logits, size).flatten(2) for size in self.sizes]
         return self.embed(torch.cat(pooled, -1))
 
@@ -41,8 +41,11 @@ def class_grid_size(num_classes: int) -> int:
 class ClassAttention(nn.Module):
     """Transformer layer in which the pixels of a map attend to class embeddings; the scores are mask logits.
 
+    With scores `s_mkn = q_mn · k_mk / √(C/M)` of pixel n and class k in head m, the attention is `softmax_k(a s) v`
+    with a = `attn_sign`, and the mask logits are the mean of s over the heads.
+
     Args:
-        attn_sign: -1 gives weight to the classes a pixel scores lowest, +1 to those it scores highest.
+        attn_sign: -1 attends to the classes with the lowest scores, as released; +1 to those with the highest.
     """
 
     def __init__(
@@ -85,13 +88,13 @@ class ClassAttention(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             scores = torch.einsum("bmcn,bkmc->bmkn", queries.float(), keys.float()) * queries.shape[2] ** -0.5
             weights = (self.attn_sign * scores).softmax(2)
-            seen = torch.einsum("bmkn,bkmc->bmcn", weights, values.float())
-        x = x + self.out(seen.flatten(1, 2).unflatten(-1, x.shape[-2:]).to(x.dtype))
+            attended = torch.einsum("bmkn,bkmc->bmcn", weights, values.float())
+        x = x + self.out(attended.flatten(1, 2).unflatten(-1, x.shape[-2:]).to(x.dtype))
         return x + self.ffn(self.norm_ffn(x)), scores.mean(1).unflatten(-1, x.shape[-2:])
 
 
 class ClassUpdater(nn.Module):
-    """Class embeddings with news added through a gate that compares both."""
+    """Gated update of class embeddings c by new ones n: `out(g · norm(B n) + c)` with `g = gate(W c · A n)`."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

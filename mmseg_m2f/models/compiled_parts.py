@@ -6,14 +6,14 @@ from torch import nn
 
 
 def compile_parts(model: nn.Module, options: bool | Mapping[str, object]) -> None:
-    """Compile backbone, neck and head of a model in place, if its config asks for it.
+    """Compile backbone, neck and head of a model in place, if its config says so.
 
-    These take tensors and give tensors. Matching, losses and post-processing, which wait for the host, are not part
-    of the head's `forward` and stay as they are; mmengine's own `compile` of the whole training step falls into dozens
-    of pieces there. Names of weights stay as they are, and copies of the model are not compiled.
+    Their inputs and outputs are tensors. Matching, losses and post-processing synchronise with the host; they are not
+    part of the head's `forward` and are not compiled. mmengine's `compile` of the whole training step breaks into
+    dozens of graphs there. Names of weights do not change, and copies of the model are not compiled.
 
-    Nothing is compiled now: each part is at its first call, once for training and once for prediction, and again at
-    the first image of another size, then for all sizes. Compiled products are torch's own, not those of
+    Compilation happens at the first call of each part, once for training and once for prediction, and again at the
+    first image of another size, then for all sizes. Compiled matrix products are torch's, not those of
     `layers.matrix_products`.
 
     Args:

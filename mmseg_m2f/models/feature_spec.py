@@ -82,7 +82,7 @@ def crop_size_of(data_preprocessor: nn.Module) -> int | tuple[int, int] | None:
 
 
 def _described(backbone: nn.Module) -> FeatureSpec | None:
-    """What the backbone itself says of its maps."""
+    """The backbone's own description of its maps, if it has one."""
     source = getattr(backbone, "timm_model", backbone)  # mmseg.TIMMBackbone holds timm's model there
     info = getattr(source, "feature_info", None)
     if isinstance(info, FeatureSpec):
@@ -152,14 +152,14 @@ def _ordered(backbone: nn.Module, spec: FeatureSpec) -> FeatureSpec:
 
 def _channels_last(backbone: nn.Module) -> InvalidTypeError:
     return InvalidTypeError(
-        f"model.backbone ({type(backbone).__name__}): expected maps B C H W, got channels-last maps B H W C. For a model "
-        "of timm set model.backbone.feature_cls='getter', which moves the channels; otherwise put a neck that permutes "
-        "the maps behind the backbone."
+        f"model.backbone ({type(backbone).__name__}): expected maps B C H W, got channels-last maps B H W C. For a "
+        "model of timm set model.backbone.feature_cls='getter', which moves the channels; otherwise put a neck that "
+        "permutes the maps behind the backbone."
     )
 
 
 def check_head(decode_head: ConfigDict | dict) -> None:
-    """Refuse heads that cannot be told what the backbone gives, such as mmseg's.
+    """Refuse heads that do not take the backbone's channels and strides, such as mmseg's.
 
     Raises:
         TypeError: the head does not take `feature_spec`.
@@ -173,7 +173,7 @@ def check_head(decode_head: ConfigDict | dict) -> None:
 
 
 def _check_number_of_maps(backbone: nn.Module, _: object, maps: object) -> None:
-    """Many backbones pass over indices that they do not have."""
+    """Refuse `out_indices` beyond the last stage, which many backbones ignore."""
     indices = getattr(backbone, "out_indices", None)
     if isinstance(indices, Sequence) and isinstance(maps, Sequence) and len(maps) < len(indices):
         raise InvalidValueError(

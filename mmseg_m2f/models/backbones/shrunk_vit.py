@@ -1,10 +1,10 @@
-"""A plain vision transformer (arXiv 2010.11929) that goes on with a part of its tokens (SegViT, 2210.05844, 3.3).
+"""A plain vision transformer (arXiv 2010.11929) that drops a part of its tokens (SegViT, 2210.05844, 3.3).
 
 Deviations: positions are resized wherever the grid differs, not only where the number of tokens does; without weights
 to load they start as sine encodings.
 
 Keeping edges is SegViTv2's idea (2306.06289), of which no code was released. Our own are: the layers that find edges,
-the budget, that unused places are masked out and zero, and, of low confidence, the threshold of 0.7.
+the budget, that unused entries are masked out and zero, and the threshold of 0.7.
 """
 
 from collections.abc import Mapping, Sequence
@@ -63,7 +63,12 @@ class TransformerBlock(nn.Module):
         kept: Int[Tensor, "B n"] | None = None,
         may_attend: Bool[Tensor, "B 1 N"] | None = None,
     ) -> Float[Tensor, "B n C"]:
-        """The tokens after the block; only those `kept`, which still look at all, unless it is None."""
+        """The tokens after the block.
+
+        Args:
+            kept: indices of the tokens to return; they attend to all tokens. None returns all.
+            may_attend: True for tokens that may be attended to; None for all.
+        """
         normed = queries = self.ln1(tokens)
         if kept is not None:
             tokens, queries = _take(tokens, kept), _take(normed, kept)
@@ -90,19 +95,24 @@ class EdgeSampler(nn.Module):
     def forward(
         self, tokens: Float[Tensor, "B N C"], size: tuple[int, int]
     ) -> tuple[Int[Tensor, "B n"], Bool[Tensor, "B n"], Float[Tensor, "B N"]]:
-        """Cells to keep, the regular grid first; which of them count, the others fill up; edge logits of all."""
+        """Which cells to keep.
+
+        Returns:
+            Indices of n cells, the regular grid first; True for those that are kept, False for filling; edge logits of
+            all cells.
+        """
         logits = self.edge(tokens).squeeze(-1)
         grid = regular_grid(size, self.stride, tokens)
         probs = logits.detach().sigmoid().index_fill(1, grid.flatten(), -1.0)
-        most = min(int(self.budget * tokens.shape[1]), tokens.shape[1] - grid.numel())
-        edges = probs.topk(most)
+        num_edges = min(int(self.budget * tokens.shape[1]), tokens.shape[1] - grid.numel())
+        edges = probs.topk(num_edges)
         kept = torch.cat([grid.flatten().expand(len(tokens), -1), edges.indices], 1)
         return kept, F.pad(edges.values > self.threshold, (grid.numel(), 0), value=True), logits
 
 
 @MODELS.register_module()
 class ShrunkVisionTransformer(BaseModule):
-    """A vision transformer without class token and final norm, whose later blocks see fewer tokens.
+    """A vision transformer without class token and final norm, whose later blocks get fewer tokens.
 
     Block `shrink.block` keeps the tokens at every `shrink.stride`-th row and column, starting with the first; they
     attend to all tokens in this block. A stride of 1 gives the plain transformer. Weights of `mmseg.VisionTransformer`
@@ -110,9 +120,9 @@ class ShrunkVisionTransformer(BaseModule):
     assumed to be square, unless they have no class token and as many positions as this model.
 
     Args:
-        img_size: height and width in pixels, or one number for both, that the positions are learnt for; other inputs
-            resize them.
-        drop_path_rate: of the last block; those before have less, linearly.
+        img_size: height and width in pixels, or one number for both, that the positions are learnt for; they are
+            resized for other inputs.
+        drop_path_rate: of the last block; it grows linearly from 0.
         out_indices: blocks whose tokens are returned, as maps; one number or several.
         shrink: fields of a `Shrinking`.
 
@@ -257,8 +267,8 @@ def _take(tokens: Float[Tensor, "B N C"], kept: Int[Tensor, "B n"]) -> Float[Ten
 
 
 def _resize_positions(
-    positions: Float[Tensor, "1 _ C"], size: tuple[int, int], new_size: tuple[int, int]
-) -> Float[Tensor, "1 _ C"]:
+    positions: Float[Tensor, "1 N C"], size: tuple[int, int], new_size: tuple[int, int]
+) -> Float[Tensor, "1 N2 C"]:
     if size == new_size:
         return positions
     grid = positions.transpose(1, 2).unflatten(-1, size)

@@ -43,11 +43,11 @@ _MAX_READINGS = 2**20
 
 
 class ClassMasks(NamedTuple):
-    """What the head says about a batch.
+    """Outputs of the head for a batch.
 
-    `pixel_logits` are those of the pixel classifier alone. `mask_logits` are the masks of every level at the finest
-    one's resolution, coarse to fine. `class_probs` say how sure each class's embedding is of its class. `diverse` are
-    the halves of the rebuilt maps that are made to differ.
+    `logits` is the result, `pixel_logits` that of the pixel classifier alone. `mask_logits` are the masks of every
+    level at the finest resolution, coarse to fine. `class_probs` is the probability of each class's own embedding for
+    this class. `diverse` are the diverse halves of the rebuilt maps, see `FeatureReconstruction`.
     """
 
     logits: Float[Tensor, "B K H W"]
@@ -59,28 +59,29 @@ class ClassMasks(NamedTuple):
 
 @MODELS.register_module()
 class ExplicitClassHead(BaseDecodeHead):
-    """Classes as embeddings that are made of their own masks, coarse to fine, and masks made of embeddings.
+    """Class embeddings computed from class masks, and masks computed from the embeddings, coarse to fine.
 
-    The coarsest map gives one mask per class; pooled, it is the class's embedding. Finer maps attend to the
-    embeddings: their scores are the next masks, which update the embeddings. The answer is a pixel classifier on all
-    maps plus, for each class, how sure its embedding is of itself times its mask, which lies in (0, 1).
+    The coarsest map gives one mask m₀ per class; pooled and projected, it is the class's embedding. Each finer map
+    attends to the embeddings; its scores are the next masks, which update the embeddings. With the pixel classifier's
+    logits z, the probabilities p of the embeddings for their own class and the masks m of all levels,
+    `logits_k = z_k + p_k · sigmoid(Σ_l m_kl)`.
 
-    Losses: `loss_ce` on the answer, `loss_mask` and `loss_dice` on the masks of the classes in the image, `loss_div`
-    on the rebuilt maps.
+    Losses: `loss_ce` on the logits, `loss_mask` and `loss_dice` on the masks of the classes in the image, `loss_div` on
+    the rebuilt maps.
 
     Args:
         in_channels: of the maps, fine to coarse, each half as large as the one before; multiples of 4.
         num_classes: K.
         in_index: which maps; the first ones unless given.
-        channels: width of everything behind the maps.
+        channels: C, width of all layers after the maps.
         attention: arguments of `ClassAttention`: `num_heads`, `mlp_ratio`, `attn_sign`.
         pool_sizes: how masks become embeddings; see `ClassTokens`.
         gate_act: see `FeatureReconstruction`.
         void_is_background: whether void pixels lie outside every class or have weight 0 in the mask losses.
+        loss_decode: losses of the logits; cross-entropy unless given.
         loss_mask, loss_dice, loss_div: focal loss times 5, dice loss times 2, `SpatialDiversityLoss` unless given.
         norm_cfg: batch norm unless given.
-        options: further arguments of mmseg's `BaseDecodeHead`: `loss_decode`, `dropout_ratio`, `ignore_index`,
-            `align_corners` …
+        options: further arguments of mmseg's `BaseDecodeHead`: `dropout_ratio`, `ignore_index`, `align_corners` …
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class ExplicitClassHead(BaseDecodeHead):
         pool_sizes: Sequence[int] = (1, 2, 3, 6),
         gate_act: str | None = None,
         void_is_background: bool = False,
+        loss_decode: ConfigDict | dict | list | None = None,
         loss_mask: ConfigDict | dict | None = None,
         loss_dice: ConfigDict | dict | None = None,
         loss_div: ConfigDict | dict | None = None,
@@ -115,6 +117,7 @@ class ExplicitClassHead(BaseDecodeHead):
             in_index=list(range(len(in_channels)) if in_index is None else in_index),
             input_transform="multiple_select",
             norm_cfg=norm_cfg,
+            loss_decode=loss_decode or dict(type="mmseg.CrossEntropyLoss"),
             **options,
         )
         num_levels = len(in_channels)
@@ -146,7 +149,7 @@ class ExplicitClassHead(BaseDecodeHead):
         self.loss_div = MODELS.build(loss_div or dict(type="mmseg_m2f.SpatialDiversityLoss"))
 
     def forward(self, inputs: Sequence[Tensor]) -> Float[Tensor, "B K H W"]:
-        """Logits at the resolution of the finest map; scaling them would not scale the masks' share."""
+        """Logits at the resolution of the finest map."""
         return self.describe(inputs).logits
 
     def loss(
@@ -156,13 +159,13 @@ class ExplicitClassHead(BaseDecodeHead):
         train_cfg: ConfigDict | dict | None = None,
     ) -> dict[str, Tensor]:
         """All losses, and `acc_seg`."""
-        said = self.describe(inputs)
-        mask_losses = self._mask_losses(said.mask_logits, batch_data_samples)  # names labels that are no class
-        losses = self.loss_by_feat(said.logits, batch_data_samples)
-        return losses | mask_losses | dict(loss_div=self.loss_div(said.diverse))
+        outputs = self.describe(inputs)
+        mask_losses = self._mask_losses(outputs.mask_logits, batch_data_samples)  # names labels that are no class
+        losses = self.loss_by_feat(outputs.logits, batch_data_samples)
+        return losses | mask_losses | dict(loss_div=self.loss_div(outputs.diverse))
 
     def describe(self, inputs: Sequence[Tensor]) -> ClassMasks:
-        """The answer and what it is made of.
+        """Logits and the parts that they are computed from.
 
         Args:
             inputs: the backbone's maps.
@@ -219,7 +222,7 @@ class ExplicitClassHead(BaseDecodeHead):
 
 
 class _GhostUpsampling(nn.Module):
-    """Twice the size: half of the pixels' channels come from the other half by a cheap convolution."""
+    """Doubles height and width: a 1×1 and a depth-wise convolution give 4 C channels, shuffled to pixels."""
 
     def __init__(self, channels: int, norm_cfg: ConfigDict | dict) -> None:
         super().__init__()
@@ -241,7 +244,7 @@ def _total(masks: Sequence[Float[Tensor, "B K H W"]]) -> Float[Tensor, "B K H W"
 
 
 def _pairs(targets: Sequence[MaskTarget]) -> tuple[Int[Tensor, "N"], Int[Tensor, "N"], Int[Tensor, "N"]]:
-    """Image, segment and class of every segment; counts are known on the host, so that nothing waits."""
+    """Image, segment and class of every segment; the counts are on the host, so that nothing synchronises."""
     classes = torch.cat([target.labels for target in targets])
     counts = [target.num_segments for target in targets]
     images = [image for image, count in enumerate(counts) for _ in range(count)]

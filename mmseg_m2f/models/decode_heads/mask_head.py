@@ -105,7 +105,12 @@ class MaskHead(nn.Module):
         targets: Sequence[MaskTarget],
         valid: Bool[Tensor, "B H W"] | None = None,
     ) -> dict[str, Float[Tensor, ""]]:
-        """Losses of all supervised layers; `targets` lie on the canvas of the images, one per image."""
+        """Losses of all supervised layers.
+
+        Args:
+            features, valid: see `forward`.
+            targets: of each image, on the padded canvas.
+        """
         if self.criterion is None:
             raise InvalidValueError("decode_head.criterion is None: this head cannot be trained. Give it a criterion.")
         if isinstance(features, NeedsExtraLoss):
@@ -141,7 +146,7 @@ def _check_query_decoder(query_decoder: ConfigDict | dict, *, reads: str) -> Non
 
 
 def _check_class_layer(head: MaskHead, state_dict: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """Refuse, or where the user asked for it replace, a class layer of another size."""
+    """Refuse a class layer of another size, or keep the initial one with `replace_classifier`."""
     name = f"{prefix}query_decoder.cls_embed"
     stored = state_dict.get(f"{name}.weight")
     if stored is None or len(stored) == head.num_classes + 1:

@@ -1,4 +1,4 @@
-"""Losses, and the criterion that applies them to matched pairs."""
+"""Losses, and the criterion that computes them for matched pairs."""
 
 from mmseg_m2f.models.losses.criterion import MaskCriterion
 from mmseg_m2f.models.losses.criterion_losses import (

@@ -1,4 +1,4 @@
-"""How both shells are built: backbone, neck and head, frozen and compiled as the config asks."""
+"""Construction of both shells: backbone, neck and head, partly frozen, and compiled if the config says so."""
 
 from collections.abc import Callable, Sequence
 from typing import cast

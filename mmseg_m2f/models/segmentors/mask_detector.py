@@ -1,4 +1,4 @@
-"""`MaskHead` as a detector of mmdetection: instance, panoptic and semantic answers from one forward pass."""
+"""`MaskHead` as a detector of mmdetection: instances, panoptic map and label map from one forward pass."""
 
 from collections.abc import Sequence
 
@@ -56,13 +56,13 @@ class MaskDetector(BaseDetector):
     """Backbone, optional neck and `MaskHead`; the weights are `MaskSegmentor`'s and load strictly there.
 
     Args:
-        backbone: any backbone whose output is a list of maps, fine to coarse.
+        backbone: any backbone whose output is a list of maps, fine to coarse; see `probe_feature_spec`.
         decode_head: config of the `MaskHead`.
         thing_classes: which of the classes are countable objects; the others are stuff.
         neck: between backbone and head.
         trainable: beginnings of the names of the parameters to train, for example the mask head of a trained DETR; all
             unless given. The others get no gradients, and modules without trainable parameters stay in evaluation mode.
-        test_cfg: which of `panoptic`, `instance`, `semantic` to answer; `panoptic_rule` "mask2former" (also
+        test_cfg: which of `panoptic`, `instance`, `semantic` to predict; `panoptic_rule` "mask2former" (also
             MaskFormer's) or "detr"; and the arguments of `core.postprocess.panoptic_map`, `detr_panoptic_map`,
             `top_instances` and `top_boxes`; `max_memory_mb` bounds what an answer takes besides itself and the mask
             logits, except with boxes or DETR's rule. A head with boxes alone needs `panoptic=False, semantic=False`.

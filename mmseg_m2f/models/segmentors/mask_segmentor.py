@@ -24,20 +24,20 @@ _TEST_CFG_KEYS = {"mode", "crop_size", "stride", "return_scores", "max_memory_mb
 
 @MODELS.register_module()
 class MaskSegmentor(BaseSegmentor):
-    """Backbone, optional neck and `MaskHead`, answering with a label map per image.
+    """Backbone, optional neck and `MaskHead`; predicts a label map per image.
 
     Args:
-        backbone: any backbone whose output is a list of maps, fine to coarse. The head learns channels and
-            strides from it.
+        backbone: any backbone whose output is a list of maps, fine to coarse; see `probe_feature_spec`.
         decode_head: config of the `MaskHead`.
         neck: between backbone and head.
         test_cfg: `mode` "whole" (default) or "slide" with `crop_size` and `stride` (both height, width);
             `return_scores=True` keeps the class scores K H W of each image as `seg_logits`. They lie in
             [0, Q] and are neither logits nor probabilities. `max_memory_mb` (default 64) bounds what a label map
             takes besides the mask logits, where scores are not kept, windows not averaged and nothing is flipped.
-        ignore_index: label of pixels that are not known.
-        trainable: beginnings of the names of the parameters to train; all unless given. The others get no gradients, and
-            modules without trainable parameters stay in evaluation mode. ["decode_head."] freezes backbone and neck.
+        ignore_index: label of void pixels.
+        trainable: beginnings of the names of the parameters to train; all unless given. The others get no gradients,
+            and modules without trainable parameters stay in evaluation mode. ["decode_head."] freezes backbone and
+            neck.
         freeze_backbone: former name of `trainable=["decode_head."]`.
         compile: run backbone, neck and head through `torch.compile`; True, or a dict of its arguments.
     """

@@ -16,10 +16,10 @@ from mmseg_m2f.registry import MODELS
 class SemanticTTA(BaseTTAModel):
     """Averages `seg_logits` over the views of an image and takes the best class of each pixel.
 
-    The scores are averaged as the segmentor returns them. A mask classifier returns scores in [0, Q], and a
-    softmax over them would flatten the difference between sure and unsure views. The segmentor undoes flips and
-    resizing itself. Views that differ by a flip stand side by side in `mmcv.TestTimeAug` when the flip is the last
-    list of alternatives; then the answer to a flipped image is the flipped answer, to the last bit.
+    `scores = Σ_v scores_v / V` over V views, without a softmax: a mask classifier's scores lie in [0, Q], and a softmax
+    would reduce the weight of confident views. The segmentor undoes flips and resizing. If the flip is the last list of
+    alternatives in `mmcv.TestTimeAug`, the two views of a flip are neighbours, and the prediction for a flipped image
+    equals the flipped prediction to the last bit.
 
     Args:
         module: The segmentor, or its config. Its `test_cfg.return_scores` is switched on.
