@@ -48,7 +48,9 @@ THIRD_PARTY = {
     "models": MODELS,
     "models/backbones": MODELS | {"timm"},
     "models/decode_heads/explicit_class.py": MODELS | {"mmseg"},  # a per-pixel head: mmseg's base class
-    "models/pixel_decoders/hamburger.py": MODELS | {"mmseg"},  # SegNeXt's factorisation
+    "models/decode_heads/segnext_head.py": MODELS | {"mmseg"},
+    "models/factorisation.py": MODELS | {"mmseg"},  # SegNeXt's
+    "models/pixel_decoders/hamburger.py": MODELS | {"mmseg"},
     "models/segmentors": MODELS | {"mmseg", "mmdet"},
 }
 FORBIDDEN_ELSEWHERE = {"mmseg", "mmdet"}

@@ -131,7 +131,7 @@ def test_load_config__channels_that_are_given_stay() -> None:
 
 def test_load_config__another_backbone_with_too_few_maps() -> None:
     options = {"backbone": "coc_tiny_from_scratch", "model.backbone.out_indices": (0, 1)}
-    with pytest.raises(ValueError, match=r"LightHamHead reads map 3 \(in_index\), but the backbone gives 2"):
+    with pytest.raises(ValueError, match=r"SegNeXtHead reads map 3 \(in_index\), but the backbone gives 2"):
         load_config(ROOT / "configs/segnext/segnext_r18_shapes_demo.py", options)
 
 

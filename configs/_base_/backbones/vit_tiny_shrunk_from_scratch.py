@@ -7,6 +7,5 @@ backbone = dict(
     num_layers=4,
     num_heads=3,
     out_indices=(1, 3),
-    shrink_index=2,
-    sampler="edge",
+    shrink=dict(block=2, sampler="edge"),
 )

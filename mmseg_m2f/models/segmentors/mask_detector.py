@@ -1,4 +1,4 @@
-"""`MaskHead` as a detector of mmdetection: instance, panoptic and semantic answers from one forward pass."""
+"""`MaskHead` as a detector of mmdetection: instances, panoptic map and label map from one forward pass."""
 
 from collections.abc import Sequence
 
@@ -7,16 +7,13 @@ from jaxtyping import Float
 from mmdet.models.detectors.base import BaseDetector
 from mmengine.config import ConfigDict
 from mmengine.structures import BaseDataElement, PixelData
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmseg_m2f.checkpoints.openmmlab import adopt_detector_keys
 from mmseg_m2f.core.postprocess import detr_panoptic_map, resize_maps, top_boxes
 from mmseg_m2f.core.selection import INSTANCE_OFFSET
 from mmseg_m2f.core.streaming import Resizing, semantic_labels, streamed_panoptic_map, streamed_top_instances
 from mmseg_m2f.errors import InvalidValueError
-from mmseg_m2f.layers.matrix_products import use_fast_products
-from mmseg_m2f.models.compilation import compile_parts
-from mmseg_m2f.models.feature_spec import check_head, probe_feature_spec
+from mmseg_m2f.models.segmentors.construction import build_parts
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.samples import read_segments_target, valid_pixels, write_instances, write_panoptic
 from mmseg_m2f.structures import BoxPrediction
@@ -59,13 +56,13 @@ class MaskDetector(BaseDetector):
     """Backbone, optional neck and `MaskHead`; the weights are `MaskSegmentor`'s and load strictly there.
 
     Args:
-        backbone: any backbone whose output is a list of maps, fine to coarse.
+        backbone: any backbone whose output is a list of maps, fine to coarse; see `probe_feature_spec`.
         decode_head: config of the `MaskHead`.
         thing_classes: which of the classes are countable objects; the others are stuff.
         neck: between backbone and head.
-        trainable: beginnings of the names of the only parameters to train, for example the mask head of a trained
-            DETR; all by default.
-        test_cfg: which of `panoptic`, `instance`, `semantic` to answer; `panoptic_rule` "mask2former" (also
+        trainable: beginnings of the names of the parameters to train, for example the mask head of a trained DETR; all
+            unless given. The others get no gradients, and modules without trainable parameters stay in evaluation mode.
+        test_cfg: which of `panoptic`, `instance`, `semantic` to predict; `panoptic_rule` "mask2former" (also
             MaskFormer's) or "detr"; and the arguments of `core.postprocess.panoptic_map`, `detr_panoptic_map`,
             `top_instances` and `top_boxes`; `max_memory_mb` bounds what an answer takes besides itself and the mask
             logits, except with boxes or DETR's rule. A head with boxes alone needs `panoptic=False, semantic=False`.
@@ -87,12 +84,9 @@ class MaskDetector(BaseDetector):
         init_cfg: ConfigDict | dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
-        self.backbone = MODELS.build(backbone)
-        if neck is not None:
-            self.neck = MODELS.build(neck)
-        feature_spec = probe_feature_spec(self.backbone, self.extract_feat)
-        check_head(decode_head)
-        self.decode_head = MODELS.build(decode_head, default_args=dict(feature_spec=feature_spec))
+        self._frozen = build_parts(
+            self, backbone=backbone, neck=neck, decode_head=decode_head, trainable=trainable, compile=compile
+        )
         is_thing = torch.zeros(self.decode_head.num_classes, dtype=torch.bool)
         is_thing[list(thing_classes)] = True
         self.register_buffer("is_thing", is_thing, persistent=False)
@@ -104,11 +98,13 @@ class MaskDetector(BaseDetector):
                 f"decode_head.num_classes is {len(is_thing)}. Expected fewer than {INSTANCE_OFFSET} classes, or "
                 "test_cfg.panoptic=False."
             )
-        if trainable is not None:
-            _freeze_others(self, trainable)
-        use_fast_products(self)
-        compile_parts(self, compile)
-        self.register_load_state_dict_pre_hook(adopt_detector_keys)
+
+    def train(self, mode: bool = True) -> "MaskDetector":
+        """Training mode, except for frozen parts, which stay in evaluation mode."""
+        super().train(mode)
+        for part in self._frozen:
+            part.eval()
+        return self
 
     def extract_feat(self, batch_inputs: Float[Tensor, "B C H W"]) -> Sequence[Tensor]:
         """Maps of backbone and neck, fine to coarse."""
@@ -211,19 +207,6 @@ def _enlarge(masks: Float[Tensor, "Q _ _"], resizing: Resizing, size: tuple[int,
     height, width = resizing.crop
     cropped = resize_maps(masks.unsqueeze(0), resizing.canvas)[:, :, :height, :width]
     return resize_maps(cropped, size).squeeze(0)
-
-
-def _freeze_others(model: nn.Module, trainable: Sequence[str]) -> None:
-    names = [name for name, _ in model.named_parameters()]
-    for start in trainable:
-        if not any(name.startswith(start) for name in names):
-            parts = sorted({".".join(name.split(".")[:3]) for name in names})
-            raise InvalidValueError(
-                f"model.trainable: expected beginnings of parameter names, got '{start}', with which none begins. "
-                f"There are: {', '.join(parts)}."
-            )
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.startswith(tuple(trainable)))
 
 
 def _checked_test_cfg(test_cfg: ConfigDict | dict | None) -> ConfigDict:

@@ -1,5 +1,6 @@
 """`MaskHead` as a segmentor of mmsegmentation."""
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -8,16 +9,13 @@ from mmengine.config import ConfigDict
 from mmengine.structures import BaseDataElement
 from mmseg.models.segmentors.base import BaseSegmentor
 from mmseg.structures import SegDataSample
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmseg_m2f.checkpoints.openmmlab import adopt_detector_keys
 from mmseg_m2f.core.postprocess import resize_maps, semantic_scores
 from mmseg_m2f.core.streaming import Resizing, semantic_labels
 from mmseg_m2f.core.windows import average_windows
 from mmseg_m2f.errors import InvalidValueError
-from mmseg_m2f.layers.matrix_products import use_fast_products
-from mmseg_m2f.models.compilation import compile_parts
-from mmseg_m2f.models.feature_spec import check_head, probe_feature_spec
+from mmseg_m2f.models.segmentors.construction import build_parts
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.samples import read_target, write_semantic
 
@@ -26,19 +24,21 @@ _TEST_CFG_KEYS = {"mode", "crop_size", "stride", "return_scores", "max_memory_mb
 
 @MODELS.register_module()
 class MaskSegmentor(BaseSegmentor):
-    """Backbone, optional neck and `MaskHead`, answering with a label map per image.
+    """Backbone, optional neck and `MaskHead`; predicts a label map per image.
 
     Args:
-        backbone: any backbone whose output is a list of maps, fine to coarse. The head learns channels and
-            strides from it.
+        backbone: any backbone whose output is a list of maps, fine to coarse; see `probe_feature_spec`.
         decode_head: config of the `MaskHead`.
         neck: between backbone and head.
         test_cfg: `mode` "whole" (default) or "slide" with `crop_size` and `stride` (both height, width);
             `return_scores=True` keeps the class scores K H W of each image as `seg_logits`. They lie in
             [0, Q] and are neither logits nor probabilities. `max_memory_mb` (default 64) bounds what a label map
             takes besides the mask logits, where scores are not kept, windows not averaged and nothing is flipped.
-        ignore_index: label of pixels that are not known.
-        freeze_backbone: keep backbone and neck as they are: no gradients, and evaluation mode throughout.
+        ignore_index: label of void pixels.
+        trainable: beginnings of the names of the parameters to train; all unless given. The others get no gradients,
+            and modules without trainable parameters stay in evaluation mode. ["decode_head."] freezes backbone and
+            neck.
+        freeze_backbone: former name of `trainable=["decode_head."]`.
         compile: run backbone, neck and head through `torch.compile`; True, or a dict of its arguments.
     """
 
@@ -52,38 +52,39 @@ class MaskSegmentor(BaseSegmentor):
         train_cfg: ConfigDict | dict | None = None,
         test_cfg: ConfigDict | dict | None = None,
         ignore_index: int = 255,
+        trainable: Sequence[str] | None = None,
         freeze_backbone: bool = False,
         compile: bool | ConfigDict | dict = False,
         init_cfg: ConfigDict | dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
-        self.backbone = MODELS.build(backbone)
-        if neck is not None:
-            self.neck = MODELS.build(neck)
-        feature_spec = probe_feature_spec(self.backbone, self.extract_feat)
-        check_head(decode_head)
-        self.decode_head = MODELS.build(decode_head, default_args=dict(feature_spec=feature_spec))
+        if freeze_backbone:
+            warnings.warn(
+                "model.freeze_backbone is now model.trainable=['decode_head.'], in MaskSegmentor as in MaskDetector; "
+                "the old name goes in the next minor release.",
+                FutureWarning,
+                stacklevel=2,
+            )
+            trainable = ["decode_head."] if trainable is None else trainable
         self.train_cfg = train_cfg
         self.test_cfg = _checked_test_cfg(test_cfg)
         self.ignore_index = ignore_index
-        self.freeze_backbone = freeze_backbone
-        if freeze_backbone:
-            for part in self._body():
-                part.requires_grad_(False)
-        use_fast_products(self)
-        compile_parts(self, compile)
-        self.register_load_state_dict_pre_hook(adopt_detector_keys)
+        self._frozen = build_parts(
+            self,
+            backbone=backbone,
+            neck=neck,
+            decode_head=decode_head,
+            crop_size=self.test_cfg.get("crop_size"),
+            trainable=trainable,
+            compile=compile,
+        )
 
     def train(self, mode: bool = True) -> "MaskSegmentor":
-        """Training mode, except for what is frozen."""
+        """Training mode, except for frozen parts, which stay in evaluation mode."""
         super().train(mode)
-        if self.freeze_backbone:
-            for part in self._body():
-                part.eval()
+        for part in self._frozen:
+            part.eval()
         return self
-
-    def _body(self) -> list[nn.Module]:
-        return [self.backbone, self.neck] if self.with_neck else [self.backbone]
 
     def extract_feat(self, inputs: Float[Tensor, "B C H W"]) -> Sequence[Tensor]:
         """Maps of backbone and neck, fine to coarse."""

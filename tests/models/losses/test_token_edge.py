@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from mmseg_m2f.models.backbones.shrunk_vit import PartialMaps
-from mmseg_m2f.models.losses.edge_loss import TokenEdgeLoss, edge_cells
+from mmseg_m2f.models.backbones.partial_maps import PartialMaps
+from mmseg_m2f.models.losses.token_edge import TokenEdgeLoss, edge_cells
 from mmseg_m2f.structures import BACKGROUND, VOID, MaskTarget
 
 

@@ -1,4 +1,4 @@
-"""Attention that tells its scores (SegViT, arXiv 2210.05844, section 3.2)."""
+"""Attention that also returns its scores (SegViT, arXiv 2210.05844, section 3.2)."""
 
 from typing import NamedTuple
 
@@ -12,10 +12,10 @@ from mmseg_m2f.layers.transformer import Attention, FeedForward
 
 
 class Scores(NamedTuple):
-    """Scores of queries and tokens, as two factors: their inner product over all channels.
+    """Attention scores as two factors, whose inner product over the channels is the score of a query and a token.
 
-    It is the mean over the heads of what the softmax gets. Both are float32, also under autocast, where the projections
-    that make them may run in half precision: the product is the large number.
+    The score is the mean over the M heads of the input of the softmax, `Σ_m q_m · k_m / (M √(C/M))`. Both factors are
+    float32, also under autocast, so that the product is; their projections may run in half precision.
     """
 
     embeddings: Float[Tensor, "B Q C"]
@@ -23,7 +23,7 @@ class Scores(NamedTuple):
 
 
 class ScoringAttention(nn.Module):
-    """Multi-head attention to tokens, without the residual connection, and its scores."""
+    """Multi-head attention to tokens, without the residual connection, that also returns its scores."""
 
     def __init__(self, channels: int, *, num_heads: int, dropout: float) -> None:
         super().__init__()
@@ -47,16 +47,16 @@ class ScoringAttention(nn.Module):
             self._split(self.v(tokens)),
             dropout_p=self.dropout if self.training else 0.0,
         )
-        # A head of C / M channels divides by √(C / M), the mean by M.
+        # 1 / √(C/M) of a head, times 1 / M of the mean.
         scale = (q.shape[-1] * self.num_heads) ** -0.5
         return self.out(attended.transpose(1, 2).flatten(2)), Scores(q.float() * scale, k.float())
 
-    def _split(self, x: Float[Tensor, "B N C"]) -> Float[Tensor, "B M N _"]:
+    def _split(self, x: Float[Tensor, "B N C"]) -> Float[Tensor, "B M N D"]:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
 
 class AttentionToMaskLayer(nn.Module):
-    """Self-attention, attention to tokens, feed-forward network, each followed by its norm; nothing has a position."""
+    """Self-attention, attention to tokens, feed-forward network, each followed by its norm; no position encodings."""
 
     def __init__(self, channels: int, *, num_heads: int, dropout: float) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class AttentionToMaskLayer(nn.Module):
     def forward(
         self, queries: Float[Tensor, "B Q C"], tokens: Float[Tensor, "B N C"]
     ) -> tuple[Float[Tensor, "B Q C"], Scores]:
-        """The queries after this layer, and the scores they gave to the tokens in it."""
+        """The queries after this layer, and their scores for the tokens."""
         queries = self.norms[0](queries + self.dropout(self.self_attn(queries, queries, queries)))
         attended, scores = self.cross_attn(queries, tokens)
         queries = self.norms[1](queries + self.dropout(attended))
@@ -77,7 +77,7 @@ class AttentionToMaskLayer(nn.Module):
 
 
 def init_linears(module: nn.Module) -> None:
-    """Truncated normal of 0.02 and no bias in every linear layer; joint projections of attention stay as they are."""
+    """Initialise every `nn.Linear` with a truncated normal of 0.02 and zero bias; not `in_proj_weight` of attention."""
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.trunc_normal_(part.weight, std=0.02)
@@ -85,10 +85,10 @@ def init_linears(module: nn.Module) -> None:
 
 
 def project_tokens(in_channels: int, channels: int) -> nn.Sequential:
-    """Tokens of a backbone to the decoder's width, normed."""
+    """Linear projection of a backbone's tokens to the decoder's width, and a layer norm."""
     return nn.Sequential(nn.Linear(in_channels, channels), nn.LayerNorm(channels))
 
 
 def keys_as_map(scores: Scores, size: torch.Size) -> Float[Tensor, "B C H W"]:
-    """The keys on the grid that their tokens come from."""
+    """The keys as a map of height and width `size`."""
     return scores.keys.transpose(1, 2).unflatten(-1, size)

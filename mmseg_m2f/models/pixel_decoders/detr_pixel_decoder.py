@@ -12,7 +12,7 @@ from mmseg_m2f.structures import FeatureSpec, PixelFeatures, PixelSpec
 
 @MODELS.register_module()
 class DetrPixelDecoder(nn.Module):
-    """Projects the coarsest map and encodes it; the finer ones are passed on as they are.
+    """Projects the coarsest map and encodes it; finer maps are returned unchanged.
 
     Its `mask_features` are the projection, its `memory` the encoder's output, its `levels` the backbone's finer maps.
 
@@ -47,7 +47,7 @@ class DetrPixelDecoder(nn.Module):
     def forward(
         self, features: Sequence[Float[Tensor, "B _ _ _"]], valid: Bool[Tensor, "B _ _"] | None = None
     ) -> PixelFeatures:
-        """Encode maps given fine to coarse; no cell looks at padding."""
+        """Encode maps given fine to coarse; no cell attends to padding."""
         *finer, coarsest = features
         projected = self.input_proj(coarsest)
         return PixelFeatures(projected, tuple(finer[::-1]), self.encoder(projected, valid), valid)

@@ -1,4 +1,4 @@
-"""A loss that keeps channels of a map from looking at the same places (arXiv 2308.12894, section 3.4)."""
+"""A loss that makes the channels of a map differ in space (arXiv 2308.12894, section 3.4)."""
 
 from collections.abc import Sequence
 
@@ -12,9 +12,9 @@ from mmseg_m2f.registry import MODELS
 
 @MODELS.register_module()
 class SpatialDiversityLoss(nn.Module):
-    """One minus the share of places that the channels of a map look at, averaged over images and maps.
+    """`1 - Σ_x max_c a_cx / C`, averaged over images and maps, where a_c is the softmax over pixels of channel c.
 
-    In [0, 1) times `loss_weight`; 0 where every channel looks at one place of its own.
+    In [0, 1) times `loss_weight`; 0 where every channel attends to one pixel of its own.
     """
 
     def __init__(self, loss_weight: float = 0.2) -> None:

@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmseg_m2f.models.backbones import TimmTokenStream
 from mmseg_m2f.models.decode_heads import MaskHead
 from mmseg_m2f.models.query_decoders import EncoderMaskDecoder
-from mmseg_m2f.models.query_decoders.joint_encoder import _may_attend
+from mmseg_m2f.models.query_decoders.encoder_mask import _may_attend
 from mmseg_m2f.structures import VOID, FeatureSpec, MaskPrediction, MaskTarget, TokenStream
 
 MODEL = Path(__file__).parents[3] / "configs/_base_/models/eomt.py"

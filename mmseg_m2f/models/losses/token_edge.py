@@ -1,7 +1,6 @@
-"""Loss of what finds the edges in a shrunk transformer (SegViTv2, arXiv 2306.06289).
+"""Loss of the layers that find edges in a shrunk transformer (SegViTv2, arXiv 2306.06289).
 
-No code was released and the paper does not give the loss: what an edge is and how edges are weighed is our own
-definition.
+No code was released and the paper does not give the loss: the definition of an edge and the weights are our own.
 """
 
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from mmseg_m2f.core.targets import TargetBatch
 from mmseg_m2f.errors import InvalidValueError
-from mmseg_m2f.models.backbones.shrunk_vit import PartialMaps
+from mmseg_m2f.models.backbones.partial_maps import PartialMaps
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.structures import VOID, MaskTarget
 
@@ -24,8 +23,8 @@ _MAX_EDGE_WEIGHT = 10.0
 class TokenEdgeLoss(nn.Module):
     """Binary cross-entropy between edge logits and the cells that hold more than one segment.
 
-    Edges are few: they weigh as much as all other cells together, but at most ten times as much each. Cells of nothing
-    but void count for nothing.
+    `loss = Σ_x w_x BCE_x / V` over the V cells x that are not all void. Cells without an edge have weight 1, the E
+    cells with one `min((V - E) / E, 10)`, and cells of nothing but void 0.
     """
 
     def __init__(self, loss_weight: float = 1.0) -> None:
@@ -40,24 +39,24 @@ class TokenEdgeLoss(nn.Module):
         """
         if not isinstance(features, PartialMaps):
             raise InvalidValueError(
-                "decode_head.feature_loss (TokenEdgeLoss): expected a backbone that looks for edges "
-                "(ShrunkVisionTransformer with sampler='edge'), got one that returns plain maps. Set "
-                "backbone.sampler='edge', or take the loss out."
+                "decode_head.extra_losses (TokenEdgeLoss): expected a backbone that looks for edges "
+                "(ShrunkVisionTransformer with shrink.sampler='edge'), got one that returns plain maps. Set "
+                "backbone.shrink.sampler='edge', or take the loss out."
             )
-        is_edge, known = edge_cells(TargetBatch(targets).segment_maps[:, 0], features.patch_size)
+        is_edge, is_valid = edge_cells(TargetBatch(targets).segment_maps[:, 0], features.patch_size)
         num_edges = is_edge.sum()
-        edge_weight = ((known.sum() - num_edges) / num_edges.clamp(min=1)).clamp(max=_MAX_EDGE_WEIGHT)
-        weight = torch.where(is_edge, edge_weight, known.float())
+        edge_weight = ((is_valid.sum() - num_edges) / num_edges.clamp(min=1)).clamp(max=_MAX_EDGE_WEIGHT)
+        weight = torch.where(is_edge, edge_weight, is_valid.float())
         entropy = F.binary_cross_entropy_with_logits(
             features.edge_logits.float(), is_edge.float(), weight, reduction="sum"
         )
-        return dict(loss_edge=self.loss_weight * entropy / known.sum().clamp(min=1))
+        return dict(loss_edge=self.loss_weight * entropy / is_valid.sum().clamp(min=1))
 
 
 def edge_cells(
     segment_maps: Int[Tensor, "B H W"], patch_size: int
-) -> tuple[Bool[Tensor, "B _ _"], Bool[Tensor, "B _ _"]]:
-    """Which cells of `patch_size` pixels hold two segments or more, and which hold anything known."""
+) -> tuple[Bool[Tensor, "B h w"], Bool[Tensor, "B h w"]]:
+    """Which cells of `patch_size` × `patch_size` pixels hold two segments or more, and which are not all void."""
     height, width = segment_maps.shape[-2:]
     ids = F.pad(segment_maps, (0, -width % patch_size, 0, -height % patch_size), value=VOID).float()
     void = ids <= VOID

@@ -1,6 +1,5 @@
-"""Losses that a config names; each is thin over a function in `core.losses`."""
+"""Registered losses of the criterion; each calls a function of `core.losses`."""
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -49,7 +48,7 @@ class ClassLoss(nn.Module):
 
 @MODELS.register_module()
 class MaskBCELoss(nn.Module):
-    """Binary cross-entropy of mask logits, one value per mask."""
+    """Binary cross-entropy of mask logits: its mean over the valid points, one value per mask."""
 
     def __init__(self, loss_weight: float = 5.0) -> None:
         super().__init__()
@@ -63,7 +62,7 @@ class MaskBCELoss(nn.Module):
 
 @MODELS.register_module()
 class MaskDiceLoss(nn.Module):
-    """Dice loss of mask logits, one value per mask."""
+    """Dice loss `1 - (2 Σ p m + s) / (Σ p + Σ m + s)` of mask probabilities p, masks m and `smooth` s, per mask."""
 
     def __init__(self, loss_weight: float = 5.0, smooth: float = 1.0) -> None:
         super().__init__()
@@ -77,7 +76,10 @@ class MaskDiceLoss(nn.Module):
 
 @MODELS.register_module()
 class MaskFocalLoss(nn.Module):
-    """Focal loss of mask logits, one value per mask."""
+    """Focal loss of mask logits, one value per mask.
+
+    Mean over the valid points of `-α (1 - p)^γ log p` inside a mask and `-(1 - α) p^γ log(1 - p)` outside.
+    """
 
     def __init__(self, loss_weight: float = 20.0, alpha: float = 0.25, gamma: float = 2.0) -> None:
         super().__init__()
@@ -91,7 +93,7 @@ class MaskFocalLoss(nn.Module):
 
 @MODELS.register_module()
 class BoxL1Loss(nn.Module):
-    """Absolute differences of boxes, one value per pair."""
+    """Sum of the absolute differences of four box coordinates, one value per pair."""
 
     def __init__(self, loss_weight: float = 5.0) -> None:
         super().__init__()
@@ -103,7 +105,7 @@ class BoxL1Loss(nn.Module):
 
 @MODELS.register_module()
 class BoxGIoULoss(nn.Module):
-    """One minus the generalized IoU of boxes, one value per pair."""
+    """`1 - GIoU` of boxes, one value per pair."""
 
     def __init__(self, loss_weight: float = 2.0) -> None:
         super().__init__()
@@ -115,11 +117,11 @@ class BoxGIoULoss(nn.Module):
 
 @MODELS.register_module()
 class QueryOrthogonalityLoss(nn.Module):
-    """Mean squared cosine between the mask embeddings of the queries of an image, one value per layer.
+    """Mean of cos² over the pairs of mask embeddings of an image, one value per layer.
 
     Args:
         loss_weight: factor of the value.
-        target: which queries are to differ: those "matched" with a segment, or "all".
+        target: which queries are compared: those "matched" with a segment, or "all".
     """
 
     def __init__(self, loss_weight: float = 1.0, target: str = "matched") -> None:
@@ -131,16 +133,3 @@ class QueryOrthogonalityLoss(nn.Module):
     def forward(self, embeddings: Float[Tensor, "L B Q C"], matched: Bool[Tensor, "L B Q"]) -> Float[Tensor, "L"]:
         chosen = matched if self.target == "matched" else matched.new_ones(matched.shape)
         return self.loss_weight * orthogonality_loss(embeddings, chosen)
-
-
-@MODELS.register_module()
-class ContentOrthogonalityLoss(nn.Module):
-    """Mean squared cosine between what the queries have learnt before they see an image; a part of `MaskHead`."""
-
-    def __init__(self, loss_weight: float = 1.0) -> None:
-        super().__init__()
-        self.loss_weight = loss_weight
-
-    def forward(self, content: Float[Tensor, "Q C"]) -> Float[Tensor, ""]:
-        everyone = torch.ones(1, 1, len(content), dtype=torch.bool, device=content.device)
-        return self.loss_weight * orthogonality_loss(content[None, None], everyone)[0]

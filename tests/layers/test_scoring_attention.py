@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmseg_m2f.layers.attention_to_mask import AttentionToMaskLayer, ScoringAttention, init_linears
+from mmseg_m2f.layers.scoring_attention import AttentionToMaskLayer, ScoringAttention, init_linears
 
 CHANNELS, HEADS = 24, 4
 

@@ -1,4 +1,4 @@
-"""How a context-aware classifier learns from one that has seen the labels (arXiv 2303.11633, section 3.3)."""
+"""Distillation to a context-aware classifier from one that uses the labels (arXiv 2303.11633, section 3.3)."""
 
 import torch
 from jaxtyping import Float, Int
@@ -11,14 +11,16 @@ from mmseg_m2f.registry import MODELS
 
 @MODELS.register_module()
 class EntropyAwareDistillLoss(nn.Module):
-    """Divergence from the teacher's classes, where pixels count by how unsure the teacher is.
+    """`Σ_x H_x KL(t_x ‖ s_x) / Σ_x H_x` over pixels x that are not void, with the student's probabilities s.
 
-    Zero where the student agrees with the target, and where every pixel is void. Nothing flows into the teacher.
+    The target t is `soft_weight` times the teacher's probabilities plus the rest times the one-hot label; H is the
+    entropy of the teacher's probabilities. The loss is 0 where the student equals the target, and where every pixel is
+    void. The teacher gets no gradient.
 
     Args:
         soft_weight: share of the teacher in the target; the rest is the label. 0.5 is what the released code trains
             with, 1 what the paper writes.
-        classwise: average over the pixels of each class first, so that rare classes count like frequent ones.
+        classwise: average over the pixels of each class, then over the classes, which have equal weights.
         loss_weight: factor of the value.
     """
 

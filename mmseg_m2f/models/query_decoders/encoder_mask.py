@@ -2,9 +2,9 @@
 
 Deviations:
 - Attention masks are the product of the mask embeddings with mask features resized to the patches (resizing commutes
-  with the product) instead of resized mask logits: exact up to float rounding, and less to resize.
-- Semantic tests, which `core.windows` cuts for all methods: windows of the crop size side by side, the last one moved
-  back to the border; the authors spread them evenly, which differs from three windows on.
+  with the product) instead of resized mask logits: equal up to float rounding, and cheaper.
+- Windows of semantic tests (`core.windows`, for all methods) have the crop size and stand side by side, the last one at
+  the border; the authors spread them evenly, which differs from three windows on.
 """
 
 import math
@@ -17,23 +17,25 @@ from torch import Tensor, nn
 
 from mmseg_m2f.core.postprocess import resize_maps
 from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.layers.channel_norm import ChannelNorm
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.structures import FeatureSpec, MaskPrediction, TokenStream
 
 
 @MODELS.register_module()
 class EncoderMaskDecoder(nn.Module):
-    """Queries that go through a backbone's last blocks together with the patches.
+    """Runs a backbone's last blocks on queries and patches together.
 
-    Gives one prediction before each of these blocks and one after the last; each has mask features of its own, made of
-    the patches as they are then. In every block a query looks at the patches where it predicted its mask before, in
-    an image and block where chance says so (see `set_attn_mask_probs`); once no block masks, the heads look after the
-    last block alone at test. Reads the backbone itself: `MaskHead(pixel_decoder=None)`, with a backbone that returns a
-    `TokenStream`. Padding counts as image, as published.
+    Gives one prediction before each of these blocks and one after the last; each has its own mask features, computed
+    from the patches at this depth. In every block a query attends only to patches inside the mask that it predicted
+    before, with a probability per block that is drawn for each image and query (see `set_attn_mask_probs`). Once all
+    probabilities are 0, a test predicts after the last block alone. A `BackboneQueryDecoder`:
+    `MaskHead(pixel_decoder=None)`, with a backbone that returns a `TokenStream`. Padding is treated as image, as
+    published.
 
     Args:
-        num_classes: K; one more class output stands for "no object".
-        feature_spec: width and stride of the backbone's patches, and how many blocks it leaves; the head passes it.
+        num_classes: K; one more class output means "no object".
+        feature_spec: width and stride of the backbone's patches, and its number of joint blocks; the head passes it.
         num_queries: Q, the most segments an image can have.
 
     Raises:
@@ -66,17 +68,17 @@ class EncoderMaskDecoder(nn.Module):
         self.register_load_state_dict_post_hook(_read_attn_mask_probs)
 
     def set_attn_mask_probs(self, probs: Sequence[float]) -> None:
-        """Set for each joint block the probability, in [0, 1], that a query of an image is kept to its mask."""
+        """Set for each joint block the probability, in [0, 1], that a query of an image attends to its mask alone."""
         if tuple(probs) == self._host_probs:
             return
         self.attn_mask_probs.copy_(torch.tensor(probs))
         self._remember(tuple(probs))
 
     def _remember(self, probs: tuple[float, ...]) -> None:
-        """The probabilities on the host, so that no pass waits for the device.
+        """Keep the probabilities on the host, so that no forward pass synchronises.
 
-        `forward` reads `_masking` alone: what is compiled for one of its three values serves all probabilities. By
-        chance, a block of probability 0 gets a mask that is open everywhere, as the authors' does.
+        `forward` reads `_masking` alone: a graph that is compiled for one of its three values is valid for all
+        probabilities. With "by chance", a block of probability 0 gets a mask without effect, as in the authors' code.
         """
         self._host_probs = probs
         self._masking: Literal["always", "by chance", "never"] = (
@@ -115,20 +117,19 @@ class UpscaleBlock(nn.Module):
         self.upsample = nn.ConvTranspose2d(channels, channels, 2, stride=2)
         self.activate = nn.GELU()
         self.smooth = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
-        self.norm = nn.LayerNorm(channels, eps=1e-6)
+        self.norm = ChannelNorm(channels, eps=1e-6)
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C 2*H 2*W"]:
-        x = self.smooth(self.activate(self.upsample(x)))
-        return self.norm(x.movedim(1, -1)).movedim(-1, 1)
+        return self.norm(self.smooth(self.activate(self.upsample(x))))
 
 
 @torch.no_grad()
 def _may_attend(
     prediction: MaskPrediction, stream: TokenStream, prob: Float[Tensor, ""] | None = None
 ) -> Bool[Tensor, "B 1 N N"]:
-    """Who sees whom: all see all, but queries only the patches inside their masks, with probability `prob` each.
+    """True where a token (row) may attend to another: everywhere, but for queries only to patches inside their masks.
 
-    None stands for a probability of 1 and draws nothing.
+    Each query of an image is restricted with probability `prob`; None means 1 and draws no random numbers.
     """
     small_features = resize_maps(prediction.mask_features, stream.grid).flatten(2)
     inside = torch.bmm(prediction.mask_embeddings, small_features) > 0  # B Q patches
