@@ -7,7 +7,9 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmseg_m2f.config.checks import check_config, check_data_paths, check_initial_weights
+from mmseg_m2f.config.checks import check_config
+from mmseg_m2f.config.data_paths import check_data_paths
+from mmseg_m2f.config.initial_weights import check_initial_weights
 from tests.tiny_segmentation import tiny_config, write_dataset
 
 

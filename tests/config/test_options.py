@@ -1,7 +1,7 @@
 """What the command line may change in a config."""
 
+from mmseg_m2f.config.initial_weights import drop_initial_weights
 from mmseg_m2f.config.load import load_config
-from mmseg_m2f.config.options import drop_initial_weights
 from tests.command_line import ROOT
 
 
