@@ -9,14 +9,15 @@ from mmseg_m2f.config.nodes import classes_of, config_nodes, hold, is_a, loader_
 from mmseg_m2f.errors import InvalidValueError
 
 
-def set_class_names(cfg: Config, names: Sequence[str]) -> None:
+def set_class_names(cfg: Config, names: str | Sequence[str]) -> None:
     """Let the datasets have these classes and the model as many.
 
     Raises:
         ValueError: The names are no list of different names, a dataset does not have them, or it is not clear which of
             them are things.
     """
-    if isinstance(names, str) or not isinstance(names, Sequence) or not names or len(set(names)) < len(names):
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, Sequence) or not names or len(set(names)) < len(names):
         raise InvalidValueError(
             f"classes={names!r}: expected different names, as classes=car,road on the command line or "
             'classes = ("car", "road") in a config.'
@@ -170,8 +171,8 @@ def _count_dataset_classes(cfg: Config, dataset: MutableMapping, path: str, num_
     if fixed or _loads_numbers(dataset):
         raise InvalidValueError(
             f"num_classes={num_classes}: {path} ({short_type(dataset)}) has {len(named)} classes of its own, "
-            f"{', '.join(map(str, named[:4]))}, …. Give classes=[...], {num_classes} of these, or take an ingredient for "
-            "your own files: data=NAME."
+            f"{', '.join(map(str, named[:4]))}, …. Give classes=[...], {num_classes} of these, or take an ingredient "
+            "for your own files: data=NAME."
         )
     if _reads_names(dataset):
         metainfo = {key: value for key, value in metainfo.items() if key not in ("classes", "palette")}

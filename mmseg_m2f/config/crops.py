@@ -1,6 +1,7 @@
 """Changing the size of what a config trains on, and of everything that has the same size for that reason."""
 
 from collections.abc import MutableMapping, Sequence
+from typing import TypeGuard
 
 from mmengine.config import Config
 
@@ -98,14 +99,14 @@ def _set_batch_size(preprocessor: MutableMapping, old: tuple[int, int] | None, n
 def _read_size(value: object) -> tuple[int, int]:
     if isinstance(value, int) and not isinstance(value, bool):
         value = (value, value)
-    if not _is_size(value) or min(value) < 1:  # type: ignore[type-var]
+    if not _is_size(value) or min(value) < 1:
         raise InvalidValueError(
             f"crop_size={value}: expected height and width in pixels, as crop_size=512,1024, or one number."
         )
-    return (value[0], value[1])  # type: ignore[index]
+    return (value[0], value[1])
 
 
-def _is_size(value: object) -> bool:
+def _is_size(value: object) -> TypeGuard[Sequence[int]]:
     return (
         isinstance(value, Sequence)
         and len(value) == 2

@@ -84,7 +84,7 @@ def check_initial_weights(cfg: Config) -> None:
                     content = check_checkpoint(file)
             except (FileNotFoundError, ValueError) as error:
                 raise type(error)(f"{path}: {error} {advice}") from error
-        if path.startswith("model.backbone.init_cfg"):
+        if path.startswith(("model.backbone.init_cfg", "model.pretrained", "model.backbone.pretrained")):
             misfit = find_misfit(cfg.model.backbone, file) or (content and _misfit_of_tensors(cfg, content))
             if misfit:
                 raise InvalidValueError(
@@ -101,6 +101,8 @@ def initial_files(node: object, path: str) -> Iterator[tuple[str, str, object]]:
             yield f"{path}.checkpoint", path.partition("[")[0], node["checkpoint"]
         if "checkpoint_path" in node:
             yield f"{path}.checkpoint_path", f"{path}.checkpoint_path", node["checkpoint_path"]
+        if isinstance(node.get("pretrained"), str):
+            yield f"{path}.pretrained", f"{path}.pretrained", node["pretrained"]
         for key, value in node.items():
             yield from initial_files(value, f"{path}.{key}")
     elif isinstance(node, (list, tuple)):
@@ -115,7 +117,8 @@ def _drop_pretrained(part: MutableMapping) -> None:
         listed = given if isinstance(given, (list, tuple)) else [given] if given else []
         kept = [item for item in listed if short_type(item) != "Pretrained"]
         if len(kept) < len(listed):
-            node["init_cfg"] = kept or None
+            node.pop("init_cfg")
+            node.update(dict(init_cfg=kept) if kept else {})
         _drop_names(node)
 
 

@@ -52,6 +52,11 @@ def set_num_queries(cfg: Config, num_queries: int) -> None:
 
 
 def _set_data(cfg: Config, name: str) -> None:
+    if not isinstance(name, str):
+        raise InvalidValueError(
+            f"data={name}: expected the name of an ingredient, or a path to one. Loaders are set by train_dataloader, "
+            "val_dataloader and test_dataloader."
+        )
     replace_data(cfg, str(name), beside=cfg.filename)
 
 
@@ -164,10 +169,10 @@ def apply_layer(cfg: Config, named: Options, dotted: Options, *, source: str) ->
     """
     before = {name: in_use(cfg, name) for name in OPTIONS}
     order = list(OPTIONS)
-    if "classes" in named and named.get("num_classes") not in (None, len(named["classes"])):  # type: ignore[arg-type]
+    names = named.get("classes")
+    if isinstance(names, (list, tuple)) and named.get("num_classes") not in (None, len(names)):
         raise InvalidValueError(
-            f"{source}: num_classes={named['num_classes']}, but classes names {len(named['classes'])}. Leave "  # type: ignore[arg-type]
-            "num_classes out."
+            f"{source}: num_classes={named['num_classes']}, but classes names {len(names)}. Leave num_classes out."
         )
     for name in sorted((name for name in named if name != "num_classes" or "classes" not in named), key=order.index):
         OPTIONS[name](cfg, named[name])

@@ -122,9 +122,8 @@ def _reads_of_bases(tree: ast.Module, text: str) -> Iterator[str]:
             yield node.attr
         elif of_base and isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
             yield str(node.slice.value)
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "get":
-            if isinstance(node.func.value, ast.Name) and node.func.value.id == "_base_" and node.args:
-                yield str(getattr(node.args[0], "value", ""))
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "_base_.get" and node.args:
+            yield str(getattr(node.args[0], "value", ""))
 
 
 def _constants(assigned: Mapping[str, ast.expr]) -> Iterator[tuple[str, object]]:

@@ -58,8 +58,8 @@ def check_variables(source: Source) -> None:
         for name in file.assigned:
             if name not in READ_KEYS and name not in OPTIONS and name not in file.own_reads | read_above:
                 raise UnknownNameError(
-                    f"{file.path}: nothing reads the top-level variable '{name}'. {nearest_keys(name)} Correct or delete "
-                    "it."
+                    f"{file.path}: nothing reads the top-level variable '{name}'. {nearest_keys(name)} Correct or "
+                    "delete it."
                 )
 
 
