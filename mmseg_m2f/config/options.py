@@ -51,13 +51,13 @@ def set_num_queries(cfg: Config, num_queries: int) -> None:
     hold(cfg, "num_queries", num_queries)
 
 
-def _set_data(cfg: Config, name: str) -> None:
+def _set_data(cfg: Config, name: object) -> None:
     if not isinstance(name, str):
         raise InvalidValueError(
             f"data={name}: expected the name of an ingredient, or a path to one. Loaders are set by train_dataloader, "
             "val_dataloader and test_dataloader."
         )
-    replace_data(cfg, str(name), beside=cfg.filename)
+    replace_data(cfg, name, beside=cfg.filename)
 
 
 def _set_data_root(cfg: Config, data_root: str) -> None:
@@ -82,7 +82,7 @@ def _set_backbone(cfg: Config, value: str | Mapping[str, object]) -> None:
 
 #: Each option and what applies it, in the order in which they are applied: what is replaced whole comes first.
 OPTIONS: Mapping[str, Callable[[Config, object], None]] = {
-    "data": _set_data,  # type: ignore[dict-item]
+    "data": _set_data,
     "backbone": _set_backbone,  # type: ignore[dict-item]
     "pretrained": set_pretrained,  # type: ignore[dict-item]
     "data_root": _set_data_root,  # type: ignore[dict-item]
