@@ -23,7 +23,8 @@ def make_parser(description: str | None, *, examples: str, config_help: str) -> 
         action=DictAction,
         default={},
         metavar="KEY=VALUE",
-        help="override settings; data_root=PATH reaches every dataset, backbone=NAME takes another ingredient",
+        help="override settings: options such as data_root, backbone, max_iters, crop_size and num_classes reach all "
+        "that depends on them (docs/configs.md); dotted keys set one place",
     )
     return parser
 

@@ -1,4 +1,4 @@
-"""Reading a config file and applying the options of a command line to it."""
+"""Reading a config file, and applying the options that it and the command line set."""
 
 import difflib
 import os
@@ -7,24 +7,31 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmseg_m2f.config.options import Options, apply_options
+from mmseg_m2f.config.sources import read_sources
+from mmseg_m2f.config.variables import apply_variables, check_variables
 from mmseg_m2f.errors import MissingFileError
 
 
 def load_config(path: str | os.PathLike[str], options: Options | None = None, *, work_dir: str | None = None) -> Config:
-    """The config of a file with command line options merged in.
+    """The config of a file with the options at its top and those of the command line applied.
 
     Args:
-        options: See `apply_options`.
+        options: See `apply_options`; they win over what the file says.
         work_dir: Where a run writes; the config's own `work_dir` if not given, else `work_dirs/<config name>`.
 
     Raises:
         FileNotFoundError: No such config; the message names the nearest.
-        ValueError: `data_root` or `backbone` cannot be applied.
+        KeyError: A variable or key that nothing reads.
+        ValueError, TypeError: An option cannot be applied.
     """
     path = Path(path)
     if not path.is_file():
         raise MissingFileError(_missing_config_message(path))
     cfg = Config.fromfile(path)
+    source = read_sources(path)
+    if source is not None:
+        check_variables(source)
+        apply_variables(cfg, source)
     apply_options(cfg, options or {})
     cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs") / path.stem)
     return cfg

@@ -16,7 +16,8 @@ import torch
 
 from mmseg_m2f.benchmark.heads.budget import Budget, apply_budget
 from mmseg_m2f.benchmark.heads.scores import SCORES, check_evaluator
-from mmseg_m2f.config.checks import check_config, check_data_paths
+from mmseg_m2f.config.checks import check_config
+from mmseg_m2f.config.data_paths import check_data_paths
 from mmseg_m2f.config.load import load_config
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.files import replace_file

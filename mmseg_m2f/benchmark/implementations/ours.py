@@ -12,8 +12,8 @@ from torch import Tensor
 
 from mmseg_m2f.benchmark.implementations.interface import Layer, Masks, Outputs, make_samples, only_losses
 from mmseg_m2f.benchmark.setting import Batch, Setting
+from mmseg_m2f.config.initial_weights import drop_initial_weights
 from mmseg_m2f.config.load import load_config
-from mmseg_m2f.config.options import drop_initial_weights
 from mmseg_m2f.engine.hooks import keep_norm_on_device
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.samples import read_target
