@@ -48,7 +48,7 @@ def _resolve(config: str, options: Options | None = None) -> Config:
     """The config without the work folder that follows from its name."""
     cfg = load_config(config, options)
     if cfg.work_dir == str(Path("work_dirs") / find_config(config).stem):
-        del cfg.work_dir
+        cfg.pop("work_dir")
     return cfg
 
 

@@ -55,7 +55,7 @@ def set_num_queries(cfg: Config, num_queries: int) -> None:
 
 def _set_data(cfg: Config, value: str | Mapping[str, object]) -> None:
     """An ingredient's name; or data of one's own, a folder or settings with `root`."""
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and "root" in value:
         use_own_data(cfg, value)
     elif not isinstance(value, str):
         raise InvalidValueError(

@@ -110,11 +110,10 @@ def _check_settings(settings: Mapping[str, object], kind: Kind) -> None:
     convention = _CONVENTIONS[kind]
     known = ("root", "splits", *convention.places, *convention.reads)
     unknown = [name for name in settings if name not in known]
-    if unknown or "root" not in settings:
-        change = f"Remove {', '.join(unknown)}" if unknown else "Add root, the folder of the data"
+    if unknown:
         raise InvalidTypeError(
-            f"data: for {kind} expected root and optionally {', '.join(known[1:])}, got "
-            f"{', '.join(settings) or 'none'}. {change}."
+            f"data: for {kind} expected root and optionally {', '.join(known[1:])}, got {', '.join(settings)}. Remove "
+            f"{', '.join(unknown)}."
         )
 
 

@@ -84,6 +84,7 @@ def write_coco_files(root: Path, split: str) -> None:
         Image.fromarray(colours).save(root / f"panoptic_{split}/{index}.png")
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")  # of pycocotools
 @pytest.mark.parametrize(
     ("kind", "metrics", "written"),
     [
