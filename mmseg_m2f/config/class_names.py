@@ -22,6 +22,7 @@ def set_class_names(cfg: Config, names: str | Sequence[str]) -> None:
             f"classes={names!r}: expected different names, as classes=car,road on the command line or "
             'classes = ("car", "road") in a config.'
         )
+    _check_weights(cfg.model, classes_in_use(cfg), len(names))
     for path, dataset in loader_datasets(cfg):
         _name_dataset_classes(cfg, dataset, path, tuple(map(str, names)))
     _set_count(cfg, len(names), option=f"classes={','.join(map(str, names))}")
@@ -39,6 +40,7 @@ def set_num_classes(cfg: Config, num_classes: int) -> None:
     """
     if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
         raise InvalidValueError(f"num_classes={num_classes}: expected at least 1 class.")
+    _check_weights(cfg.model, classes_in_use(cfg), num_classes)
     for path, dataset in loader_datasets(cfg):
         _count_dataset_classes(cfg, dataset, path, num_classes)
     _set_count(cfg, num_classes, option=f"num_classes={num_classes}")
@@ -75,7 +77,7 @@ def set_thing_classes(cfg: Config, thing_classes: Sequence[int]) -> None:
 
 def set_model_classes(model: MutableMapping, *, num_classes: int, thing_classes: Sequence[int]) -> None:
     """Give a model its number of classes, of class weights, and of things and stuff, whichever library it is of."""
-    apart = counts_things(model)
+    apart, before = counts_things(model), count_classes(model)
     if "thing_classes" in model:
         model["thing_classes"] = list(thing_classes)
     for node in config_nodes(model):
@@ -86,7 +88,8 @@ def set_model_classes(model: MutableMapping, *, num_classes: int, thing_classes:
             node["num_classes"] = len(thing_classes) if apart else num_classes
         weights = node.get("class_weight")
         if isinstance(weights, list) and weights:
-            node["class_weight"] = [weights[0]] * num_classes + [weights[-1]]  # the last one: no object
+            no_object = [] if len(weights) == before else [weights[-1]]
+            node["class_weight"] = [weights[0]] * num_classes + no_object
 
 
 def counts_things(model: Mapping) -> bool:
@@ -96,7 +99,11 @@ def counts_things(model: Mapping) -> bool:
 
 def classes_in_use(cfg: Config) -> int | None:
     """The number of classes of the model's head; None where no head says it."""
-    model = cfg.get("model") or {}
+    return count_classes(cfg.get("model") or {})
+
+
+def count_classes(model: Mapping) -> int | None:
+    """The number of classes that a model's config gives its head; None where no head says it."""
     for node in config_nodes(model):
         if "num_things_classes" in node:
             return int(node["num_things_classes"]) + int(node.get("num_stuff_classes") or 0)
@@ -116,7 +123,6 @@ def _set_count(cfg: Config, num_classes: int, *, option: str) -> None:
                 f"{option}: model.thing_classes are {list(things)}, which a model of {num_classes} classes does not "
                 "have all. Give thing_classes=[...] as well."
             )
-    _resize_weights(cfg.model, before, num_classes)
     if counts_things(cfg.model):
         raise InvalidValueError(
             f"{option}: the model numbers things and stuff apart (num_things_classes, num_stuff_classes), which one "
@@ -128,7 +134,7 @@ def _set_count(cfg: Config, num_classes: int, *, option: str) -> None:
         set_thing_classes(cfg, kept)
 
 
-def _resize_weights(model: Mapping, before: int | None, num_classes: int) -> None:
+def _check_weights(model: Mapping, before: int | None, num_classes: int) -> None:
     """Refuse to make up class weights that differ from class to class."""
     for node in config_nodes(model):
         weights = node.get("class_weight")

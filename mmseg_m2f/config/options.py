@@ -53,7 +53,7 @@ def set_num_queries(cfg: Config, num_queries: int) -> None:
     hold(cfg, "num_queries", num_queries)
 
 
-def _set_data(cfg: Config, value: str | Mapping[str, object]) -> None:
+def _set_data(cfg: Config, value: object) -> None:
     """An ingredient's name; or data of one's own, a folder or settings with `root`."""
     if isinstance(value, Mapping) and "root" in value:
         use_own_data(cfg, value)
@@ -90,7 +90,7 @@ def _set_backbone(cfg: Config, value: str | Mapping[str, object]) -> None:
 
 #: Each option and what applies it, in the order in which they are applied: what is replaced whole comes first.
 OPTIONS: Mapping[str, Callable[[Config, object], None]] = {
-    "data": _set_data,  # type: ignore[dict-item]
+    "data": _set_data,
     "backbone": _set_backbone,  # type: ignore[dict-item]
     "pretrained": set_pretrained,  # type: ignore[dict-item]
     "data_root": _set_data_root,  # type: ignore[dict-item]

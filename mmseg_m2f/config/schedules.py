@@ -67,7 +67,7 @@ def set_val_interval(cfg: Config, val_interval: int) -> None:
     hold(cfg, "val_interval", val_interval)
 
 
-def set_lr(cfg: Config, lr: float) -> None:
+def set_lr(cfg: Config, lr: int | float) -> None:
     """Set the optimizer's learning rate; the rates at which schedules end (`eta_min`) scale with it.
 
     Raises:

@@ -182,7 +182,7 @@ def _reordered_metainfo(dataset: Mapping, order: Sequence[int], num_things: int,
         )
     (scenes,) = find_types("mmseg_m2f.GeneratedShapes", scope="mmengine")
     before = dict(vars(scenes)["METAINFO"]) | dict(dataset.get("metainfo") or {})
-    after = {key: [before[key][number] for number in order] for key in ("classes", "palette")}  # type: ignore[index]
+    after = {key: [before[key][number] for number in order] for key in ("classes", "palette")}
     return after | dict(thing_ids=list(range(num_things)), stuff_ids=list(range(num_things, len(order))))
 
 

@@ -57,7 +57,7 @@ def test_set_num_classes__names_in_annotation_files_stay_there() -> None:
 
 def test_set_num_classes__things_that_are_gone() -> None:
     cfg = read("mask2former/mask2former_r18_shapes-panoptic_demo")
-    with pytest.raises(ValueError, match=r"thing_classes are \[3, 4, 5, 6, 7\], .*Give thing_classes"):
+    with pytest.raises(ValueError, match=r"thing_classes are .*Give thing_classes"):
         load_config(ROOT / "configs/mask2former/mask2former_r50_coco-panoptic-1024_50e.py", {"num_classes": 7})
     set_thing_classes(cfg, [0, 7])
     assert cfg.model.thing_classes == cfg.val_evaluator[0].thing_classes == [0, 7]

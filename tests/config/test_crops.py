@@ -57,7 +57,7 @@ def test_set_crop_size__windows_and_decoders() -> None:
     assert cfg.model.decode_head.query_decoder.crop_size == cfg.model.backbone.img_size == (64, 64)
 
 
-@pytest.mark.parametrize("size", ["large", (1, 2, 3), 0, (0, 5), True])
+@pytest.mark.parametrize("size", [(1, 2, 3), 0, (0, 5), True])
 def test_set_crop_size__refuses(size: object) -> None:
     with pytest.raises(ValueError, match="crop_size=.*expected height and width in pixels"):
         set_crop_size(read("mask2former/mask2former_r18_shapes_debug"), size)

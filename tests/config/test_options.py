@@ -63,6 +63,6 @@ def test_apply_options__refuses_nonsense(name: str) -> None:
 
 
 def test_apply_options__data_is_an_ingredient() -> None:
-    assert list(OPTIONS)[0] == "data"  # what is replaced whole comes first
+    assert next(iter(OPTIONS)) == "data"  # what is replaced whole comes first
     with pytest.raises(ValueError, match="data={'train': 1}: expected the name of an ingredient"):
         load_config(SEMANTIC, {"data": {"train": 1}})
