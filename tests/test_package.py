@@ -33,7 +33,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
 }
 #: The top floor imports any room.
-TOP = ("benchmark", "command_line")
+TOP = ("benchmark", "command_line", "__main__")
 
 # Folder or file -> what it may import besides the standard library and the package. The longest matching path counts.
 CORE = {"torch", "numpy", "scipy", "jaxtyping"}

@@ -4,10 +4,10 @@ import difflib
 from pathlib import Path
 from typing import Literal
 
+from mmseg_m2f.config.finding import configs_folder
 from mmseg_m2f.errors import InvalidValueError, MissingFileError
 
 Kind = Literal["backbones", "datasets"]
-_CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def find_ingredient(kind: Kind, name: str, *, beside: str | Path | None, option: str) -> Path:
@@ -29,7 +29,7 @@ def find_ingredient(kind: Kind, name: str, *, beside: str | Path | None, option:
         return path
     folders = [parent / "_base_" / kind for parent in (Path(beside).resolve().parents if beside else ())]
     known: dict[str, Path] = {}
-    for folder in (*folders, _CONFIGS / "_base_" / kind):  # the nearest first
+    for folder in (*folders, configs_folder() / "_base_" / kind):  # the nearest first
         if folder.is_dir():
             known = {file.stem: file for file in sorted(folder.glob("*.py"))} | known
     if name in known:

@@ -4,6 +4,7 @@ import copy
 import difflib
 import warnings
 from collections.abc import Callable, Mapping, MutableMapping
+from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
@@ -13,6 +14,7 @@ from mmseg_m2f.config.crops import crop_in_use, set_crop_size
 from mmseg_m2f.config.initial_weights import set_pretrained
 from mmseg_m2f.config.keys import OWN_KEYS, READ_KEYS, RUNNER_KEYS, RUNNER_VALUES, TOOL_KEYS
 from mmseg_m2f.config.nodes import classes_of, config_nodes, find_place, hold
+from mmseg_m2f.config.own_data import use_own_data
 from mmseg_m2f.config.schedules import (
     last_end,
     scale_to_loop,
@@ -51,13 +53,19 @@ def set_num_queries(cfg: Config, num_queries: int) -> None:
     hold(cfg, "num_queries", num_queries)
 
 
-def _set_data(cfg: Config, name: object) -> None:
-    if not isinstance(name, str):
+def _set_data(cfg: Config, value: object) -> None:
+    """An ingredient's name; or data of one's own, a folder or settings with `root`."""
+    if isinstance(value, Mapping) and "root" in value:
+        use_own_data(cfg, value)
+    elif not isinstance(value, str):
         raise InvalidValueError(
-            f"data={name}: expected the name of an ingredient, or a path to one. Loaders are set by train_dataloader, "
-            "val_dataloader and test_dataloader."
+            f"data={value}: expected the name of an ingredient, a path to one, or data of your own: a folder, or "
+            "dict(root=FOLDER, ...). Loaders are set by train_dataloader, val_dataloader and test_dataloader."
         )
-    replace_data(cfg, name, beside=cfg.filename)
+    elif Path(value).is_dir():
+        use_own_data(cfg, dict(root=value))
+    else:
+        replace_data(cfg, value, beside=cfg.filename)
 
 
 def _set_data_root(cfg: Config, data_root: str) -> None:
