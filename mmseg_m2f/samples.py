@@ -134,10 +134,11 @@ def valid_pixels(
     shapes = [tuple(sample.metainfo.get("img_shape", canvas)[:2]) for sample in samples]
     if all(shape == canvas for shape in shapes):
         return None
-    valid = torch.zeros(len(shapes), *canvas, dtype=torch.bool, device=like.device)
-    for image, (height, width) in zip(valid, shapes, strict=True):
-        image[:height, :width] = True
-    return valid
+    by_shape = {}
+    for height, width in set(shapes):
+        by_shape[height, width] = torch.zeros(canvas, dtype=torch.bool, device=like.device)
+        by_shape[height, width][:height, :width].fill_(True)
+    return torch.stack([by_shape[shape] for shape in shapes])
 
 
 def _boxes(instances: BaseDataElement) -> Float[Tensor, "G 4"]:
