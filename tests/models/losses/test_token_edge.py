@@ -57,5 +57,5 @@ def test_token_edge_loss__nothing_but_void():
 
 def test_token_edge_loss__backbone_that_looks_for_no_edges():
     target = MaskTarget(torch.tensor([0]), torch.zeros(1, 4, 4, dtype=torch.long))
-    with pytest.raises(ValueError, match=r"Set backbone.sampler='edge', or take the loss out"):
+    with pytest.raises(ValueError, match=r"Set backbone.shrink.sampler='edge', or take the loss out"):
         TokenEdgeLoss()([torch.zeros(1, 3, 2, 2)], [target])
