@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from mmengine.fileio import get_file_backend
 
-import mmseg_m2f.files
+import mmseg_m2f.files  # noqa: F401  registers the backend
 
 
 def test_atomic_backend__keeps_the_old_file_when_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
