@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from mmseg_m2f.files import save_png
-from mmseg_m2f.predictions import Objects, Prediction
-from mmseg_m2f.predictions.images import label_image, segment_image
+from mmseg_m2f.predictions import ImageResult, Objects
+from mmseg_m2f.predictions.label_images import label_image, segment_image
 from mmseg_m2f.predictions.palettes import distinct_palette, shades
 from mmseg_m2f.visualization import (
     Curve,
@@ -17,7 +17,7 @@ from mmseg_m2f.visualization import (
     overlay,
     overlay_objects,
     overlay_panoptic,
-    overlay_prediction,
+    overlay_result,
     plot_curves,
     scale_entry,
 )
@@ -28,8 +28,8 @@ GREY = np.full((12, 16, 3), 100, dtype=np.uint8)
 WHITE_LINE = 204  # of 255, before a fifth of the colour below is added
 
 
-def semantic(labels: np.ndarray) -> Prediction:
-    return Prediction(labels.shape, semantic=labels.astype(np.int64))
+def semantic(labels: np.ndarray) -> ImageResult:
+    return ImageResult(labels.shape, semantic=labels.astype(np.int64))
 
 
 def make_objects(*boxes: tuple[int, int, int, int], size: tuple[int, int] = (12, 16), **given: object) -> Objects:
@@ -185,15 +185,15 @@ def test_overlays__refuse_another_size(function) -> None:
         function(GREY, found, ["a", "b"], PALETTE)
 
 
-def test_overlay_prediction__resizes_to_the_image() -> None:
+def test_overlay_result__resizes_to_the_image() -> None:
     labels = np.array([[0, 1]])
-    drawn = overlay_prediction(GREY, semantic(labels), "semantic", ["a", "b"], PALETTE)
+    drawn = overlay_result(GREY, semantic(labels), "semantic", ["a", "b"], PALETTE)
     np.testing.assert_array_equal(drawn, overlay(GREY, labels.repeat(12, 0).repeat(8, 1), PALETTE))
 
 
-def test_overlay_prediction__names_the_answers_there_are() -> None:
+def test_overlay_result__names_the_answers_there_are() -> None:
     with pytest.raises(ValueError, match=r"expected a prediction with the answer 'panoptic', got \['semantic'\]"):
-        overlay_prediction(GREY, semantic(np.zeros((2, 2))), "panoptic", ["a", "b"], PALETTE)
+        overlay_result(GREY, semantic(np.zeros((2, 2))), "panoptic", ["a", "b"], PALETTE)
 
 
 def written(segments: np.ndarray, names: dict[int, str]) -> np.ndarray:
@@ -285,7 +285,7 @@ def test_contact_sheet__works_without_truth_and_without_images() -> None:
 
 
 def test_contact_sheet__several_answers_have_rows_and_of_one_image_columns() -> None:
-    answers = Prediction(
+    answers = ImageResult(
         (12, 16), np.zeros((12, 16), dtype=int), np.ones((12, 16), dtype=int), make_objects((0, 0, 8, 12))
     )
     entry = SheetEntry("one", GREY, None, answers)
@@ -300,7 +300,7 @@ def test_contact_sheet__several_answers_have_rows_and_of_one_image_columns() -> 
 
 
 def test_contact_sheet__objects_of_one_class_need_no_legend() -> None:
-    entry = SheetEntry("x", GREY, None, Prediction((12, 16), instances=make_objects((0, 0, 8, 12))))
+    entry = SheetEntry("x", GREY, None, ImageResult((12, 16), instances=make_objects((0, 0, 8, 12))))
     sheet = contact_sheet([entry], ["cell"], PALETTE[:1], cell_width=32)
     assert sheet.height == 24 + 3 * 24 + 4 * 6 + 1 + 6
 
@@ -309,8 +309,8 @@ def test_contact_sheet__objects_of_one_class_need_no_legend() -> None:
     "answers",
     [
         semantic(np.full((12, 16), 7)),
-        Prediction((12, 16), panoptic=np.full((12, 16), 3007)),
-        Prediction(
+        ImageResult((12, 16), panoptic=np.full((12, 16), 3007)),
+        ImageResult(
             (12, 16),
             instances=make_objects(
                 (0, 0, 8, 12),
@@ -322,7 +322,7 @@ def test_contact_sheet__objects_of_one_class_need_no_legend() -> None:
     ],
     ids=["semantic", "panoptic", "instances"],
 )
-def test_contact_sheet__long_class_list_shrinks_to_what_occurs(answers: Prediction) -> None:
+def test_contact_sheet__long_class_list_shrinks_to_what_occurs(answers: ImageResult) -> None:
     entry = SheetEntry("x", GREY, None, answers)
     classes, palette = [f"class {i}" for i in range(150)], distinct_palette(150)
     few = contact_sheet([entry], classes, palette)
@@ -332,7 +332,7 @@ def test_contact_sheet__long_class_list_shrinks_to_what_occurs(answers: Predicti
 
 
 def test_annotate__puts_the_answers_side_by_side_and_enlarges() -> None:
-    answers = Prediction((12, 16), np.zeros((12, 16), dtype=int), np.ones((12, 16), dtype=int))
+    answers = ImageResult((12, 16), np.zeros((12, 16), dtype=int), np.ones((12, 16), dtype=int))
     page = np.asarray(annotate(GREY, answers, ["red", "green"], PALETTE, opacity=1.0))
     assert page.shape == (192 + 22, 2 * 256 + 6, 3)
     assert page[20, 20].tolist() == [0, 200, 0]
@@ -342,7 +342,7 @@ def test_annotate__puts_the_answers_side_by_side_and_enlarges() -> None:
 
 def test_scale_entry__keeps_what_a_sheet_shows() -> None:
     objects = make_objects((0, 0, 8, 12))
-    entry = SheetEntry("x", GREY, semantic(np.eye(12, 16)), Prediction((12, 16), instances=objects))
+    entry = SheetEntry("x", GREY, semantic(np.eye(12, 16)), ImageResult((12, 16), instances=objects))
     scaled = scale_entry(entry, 32)
     assert scaled.image.shape == (24, 32, 3)
     sheets = [contact_sheet([e], ["a", "b"], PALETTE, cell_width=32) for e in (entry, scaled)]

@@ -8,7 +8,7 @@ from mmengine.fileio import get
 from numpy.typing import NDArray
 from PIL import Image
 
-from mmseg_m2f.datasets.objects import finish_segments
+from mmseg_m2f.datasets.segment_conversion import finish_segments
 from mmseg_m2f.datasets.segments import Segment
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.registry import TRANSFORMS

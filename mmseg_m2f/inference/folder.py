@@ -10,7 +10,7 @@ from tqdm import tqdm
 from mmseg_m2f.errors import InvalidValueError, MissingFileError
 from mmseg_m2f.files import save_png
 from mmseg_m2f.inference.predictor import Predictor
-from mmseg_m2f.predictions.files import ImageRecord, write_maps, write_records
+from mmseg_m2f.predictions.result_files import ImageRecord, write_maps, write_records
 from mmseg_m2f.visualization import annotate
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -27,7 +27,8 @@ def predict_folder(
     """Write for each image `<name>.png`, the overlay with its legend, and what the model answers as files.
 
     These are `labels/<name>.png` (class indices), `panoptic/<name>.png` with `panoptic.json`, and `instances.json`, in
-    the formats of `predictions.files`. The JSON files are written at the end, also when the user interrupts, and hold
+    the formats of `predictions.result_files`. The JSON files are written at the end, also when the user interrupts, and
+    hold
     the images so far. Images of a folder keep their subfolders. An image that cannot be read is passed over.
 
     Args:

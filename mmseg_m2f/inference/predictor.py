@@ -17,10 +17,10 @@ from mmseg_m2f.checkpoints.loading import load_weights
 from mmseg_m2f.config.checks import check_config
 from mmseg_m2f.config.load import load_config
 from mmseg_m2f.config.options import drop_initial_weights
-from mmseg_m2f.datasets.loading import CheckedLoading
+from mmseg_m2f.datasets.checked_loading import CheckedLoading
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.models.backbones import folding
-from mmseg_m2f.predictions import Prediction, read_prediction
+from mmseg_m2f.predictions import ImageResult, read_result
 from mmseg_m2f.predictions.palettes import Palette, distinct_palette
 from mmseg_m2f.registry import DATASETS, MODELS, TRANSFORMS
 
@@ -84,7 +84,7 @@ class Predictor:
             folding.fold_norms(self.model.backbone)
 
     @torch.no_grad()
-    def __call__(self, image: str | os.PathLike[str] | NDArray[np.uint8]) -> Prediction:
+    def __call__(self, image: str | os.PathLike[str] | NDArray[np.uint8]) -> ImageResult:
         """What the model answers about an image, in its own size: label map, panoptic map, objects.
 
         Args:
@@ -104,7 +104,7 @@ class Predictor:
         inputs = self._transforms(dict(img=pixels, img_shape=size, ori_shape=size, seg_fields=[]))
         batch = pseudo_collate([inputs])
         sample = self.model.test_step(batch)[0]  # type: ignore[operator]
-        prediction = read_prediction(sample)
+        prediction = read_result(sample)
         if prediction is None:
             raise InvalidValueError(
                 f"Predictor: expected 'pred_panoptic_seg', 'pred_instances' or 'pred_sem_seg' of "

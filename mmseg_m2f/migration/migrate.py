@@ -11,10 +11,10 @@ from mmseg_m2f.config.checks import check_config
 from mmseg_m2f.config.options import drop_initial_weights
 from mmseg_m2f.errors import InvalidValueError, MissingFileError
 from mmseg_m2f.files import replace_file
-from mmseg_m2f.migration.data import migrate_evaluator, migrate_hooks, migrate_loader, without_mask_padding
+from mmseg_m2f.migration.data_loaders import migrate_evaluator, migrate_hooks, migrate_loader, without_mask_padding
 from mmseg_m2f.migration.models import Model, migrate_model
 from mmseg_m2f.migration.optimizer import migrate_optim_wrapper
-from mmseg_m2f.migration.reading import Report, Value
+from mmseg_m2f.migration.reading import MigrationReport, Value
 from mmseg_m2f.migration.scopes import Scopes
 from mmseg_m2f.migration.writing import Reference, Section, config_text
 from mmseg_m2f.registry import MODELS
@@ -33,7 +33,7 @@ _NEEDLESS_IMPORTS = ("mmdet.models",)
 
 def migrate_config(
     source: str | os.PathLike[str], target: str | os.PathLike[str], *, overwrite: bool = False
-) -> Report:
+) -> MigrationReport:
     """Write our config for one of mmseg's or mmdet's Mask2Former or MaskFormer, or derived from one.
 
     What is written stands alone, without `_base_`. Before it is, its types and arguments are checked, its model is
@@ -50,7 +50,7 @@ def migrate_config(
     source, target = Path(source), Path(target)
     _check_target(source, target, overwrite=overwrite)
     cfg = _load(source)
-    report = Report()
+    report = MigrationReport()
     text = _migrated_text(cfg, source.name, report)
     replace_file(target, text.encode())
     return report
@@ -78,7 +78,7 @@ def _load(source: Path) -> Config:
         ) from error
 
 
-def _migrated_text(cfg: Config, name: str, report: Report) -> str:
+def _migrated_text(cfg: Config, name: str, report: MigrationReport) -> str:
     scope = cfg.get("default_scope") or "mmengine"
     plain = cfg.to_dict()
     model = migrate_model(plain, scope=scope, report=report)
@@ -140,7 +140,7 @@ def _model_variables(model: Model) -> dict[str, Value]:
     return variables
 
 
-def _data(cfg: Mapping, model: Model, scopes: Scopes, report: Report) -> dict[str, Value]:
+def _data(cfg: Mapping, model: Model, scopes: Scopes, report: MigrationReport) -> dict[str, Value]:
     """Variables of data: root, pipelines, loaders and evaluators; what is said twice is said once."""
     root = cfg.get("data_root")
     variables: dict[str, Value] = dict(data_root=root) if isinstance(root, str) else {}
@@ -172,7 +172,7 @@ def _data(cfg: Mapping, model: Model, scopes: Scopes, report: Report) -> dict[st
     return variables
 
 
-def _augmented_tests(cfg: Mapping, scopes: Scopes, report: Report) -> dict[str, Value]:
+def _augmented_tests(cfg: Mapping, scopes: Scopes, report: MigrationReport) -> dict[str, Value]:
     """mmseg's test-time augmentation, averaged by ours."""
     if "tta_model" not in cfg or "tta_pipeline" not in cfg:
         return {}
@@ -198,7 +198,7 @@ def _imports(cfg: Mapping) -> dict[str, Value]:
     return dict(custom_imports=dict(imports=["mmseg_m2f", *kept]))
 
 
-def _note_the_rest(cfg: Mapping, written: Mapping, report: Report) -> None:
+def _note_the_rest(cfg: Mapping, written: Mapping, report: MigrationReport) -> None:
     """Sort the source's top-level keys into carried and left out."""
     handled = {entry.partition(":")[0] for entry in report.left_out}
     report.carried = [key for key in written if key in cfg]

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.migration.heads import HEADS, migrate_head
-from mmseg_m2f.migration.reading import Config, Part, Report
+from mmseg_m2f.migration.reading import Config, MigrationReport, Part
 from mmseg_m2f.migration.scopes import Scopes
 
 _DETECTORS = ("Mask2Former", "MaskFormer")
@@ -25,7 +25,7 @@ class Model(NamedTuple):
     num_things: int | None
 
 
-def migrate_model(cfg: Mapping, *, scope: str, report: Report) -> Model:
+def migrate_model(cfg: Mapping, *, scope: str, report: MigrationReport) -> Model:
     """Our model for `cfg.model`.
 
     Raises:

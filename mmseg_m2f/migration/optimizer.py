@@ -9,12 +9,12 @@ from mmengine.optim import build_optim_wrapper
 from torch import nn
 
 from mmseg_m2f.errors import InvalidValueError
-from mmseg_m2f.migration.reading import Config, Report
+from mmseg_m2f.migration.reading import Config, MigrationReport
 
 Settings = dict[str, tuple[float, float]]  # learning rate and weight decay of each trained parameter
 
 
-def migrate_optim_wrapper(wrapper: Config, model: nn.Module, *, head: str, report: Report) -> Config:
+def migrate_optim_wrapper(wrapper: Config, model: nn.Module, *, head: str, report: MigrationReport) -> Config:
     """An `optim_wrapper` that gives each parameter the learning rate and decay it has upstream.
 
     Written with `ParameterRule` where that gives the same, else with upstream's constructor and renamed keys.

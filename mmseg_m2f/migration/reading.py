@@ -14,7 +14,7 @@ Config: TypeAlias = dict[str, Value]
 
 
 @dataclass
-class Report:
+class MigrationReport:
     """What became of a config; entries of the lists read `key: reason`.
 
     Args:
@@ -50,7 +50,7 @@ class Part:
         path: str,
         *,
         scope: str,
-        report: Report,
+        report: MigrationReport,
         defaults: Mapping[str, object] | None = None,
     ) -> None:
         if not isinstance(content, Mapping):

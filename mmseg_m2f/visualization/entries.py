@@ -6,8 +6,8 @@ import numpy as np
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
-from mmseg_m2f.predictions import read_prediction, read_truth
-from mmseg_m2f.predictions.samples import sample_name
+from mmseg_m2f.predictions import read_result, read_truth
+from mmseg_m2f.predictions.sample_results import sample_name
 from mmseg_m2f.visualization.sheets import SheetEntry
 
 
@@ -16,7 +16,7 @@ def sheet_entry(data_batch: Mapping, index: int, sample: BaseDataElement, *, num
 
     The input is taken from the batch before normalisation (3 H W, BGR).
     """
-    prediction = read_prediction(sample)
+    prediction = read_result(sample)
     if prediction is None:
         return None
     inputs = _plain_view(data_batch)[index]

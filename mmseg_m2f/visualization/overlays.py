@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from mmseg_m2f.core.postprocess import INSTANCE_OFFSET
 from mmseg_m2f.errors import InvalidValueError
-from mmseg_m2f.predictions import Kind, Objects, Prediction, resize_prediction
+from mmseg_m2f.predictions import ImageResult, Kind, Objects, resize_result
 from mmseg_m2f.predictions.palettes import Palette, distinct_palette, shades
 from mmseg_m2f.visualization.tags import draw_names, draw_tags
 
@@ -123,9 +123,9 @@ def overlay_objects(
     return draw_tags(picture, texts, anchors=anchors, areas=areas, colours=colours)
 
 
-def overlay_prediction(
+def overlay_result(
     image: NDArray[np.uint8],
-    prediction: Prediction,
+    prediction: ImageResult,
     kind: Kind,
     classes: Sequence[str],
     palette: Palette,
@@ -139,7 +139,7 @@ def overlay_prediction(
     Raises:
         ValueError: The prediction has no such answer.
     """
-    _, semantic, panoptic, objects = resize_prediction(prediction, (image.shape[0], image.shape[1]))
+    _, semantic, panoptic, objects = resize_result(prediction, (image.shape[0], image.shape[1]))
     if kind == "semantic" and semantic is not None:
         return overlay(image, semantic, palette, opacity=opacity)
     if kind == "panoptic" and panoptic is not None:
@@ -155,7 +155,7 @@ def overlay_prediction(
             show_scores=show_scores,
         )
     raise InvalidValueError(
-        f"overlay_prediction: expected a prediction with the answer '{kind}', got {prediction.kinds()}. Draw one of "
+        f"overlay_result: expected a prediction with the answer '{kind}', got {prediction.kinds()}. Draw one of "
         "its kinds()."
     )
 

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from mmseg_m2f.core.postprocess import INSTANCE_OFFSET
-from mmseg_m2f.predictions import KINDS, Kind, Prediction, resize_prediction
+from mmseg_m2f.predictions import KINDS, ImageResult, Kind, resize_result
 from mmseg_m2f.predictions.palettes import Palette
-from mmseg_m2f.visualization.overlays import overlay_prediction
+from mmseg_m2f.visualization.overlays import overlay_result
 
 _TEXT = (40, 40, 40)
 _FONT_SIZE = 13
@@ -23,8 +23,8 @@ class SheetEntry(NamedTuple):
 
     name: str
     image: NDArray[np.uint8]
-    truth: Prediction | None
-    prediction: Prediction | None
+    truth: ImageResult | None
+    prediction: ImageResult | None
 
 
 def scale_entry(entry: SheetEntry, width: int) -> SheetEntry:
@@ -32,7 +32,7 @@ def scale_entry(entry: SheetEntry, width: int) -> SheetEntry:
     height = max(round(entry.image.shape[0] * width / entry.image.shape[1]), 1)
     picture = Image.fromarray(entry.image).resize((width, height), Image.Resampling.BICUBIC)
     truth, prediction = (
-        None if answers is None else resize_prediction(answers, (height, width))
+        None if answers is None else resize_result(answers, (height, width))
         for answers in (entry.truth, entry.prediction)
     )
     return SheetEntry(entry.name, np.asarray(picture), truth, prediction)
@@ -109,7 +109,7 @@ def contact_sheet(
 
 def annotate(
     image: NDArray[np.uint8],
-    prediction: Prediction,
+    prediction: ImageResult,
     classes: Sequence[str],
     palette: Palette,
     *,
@@ -156,7 +156,7 @@ def _column(
             if answers is None or kind not in answers.kinds():
                 cells.append(Image.new("RGB", picture.size, (240, 240, 240)))
                 continue
-            tinted = overlay_prediction(
+            tinted = overlay_result(
                 entry.image,
                 answers,
                 kind,
@@ -189,7 +189,7 @@ def _sheet_legend(
     return legend([classes[i] for i in shown], [palette[i] for i in shown], width=width)
 
 
-def _present(answers: Prediction, kinds: Sequence[Kind], score_threshold: float) -> set[int]:
+def _present(answers: ImageResult, kinds: Sequence[Kind], score_threshold: float) -> set[int]:
     """The labels that are drawn."""
     present: set[int] = set()
     if "semantic" in kinds and answers.semantic is not None:

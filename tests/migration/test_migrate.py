@@ -17,7 +17,7 @@ from PIL import Image
 from mmseg_m2f.config.checks import check_data_paths
 from mmseg_m2f.config.load import load_config
 from mmseg_m2f.config.options import drop_initial_weights
-from mmseg_m2f.migration import Report, migrate_config
+from mmseg_m2f.migration import MigrationReport, migrate_config
 from mmseg_m2f.migration.optimizer import migrate_optim_wrapper
 from mmseg_m2f.migration.writing import Reference, Section, config_text
 
@@ -30,7 +30,7 @@ PANOPTIC = SHIPPED["mmdet"] / "mask2former/mask2former_r50_8xb2-lsj-50e_coco-pan
 INSTANCE = SHIPPED["mmdet"] / "mask2former/mask2former_r50_8xb2-lsj-50e_coco.py"
 
 
-def migrate(tmp_path: Path, base: Path, changes: str = "", **options: bool) -> tuple[Config, Report]:
+def migrate(tmp_path: Path, base: Path, changes: str = "", **options: bool) -> tuple[Config, MigrationReport]:
     """Our config for a user's one: `base` with some settings of their own."""
     source = tmp_path / "mine.py"
     source.write_text(f"_base_ = {str(base)!r}\n{changes}\n")
@@ -267,9 +267,9 @@ def test_migrate__optimizer_keys_name_our_parameters(key, ours):
     )
     if ours is None:
         with pytest.raises(ValueError, match=r"level_embed.weight has learning rate and weight decay \(1.0, 0.1\) up"):
-            migrate_optim_wrapper(wrapper, model, head="panoptic_head", report=Report())
+            migrate_optim_wrapper(wrapper, model, head="panoptic_head", report=MigrationReport())
         return
-    migrated = migrate_optim_wrapper(wrapper, model, head="panoptic_head", report=Report())
+    migrated = migrate_optim_wrapper(wrapper, model, head="panoptic_head", report=MigrationReport())
     assert migrated["paramwise_cfg"] == dict(custom_keys={ours: dict(lr_mult=0.5)})
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from mmseg_m2f.benchmark.heads.charts import draw_curves, draw_trade_offs
 from mmseg_m2f.benchmark.heads.running import Failure
-from mmseg_m2f.benchmark.heads.summary import Row, table
+from mmseg_m2f.benchmark.heads.score_table import Row, table
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff; margin: 2rem auto; padding: 0 1.5rem;

@@ -29,7 +29,7 @@ from mmseg_m2f.engine.launch import Launcher, evaluate, find_checkpoint, train
 from mmseg_m2f.files import replace_file, save_png
 from mmseg_m2f.predictions import KINDS
 from mmseg_m2f.predictions.palettes import class_colours
-from mmseg_m2f.visualization import overlay_prediction, scale_entry
+from mmseg_m2f.visualization import overlay_result, scale_entry
 from mmseg_m2f.visualization.entries import sheet_entry
 
 _WIDTH = 256
@@ -104,7 +104,7 @@ def _draw_pictures(runner: Runner, folder: Path, num_images: int) -> list[dict[s
                 if answers is not None and kind in answers.kinds()
             }
             for which, file in files[kind].items():
-                tinted = overlay_prediction(
+                tinted = overlay_result(
                     entry.image,
                     shown[which],  # type: ignore[arg-type]
                     kind,

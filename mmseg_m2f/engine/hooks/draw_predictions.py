@@ -10,10 +10,10 @@ from mmengine.structures import BaseDataElement
 
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.files import save_png
-from mmseg_m2f.predictions import read_prediction
-from mmseg_m2f.predictions.files import ImageRecord, write_maps, write_records
+from mmseg_m2f.predictions import read_result
 from mmseg_m2f.predictions.palettes import class_colours
-from mmseg_m2f.predictions.samples import sample_name
+from mmseg_m2f.predictions.result_files import ImageRecord, write_maps, write_records
+from mmseg_m2f.predictions.sample_results import sample_name
 from mmseg_m2f.registry import HOOKS
 from mmseg_m2f.visualization import contact_sheet
 from mmseg_m2f.visualization.entries import sheet_entry
@@ -63,7 +63,8 @@ class SavePredictions(Hook):
     """Writes what a model predicts for the tested images.
 
     Label maps become `labels/<image name>.png` with class indices 0...K-1 and the dataset's palette, panoptic maps
-    COCO's `panoptic/<image name>.png` with `panoptic.json`, objects COCO's `instances.json`; see `predictions.files`.
+    COCO's `panoptic/<image name>.png` with `panoptic.json`, objects COCO's `instances.json`;
+    see `predictions.result_files`.
     The JSON files are written after the last image, by the first process for all.
 
     Args:
@@ -87,7 +88,7 @@ class SavePredictions(Hook):
         """Saves the maps of one batch."""
         classes, palette = class_colours(runner.test_dataloader.dataset)
         for sample in outputs or ():
-            prediction = read_prediction(sample)
+            prediction = read_result(sample)
             if prediction is None:
                 raise _no_prediction("SavePredictions", sample)
             file = f"{self._names.claim(sample_name(sample))}.png"

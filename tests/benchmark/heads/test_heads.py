@@ -24,7 +24,7 @@ from mmseg_m2f.benchmark.heads import running
 from mmseg_m2f.benchmark.heads.budget import Budget
 from mmseg_m2f.benchmark.heads.page import page
 from mmseg_m2f.benchmark.heads.running import Failure, Run, perform_all, prepare_runs
-from mmseg_m2f.benchmark.heads.summary import Spread, as_json, markdown, notes, summarise, table
+from mmseg_m2f.benchmark.heads.score_table import Spread, as_json, markdown, notes, summarise, table
 from mmseg_m2f.benchmark.heads.worker import perform
 from tests.command_line import ROOT, environment, run_tool
 

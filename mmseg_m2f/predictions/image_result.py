@@ -22,7 +22,7 @@ class Objects(NamedTuple):
     """N H W; None where there are boxes alone."""
 
 
-class Prediction(NamedTuple):
+class ImageResult(NamedTuple):
     """What a model answers about one image; None where it does not answer."""
 
     size: tuple[int, int]
@@ -38,7 +38,7 @@ class Prediction(NamedTuple):
         return [kind for kind in KINDS if getattr(self, kind) is not None]
 
 
-def resize_prediction(prediction: Prediction, size: tuple[int, int]) -> Prediction:
+def resize_result(prediction: ImageResult, size: tuple[int, int]) -> ImageResult:
     """The same for a resized image: maps and masks by nearest neighbour, boxes scaled."""
     if prediction.size == size:
         return prediction
@@ -49,7 +49,7 @@ def resize_prediction(prediction: Prediction, size: tuple[int, int]) -> Predicti
         scale = np.tile(np.divide(size[::-1], prediction.size[::-1]), 2).astype(np.float32)
         masks = None if objects.masks is None else objects.masks[:, rows, columns]
         objects = objects._replace(boxes_px=objects.boxes_px * scale, masks=masks)
-    return Prediction(
+    return ImageResult(
         size,
         semantic=None if semantic is None else semantic[rows, columns],
         panoptic=None if panoptic is None else panoptic[rows, columns],

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 from pycocotools import mask as run_lengths
 
-from mmseg_m2f.predictions import Objects, Prediction
-from mmseg_m2f.predictions.files import coco_objects, number_segments, write_maps, write_records
+from mmseg_m2f.predictions import ImageResult, Objects
+from mmseg_m2f.predictions.result_files import coco_objects, number_segments, write_maps, write_records
 
 CLASSES, PALETTE = ["sky", "dog"], [(0, 0, 200), (200, 100, 0)]
 PANOPTIC = np.array([[0, 0, 1001, 1001], [0, 2001, 2, 1001], [1002, 2, -1, 0]])
@@ -56,7 +56,7 @@ def test_coco_objects__boxes_alone_and_none() -> None:
 
 
 def test_write__panoptic_png_and_json_belong_together(tmp_path: Path) -> None:
-    prediction = Prediction((3, 4), panoptic=PANOPTIC)
+    prediction = ImageResult((3, 4), panoptic=PANOPTIC)
     record = write_maps(prediction, tmp_path, file="a/b.png", image="a/b.jpg", num_classes=2, palette=PALETTE)
     write_records([record], tmp_path, classes=CLASSES, palette=PALETTE)
     content = json.loads((tmp_path / "panoptic.json").read_text())
@@ -74,7 +74,7 @@ def test_write__objects_of_all_images_in_one_list(tmp_path: Path) -> None:
     found = [make_objects()._replace(masks=None), make_objects()._replace(masks=None)]
     found.append(Objects(*(field[:0] for field in make_objects()[:3])))
     records = [
-        write_maps(Prediction((5, 7), instances=o), tmp_path, file="x.png", image=n, num_classes=2, palette=PALETTE)
+        write_maps(ImageResult((5, 7), instances=o), tmp_path, file="x.png", image=n, num_classes=2, palette=PALETTE)
         for n, o in zip(names, found, strict=True)
     ]
     write_records(records, tmp_path, classes=CLASSES, palette=PALETTE)
@@ -85,7 +85,7 @@ def test_write__objects_of_all_images_in_one_list(tmp_path: Path) -> None:
 
 def test_write__label_maps_need_no_json(tmp_path: Path) -> None:
     labels = np.array([[0, 1], [255, 1]])
-    prediction = Prediction((2, 2), semantic=labels)
+    prediction = ImageResult((2, 2), semantic=labels)
     record = write_maps(prediction, tmp_path, file="a.png", image="a.jpg", num_classes=2, palette=PALETTE)
     write_records([record], tmp_path, classes=CLASSES, palette=PALETTE)
     np.testing.assert_array_equal(read_png(tmp_path / "labels/a.png"), labels)

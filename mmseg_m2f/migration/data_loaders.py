@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from mmseg_m2f.config.type_lookup import accepted_arguments, find_types
 from mmseg_m2f.errors import InvalidValueError
-from mmseg_m2f.migration.reading import Config, Report
+from mmseg_m2f.migration.reading import Config, MigrationReport
 
 _LOADER = "mmdet.LoadPanopticAnnotations"
 _PACKER = "mmdet.PackDetInputs"
@@ -14,12 +14,12 @@ _ALWAYS_LOADED = ("with_bbox", "with_label", "with_mask", "with_seg")
 _FILTER = "mmdet.FilterAnnotations"
 
 
-def migrate_loader(loader: Config, path: str, report: Report) -> Config:
+def migrate_loader(loader: Config, path: str, report: MigrationReport) -> Config:
     """A data loader whose types have their scope, without mmdet's panoptic parts."""
     return {**loader, "dataset": _migrate_dataset(loader.get("dataset"), f"{path}.dataset", report)}
 
 
-def without_mask_padding(preprocessor: Config, report: Report) -> Config:
+def without_mask_padding(preprocessor: Config, report: MigrationReport) -> Config:
     """A data preprocessor for `SegmentsToObjects`, whose masks are tensors: mmdet pads only masks of its own kind."""
     migrated = {**preprocessor, "pad_mask": False}
     if preprocessor.get("batch_augments"):
@@ -28,7 +28,7 @@ def without_mask_padding(preprocessor: Config, report: Report) -> Config:
     return migrated
 
 
-def migrate_evaluator(evaluator: object, *, thing_classes: object, report: Report) -> object:
+def migrate_evaluator(evaluator: object, *, thing_classes: object, report: MigrationReport) -> object:
     """An evaluator or a list of them, whose types have their scope, with PQ computed by ours."""
     if isinstance(evaluator, list):
         return [migrate_evaluator(one, thing_classes=thing_classes, report=report) for one in evaluator]
@@ -43,7 +43,7 @@ def migrate_evaluator(evaluator: object, *, thing_classes: object, report: Repor
     return dict(type="mmseg_m2f.PanopticQuality", thing_classes=thing_classes, **kept)
 
 
-def migrate_hooks(hooks: Config, report: Report) -> Config:
+def migrate_hooks(hooks: Config, report: MigrationReport) -> Config:
     """`default_hooks` that name the metrics as our evaluators do.
 
     Raises:
@@ -62,7 +62,7 @@ def migrate_hooks(hooks: Config, report: Report) -> Config:
     return {**hooks, "checkpoint": {**hooks["checkpoint"], "save_best": _METRICS[best], "rule": "greater"}}
 
 
-def _migrate_dataset(dataset: object, path: str, report: Report) -> object:
+def _migrate_dataset(dataset: object, path: str, report: MigrationReport) -> object:
     """A data set, and those it wraps."""
     if isinstance(dataset, (list, tuple)):
         return type(dataset)(_migrate_dataset(one, f"{path}[{index}]", report) for index, one in enumerate(dataset))
@@ -94,7 +94,7 @@ def _migrate_dataset(dataset: object, path: str, report: Report) -> object:
     return _accepted("mmseg_m2f.CocoPanoptic", {**migrated, **kept}, path, report)
 
 
-def _migrate_pipeline(pipeline: list, path: str, report: Report) -> list:
+def _migrate_pipeline(pipeline: list, path: str, report: MigrationReport) -> list:
     """A pipeline whose types have their scope, without mmdet's panoptic loading."""
     names = [step.get("type") if isinstance(step, Mapping) else None for step in pipeline]
     if _LOADER not in names:
@@ -123,7 +123,7 @@ def _migrate_pipeline(pipeline: list, path: str, report: Report) -> list:
     return migrated
 
 
-def _without_unread_labels(dataset: Config, path: str, report: Report) -> Config:
+def _without_unread_labels(dataset: Config, path: str, report: MigrationReport) -> Config:
     """The data set without the folder of label maps that upstream's instance configs name and nothing loads."""
     prefix, pipeline = dataset.get("data_prefix"), dataset.get("pipeline") or []
     if not isinstance(prefix, Mapping) or "seg" not in prefix or any(step.get("with_seg") for step in pipeline):
@@ -132,7 +132,7 @@ def _without_unread_labels(dataset: Config, path: str, report: Report) -> Config
     return {**dataset, "data_prefix": {key: value for key, value in prefix.items() if key != "seg"}}
 
 
-def _accepted(name: str, node: Mapping, path: str, report: Report) -> Config:
+def _accepted(name: str, node: Mapping, path: str, report: MigrationReport) -> Config:
     """The node with another type, and of its arguments those which that takes."""
     names = set().union(*(accepted_arguments(target) or set() for target in find_types(name, scope="mmseg_m2f")))
     for key in node:

@@ -8,12 +8,12 @@ from mmengine.structures import BaseDataElement, InstanceData
 from numpy.typing import NDArray
 
 from mmseg_m2f.core.postprocess import INSTANCE_OFFSET, tight_boxes
-from mmseg_m2f.predictions.prediction import Objects, Prediction
+from mmseg_m2f.predictions.image_result import ImageResult, Objects
 from mmseg_m2f.samples import dense_masks
 from mmseg_m2f.structures import IGNORE_INDEX
 
 
-def read_prediction(sample: BaseDataElement) -> Prediction | None:
+def read_result(sample: BaseDataElement) -> ImageResult | None:
     """`pred_panoptic_seg`, `pred_instances` and `pred_sem_seg`, as far as the sample has them; None without any."""
     semantic = _read_semantic(sample, "pred_sem_seg")
     panoptic = _read_map(sample, "pred_panoptic_seg")
@@ -21,7 +21,7 @@ def read_prediction(sample: BaseDataElement) -> Prediction | None:
     return _prediction(sample, semantic, panoptic, objects)
 
 
-def read_truth(sample: BaseDataElement, num_classes: int) -> Prediction | None:
+def read_truth(sample: BaseDataElement, num_classes: int) -> ImageResult | None:
     """The annotation in the form of a perfect prediction; None without any.
 
     The panoptic map shows the objects of `gt_instances` in front of `gt_sem_seg`; an object that others cover keeps
@@ -50,14 +50,14 @@ def _prediction(
     semantic: NDArray[np.int64] | None,
     panoptic: NDArray[np.int64] | None,
     objects: Objects | None,
-) -> Prediction | None:
+) -> ImageResult | None:
     sizes = [labels.shape for labels in (panoptic, semantic) if labels is not None]
     if objects is not None:
         sizes.append(sample.metainfo["ori_shape"][:2] if objects.masks is None else objects.masks.shape[1:])
     if not sizes:
         return None
     height, width = sizes[0]
-    return Prediction((int(height), int(width)), semantic, panoptic, objects)
+    return ImageResult((int(height), int(width)), semantic, panoptic, objects)
 
 
 def _read_semantic(sample: BaseDataElement, key: str) -> NDArray[np.int64] | None:

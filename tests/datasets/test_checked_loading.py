@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmseg_m2f.datasets.loading import CheckedLoading
+from mmseg_m2f.datasets.checked_loading import CheckedLoading
 
 LABEL = dict(type="mmseg.LoadAnnotations")
 

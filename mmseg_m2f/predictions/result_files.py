@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from mmseg_m2f.core.postprocess import INSTANCE_OFFSET
 from mmseg_m2f.files import save_json, save_png
-from mmseg_m2f.predictions.images import label_image, segment_image
+from mmseg_m2f.predictions.image_result import ImageResult, Objects
+from mmseg_m2f.predictions.label_images import label_image, segment_image
 from mmseg_m2f.predictions.palettes import Palette
-from mmseg_m2f.predictions.prediction import Objects, Prediction
 
 
 class ImageRecord(NamedTuple):
@@ -32,7 +32,7 @@ class ImageRecord(NamedTuple):
 
 
 def write_maps(
-    prediction: Prediction, out_dir: Path, *, file: str, image: str, num_classes: int, palette: Palette
+    prediction: ImageResult, out_dir: Path, *, file: str, image: str, num_classes: int, palette: Palette
 ) -> ImageRecord:
     """Write the PNG files of one image, and give what `write_records` needs.
 
