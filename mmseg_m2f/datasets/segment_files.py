@@ -103,9 +103,13 @@ def _cityscapes_segment(category: int, is_object: bool) -> Segment:
 def _read_ids(path: str) -> NDArray[np.int32]:
     """H W: the segment id of each pixel."""
     data = get(path)
-    is_png = data[: len(_PNG_START)] == _PNG_START and len(data) > 25
-    depth, colours = (data[24], data[25]) if is_png else (0, 0)
-    if is_png and (depth != 8 or colours not in (2, 6)):
+    if data[: len(_PNG_START)] != _PNG_START and len(data) > len(_PNG_START):
+        raise InvalidValueError(
+            f"Panoptic label {path}: expected a PNG, got a file that begins with {data[:8]!r}. Write the ids anew "
+            "as RGB PNG; lossy formats such as JPEG change them."
+        )
+    depth, colours = (data[24], data[25]) if len(data) > 25 else (8, 2)  # Pillow says that shorter files are broken
+    if depth != 8 or colours not in (2, 6):
         raise InvalidValueError(
             f"Panoptic label {path}: expected a PNG with 8 bits RGB (segment id = R + 256 G + 65536 B), got {depth} "
             f"bits {_PNG_COLOURS.get(colours, 'of unknown colours')}. Write the ids as RGB; a map of class indices is "

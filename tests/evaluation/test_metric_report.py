@@ -36,7 +36,7 @@ def test_format_table__first_column_left_others_right() -> None:
 
 
 def test_fraction_cell__none_and_nan_are_dashes() -> None:
-    assert [fraction_cell(value) for value in (0.12345, 1, None, float("nan"))] == ["0.1235", "1.0000", "-", "-"]
+    assert [fraction_cell(value) for value in (0.12345, 1.0, None, float("nan"))] == ["0.1235", "1.0000", "-", "-"]
 
 
 def test_metric_report__names_and_log(monkeypatch: pytest.MonkeyPatch) -> None:

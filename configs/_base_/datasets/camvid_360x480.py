@@ -16,7 +16,7 @@ dataset_metainfo = dict(
 )
 load_labels = dict(
     type="mmseg_m2f.CheckedLoading",
-    transforms=[dict(type="mmseg.LoadAnnotations"), dict(type="mmseg_m2f.IgnoreLabels", labels=[11])],
+    transforms=[dict(type="mmseg_m2f.LoadLabelMap"), dict(type="mmseg_m2f.IgnoreLabels", labels=[11])],
 )
 train_pipeline = [
     _base_.load_image,

@@ -6,7 +6,7 @@ load_image = dict(
     type="mmseg_m2f.CheckedLoading",
     transforms=[dict(type="mmengine.LoadImageFromFile", imdecode_backend="pillow")],
 )
-load_labels = dict(type="mmseg_m2f.CheckedLoading", transforms=[dict(type="mmseg.LoadAnnotations")])
+load_labels = dict(type="mmseg_m2f.CheckedLoading", transforms=[dict(type="mmseg_m2f.LoadLabelMap")])
 # A data set adds `scales` and `max_size`, or `crop_size`.
 random_scale = dict(type="mmengine.RandomChoiceResize", resize_type="mmseg.ResizeShortestEdge")
 random_crop = dict(type="mmseg.RandomCrop", cat_max_ratio=0.75)

@@ -34,7 +34,7 @@ dataset_metainfo = dict(
 )
 load_labels = dict(
     type="mmseg_m2f.CheckedLoading",
-    transforms=[dict(type="mmseg.LoadAnnotations"), dict(type="mmseg_m2f.IgnoreLabels", labels=[65])],
+    transforms=[dict(type="mmseg_m2f.LoadLabelMap"), dict(type="mmseg_m2f.IgnoreLabels", labels=[65])],
 )
 train_pipeline = [
     _base_.load_image,
