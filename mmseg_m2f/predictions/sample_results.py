@@ -1,7 +1,5 @@
 """Data samples, mmseg's or mmdet's, to predictions as arrays."""
 
-from pathlib import PurePath
-
 import numpy as np
 import torch
 from mmengine.structures import BaseDataElement, InstanceData
@@ -18,7 +16,7 @@ def read_result(sample: BaseDataElement) -> ImageResult | None:
     semantic = _read_semantic(sample, "pred_sem_seg")
     panoptic = _read_map(sample, "pred_panoptic_seg")
     objects = _read_objects(sample.get("pred_instances"))
-    return _prediction(sample, semantic, panoptic, objects)
+    return _image_result(sample, semantic, panoptic, objects)
 
 
 def read_truth(sample: BaseDataElement, num_classes: int) -> ImageResult | None:
@@ -36,16 +34,10 @@ def read_truth(sample: BaseDataElement, num_classes: int) -> ImageResult | None:
             panoptic = np.minimum(semantic, num_classes)
         for index in reversed(range(len(objects.labels))):
             panoptic[objects.masks[index]] = objects.labels[index] + INSTANCE_OFFSET * (index + 1)
-    return _prediction(sample, semantic, panoptic, objects)
+    return _image_result(sample, semantic, panoptic, objects)
 
 
-def sample_name(sample: BaseDataElement) -> str:
-    """The image's file name without folder and suffix."""
-    path = str(sample.metainfo.get("img_path") or "image")
-    return PurePath(path).stem if PurePath(path).suffix else PurePath(path).name
-
-
-def _prediction(
+def _image_result(
     sample: BaseDataElement,
     semantic: NDArray[np.int64] | None,
     panoptic: NDArray[np.int64] | None,
