@@ -26,7 +26,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "checkpoints": ("core", "samples"),
     "visualization": ("core", "predictions"),
     "config": ("models", "checkpoints"),
-    "engine": ("config", "checkpoints", "visualization", "predictions", "evaluation", "models"),
+    "engine": ("config", "checkpoints", "datasets", "visualization", "predictions", "evaluation", "models"),
     **dict.fromkeys(
         ("inference", "migration"),
         ("engine", "config", "checkpoints", "datasets", "models", "visualization", "predictions", "core", "samples"),

@@ -79,7 +79,7 @@ def read_coco(path: str) -> CocoFile:
     return file
 
 
-def require_keys(entry: Mapping, keys: Sequence[str], *, place: str) -> None:
+def require_keys(entry: object, keys: Sequence[str], *, place: str) -> None:
     """Raise ValueError unless the entry is a mapping that has all the keys."""
     if not isinstance(entry, Mapping):
         raise InvalidValueError(
@@ -135,7 +135,8 @@ def find_class(classes: Mapping[int, int], entry: Mapping, file: CocoFile) -> in
     if not _is_id(category) or category not in file.categories:
         raise InvalidValueError(
             f"{file.path}, {entry.get('image_id', 'segment')} {entry.get('id')}: expected the id of a category as "
-            f"category_id ({sorted(file.categories, key=str)[:8]} …), got {category!r}. Add the category, or correct the id."
+            f"category_id ({sorted(file.categories, key=str)[:8]} …), got {category!r}. Add the category, or "
+            "correct the id."
         )
     return classes.get(category)
 

@@ -157,7 +157,7 @@ def _read_box(annotation: Mapping, mask_box: Box, place: str) -> tuple[Box, bool
             f"{place}: expected bbox=[left, top, width, height] in pixels, got {str(box)[:60]}. Correct or remove it; "
             "it is then taken from the mask."
         )
-    left, top, width, height = box
+    left, top, width, height = map(float, box)
     corners = (left, top, left + width, top + height)
     if min(width, height) > 0 and max(abs(a - b) for a, b in zip(corners, mask_box, strict=True)) <= 1:
         return corners, True

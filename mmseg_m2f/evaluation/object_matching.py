@@ -123,7 +123,7 @@ class ObjectMatching(BaseMetric):
 
 
 def count_matches(detected: DetectedObjects, true: TrueObjects) -> MatchCounts:
-    """Which detections of an image answer for which true objects, class by class."""
+    """Which detections of an image match which true objects, class by class."""
     ious = object_ious(detected, true)
     excused = np.nonzero(ious[:, true.is_crowd] > 0.5)[0]
     objects = ~true.is_crowd

@@ -202,7 +202,7 @@ class PanopticQuality(BaseMetric):
 def count_segments(
     prediction: Int[Tensor, "H W"], truth: TrueSegments, *, num_classes: int, where: str, boundary: bool = False
 ) -> SegmentCounts:
-    """Which predicted segments of an image answer for which true ones.
+    """Which predicted segments of an image match which true ones.
 
     Two segments of one class match where their IoU is above 0.5; the part of the prediction that lies on void is not
     in their union. A predicted segment without a partner that lies by more than half on void or crowds of its class

@@ -13,8 +13,6 @@ from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from PIL import Image
 
 from mmseg_m2f.engine.hooks import DrawPredictions, SavePredictions
-from mmseg_m2f.predictions.palettes import class_colours
-from mmseg_m2f.visualization.entries import sheet_entry
 
 CLASSES, PALETTE = ("road", "tree"), [[128, 64, 128], [0, 128, 0]]
 
@@ -154,34 +152,3 @@ def test_save_predictions__label_maps(tmp_path: Path) -> None:
     hook.after_test_epoch(runner())
     assert np.asarray(open_picture(tmp_path / "labels/street.png")).tolist() == [[0, 1], [1, 1]]
     assert [path.name for path in tmp_path.iterdir()] == ["labels"]
-
-
-def test_sheet_entry__image_is_rgb_and_channels_last() -> None:
-    entry = sheet_entry(batch(), 0, sample(), num_classes=2)
-    assert entry is not None
-    assert entry.name == "street"
-    assert entry.image[0, 1].tolist() == [9, 5, 1]  # channel order of the batch is BGR
-    assert entry.truth is not None
-    assert entry.truth.semantic.tolist() == [[0, 1], [255, 1]]
-
-
-def test_sheet_entry__augmented_views_show_the_largest_upright_one() -> None:
-    views = [torch.full((3, side, side), side, dtype=torch.uint8) for side in (2, 8, 9)]
-    samples = [sample(flip=side == 9) for side in (2, 8, 9)]
-    data_batch = dict(inputs=[[view] for view in views], data_samples=[[s] for s in samples])
-    prediction = sample()
-    prediction.pred_sem_seg = PixelData(data=torch.zeros(2, 2, dtype=torch.long)[None])
-    entry = sheet_entry(data_batch, 0, prediction, num_classes=2)
-    assert entry is not None
-    assert entry.image.shape == (8, 8, 3)
-
-
-def test_class_colours__made_up_where_the_dataset_has_none() -> None:
-    classes, palette = class_colours(SimpleNamespace(metainfo=dict(classes=CLASSES)))
-    assert classes == ["road", "tree"]
-    assert len(palette) == 2
-
-
-def test_class_colours__dataset_without_classes_is_named() -> None:
-    with pytest.raises(ValueError, match=r"SimpleNamespace: expected class names.*Pass metainfo="):
-        class_colours(SimpleNamespace(metainfo={}))
