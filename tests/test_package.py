@@ -55,6 +55,27 @@ THIRD_PARTY = {
 }
 FORBIDDEN_ELSEWHERE = {"mmseg", "mmdet"}
 
+#: Modules without a mirror in `tests/`, and why.
+WITHOUT_MIRROR: dict[str, str] = {
+    "benchmark/command_line.py": "",
+    "benchmark/heads/data.py": "",
+    "benchmark/implementations/building.py": "",
+    "benchmark/implementations/huggingface.py": "",
+    "benchmark/implementations/interface.py": "",
+    "benchmark/implementations/ours.py": "",
+    "benchmark/implementations/upstream.py": "",
+    "benchmark/summary.py": "",
+    "config/load.py": "",
+    "models/assigners/match_costs.py": "",
+    "models/losses/losses.py": "",
+    "models/pixel_decoders/deformable.py": "",
+    "models/pixel_decoders/detr.py": "",
+    "models/pixel_decoders/fpn.py": "",
+    "models/pixel_decoders/hamburger.py": "",
+    "models/pixel_decoders/transformer_fpn.py": "",
+    "models/query_decoders/detr_mask_head.py": "",
+}
+
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
 
@@ -148,6 +169,28 @@ def test_imports__point_down(module: str) -> None:
 
 def test_imports__form_no_circle() -> None:
     assert circles({module: (PACKAGE / module).read_text(encoding="utf-8") for module in MODULES}) == []
+
+
+def mirror_of(module: str) -> Path:
+    """The file that tests a module: `core/points.py` is tested in `tests/core/test_points.py`."""
+    return Path(__file__).parent / Path(module).parent / f"test_{Path(module).name}"
+
+
+def test_modules__have_a_mirror_each() -> None:
+    modules = {module for module in MODULES if not module.endswith("__init__.py")}
+    missing = {module for module in modules if not mirror_of(module).is_file()}
+    assert missing == set(WITHOUT_MIRROR)
+
+
+def test_tests__do_not_import_the_shipped_benchmark() -> None:
+    """Only its own tests do: all others would fail where it is rewritten."""
+    files = [path for path in Path(__file__).parent.rglob("*.py") if "benchmark" not in path.parts]
+    users = [path.name for path in files if is_within_any(path, "mmseg_m2f.benchmark")]
+    assert users == []
+
+
+def is_within_any(path: Path, package: str) -> bool:
+    return any(is_within(name, [package]) for name in imported_names(path.read_text(encoding="utf-8")))
 
 
 def test_circles__are_seen() -> None:
