@@ -4,7 +4,7 @@ import difflib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import NamedTuple
 
 from mmengine.fileio import get_text
@@ -141,16 +141,26 @@ def find_class(classes: Mapping[int, int], entry: Mapping, file: CocoFile) -> in
     return classes.get(category)
 
 
-def category_ids(file: CocoFile, classes: Sequence[str]) -> tuple[int, ...]:
-    """The file's id of each class, which has one category as `class_of_category` checks."""
-    id_of_name = {str(category["name"]): category_id for category_id, category in file.categories.items()}
-    return tuple(id_of_name[name] for name in classes)
+def describe_classes(file: CocoFile, classes: Sequence[str], *, things: Set[str], given: Mapping) -> dict[str, object]:
+    """The metainfo of a data set: the given one with `classes`, `category_ids`, `thing_ids` and `stuff_ids`.
 
+    `palette` is the given one, or has the colours of the file's categories where each class has one.
 
-def palette_of(file: CocoFile, classes: Sequence[str]) -> list[tuple[int, ...]] | None:
-    """The colours that the file gives its categories, in the order of the classes; None unless it has all."""
-    colours = {str(c["name"]): tuple(c["color"]) for c in file.categories.values() if "color" in c}
-    return [colours[name] for name in classes] if all(name in colours for name in classes) else None
+    Args:
+        classes: names of categories that `class_of_category` has checked, in the order of the class indices.
+        things: names of countable classes.
+    """
+    by_name = {str(category["name"]): category for category in file.categories.values()}
+    colours = [tuple(by_name[name]["color"]) for name in classes if "color" in by_name[name]]
+    palette = dict(palette=colours) if len(colours) == len(classes) else {}
+    return {
+        **palette,
+        **given,
+        "classes": tuple(classes),
+        "category_ids": tuple(by_name[name]["id"] for name in classes),
+        "thing_ids": tuple(index for index, name in enumerate(classes) if name in things),
+        "stuff_ids": tuple(index for index, name in enumerate(classes) if name not in things),
+    }
 
 
 def report(path: str, what: str, examples: Iterable[object]) -> None:

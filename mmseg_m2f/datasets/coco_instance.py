@@ -7,11 +7,10 @@ from mmengine.dataset import BaseDataset
 from mmengine.fileio import join_path
 
 from mmseg_m2f.datasets.coco_files import (
-    category_ids,
     class_of_category,
+    describe_classes,
     find_class,
     keep_useful,
-    palette_of,
     read_coco,
     read_flag,
     report,
@@ -82,15 +81,7 @@ class CocoInstance(BaseDataset):
         file = read_coco(self.ann_file)
         names = tuple(self._metainfo.get("classes") or file.class_names())
         classes = class_of_category(file, names)
-        palette = palette_of(file, names)
-        self._metainfo = {
-            **({} if palette is None else dict(palette=palette)),
-            **self._metainfo,
-            "classes": names,
-            "category_ids": category_ids(file, names),
-            "thing_ids": tuple(range(len(names))),
-            "stuff_ids": (),
-        }
+        self._metainfo = describe_classes(file, names, things=set(names), given=self._metainfo)
         instances: dict[int, list[dict]] = {image_id: [] for image_id in file.images}
         outside, shapeless, misplaced = [], [], []
         for annotation in file.annotations:

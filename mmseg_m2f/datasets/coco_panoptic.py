@@ -9,11 +9,10 @@ from mmengine.fileio import join_path
 
 from mmseg_m2f.datasets.coco_files import (
     CocoFile,
-    category_ids,
     class_of_category,
+    describe_classes,
     find_class,
     keep_useful,
-    palette_of,
     read_coco,
     read_flag,
     report,
@@ -176,15 +175,7 @@ class CocoPanoptic(BaseDataset):
                 "maps, got "
                 f"{len(names)}. Restrict them with metainfo=dict(classes=[...])."
             )
-        palette = palette_of(file, names)
-        self._metainfo = {
-            **({} if palette is None else dict(palette=palette)),
-            **self._metainfo,
-            "classes": tuple(names),
-            "category_ids": category_ids(file, names),
-            "thing_ids": tuple(index for index, name in enumerate(names) if name in things),
-            "stuff_ids": tuple(index for index, name in enumerate(names) if name not in things),
-        }
+        self._metainfo = describe_classes(file, names, things=things, given=self._metainfo)
 
     @staticmethod
     def _category(info: Mapping, classes: Mapping[int, int], file: CocoFile) -> int | None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mmseg_m2f.datasets.coco_files import category_ids, class_of_category, read_coco, read_flag
+from mmseg_m2f.datasets.coco_files import class_of_category, describe_classes, read_coco, read_flag
 
 
 def content() -> dict:
@@ -26,7 +26,16 @@ def test_read_coco__by_id_in_the_order_of_the_file(tmp_path: Path) -> None:
     assert file.class_names() == ["dog", "cat"]
     assert file.images[139]["file_name"] == "a.jpg"
     assert class_of_category(file, ["cat", "dog"]) == {7: 1, 3: 0}
-    assert category_ids(file, ["cat", "dog"]) == (3, 7)
+
+
+def test_describe_classes__numbers_names_and_colours(tmp_path: Path) -> None:
+    coloured = content()
+    coloured["categories"][0]["color"] = [1, 2, 3]
+    file = read_coco(write(tmp_path, coloured))
+    described = describe_classes(file, ["cat", "dog"], things={"dog"}, given=dict(source="here"))
+    assert described == dict(source="here", classes=("cat", "dog"), category_ids=(3, 7), thing_ids=(1,), stuff_ids=(0,))
+    assert describe_classes(file, ["dog"], things=set(), given={})["palette"] == [(1, 2, 3)]
+    assert describe_classes(file, ["dog"], things=set(), given=dict(palette=[(9, 9, 9)]))["palette"] == [(9, 9, 9)]
 
 
 @pytest.mark.parametrize(

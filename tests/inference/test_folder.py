@@ -96,3 +96,59 @@ def test_predict_folder__interrupted_json_holds_the_images_so_far(
         predict_folder(predictor, photo.parent, tmp_path / "out")
     assert [entry["image_id"] for entry in json.loads((tmp_path / "out/instances.json").read_text())] == ["one.png"]
     assert len(json.loads((tmp_path / "out/panoptic.json").read_text())["images"]) == 1
+
+
+def test_predict_folder__names_like_those_of_results(predictor: Predictor, folder: Path, tmp_path: Path) -> None:
+    """Each image keeps its picture and its label map, whatever the folders are called."""
+    images = ["a.png", "labels/a.png", "panoptic/a.png", "b.jpg", "b.png", "b.png.jpg", "c.png/a.png", "c.jpg"]
+    for index, name in enumerate(images):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (48, 32 + index)).save(tmp_path / "in" / name)
+    assert predict_folder(predictor, tmp_path / "in", tmp_path / "out") == []
+    written = [path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*.png") if path.is_file()]
+    labels = [path for path in written if path.parts[0] == "labels"]
+    assert len(labels) == len(images)
+    assert len(written) == 2 * len(images)
+    heights = []
+    for path in labels:
+        with Image.open(tmp_path / "out" / path) as label:
+            heights.append(label.height)
+    assert sorted(heights) == [32 + index for index in range(len(images))]
+
+
+def test_predict_folder__extreme_sizes_do_not_end_the_run(
+    predictor: Predictor, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name, size in (("a.png", (48, 32)), ("row.png", (300, 1)), ("column.png", (1, 300)), ("z.png", (48, 32))):
+        Image.new("RGB", size).save(tmp_path / "in" / name)
+    Image.new("RGB", (400, 400)).save(tmp_path / "in/bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50_000)
+    faults = predict_folder(predictor, tmp_path / "in", tmp_path / "out")
+    named = {name for name in ("row", "column", "bomb") if any(f"{name}.png" in fault for fault in faults)}
+    written = {path.stem for path in (tmp_path / "out/labels").iterdir()}
+    assert {"a", "z"} <= written
+    assert named | written == {"a", "z", "row", "column", "bomb"}
+    assert not named & written
+
+
+def test_predict_folder__what_the_model_raises_is_a_fault_of_the_image(
+    predictor: Predictor, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name, size in (("a.png", (48, 32)), ("thin.png", (300, 2))):
+        Image.new("RGB", size).save(tmp_path / "in" / name)
+    usual = predictor.model.test_step
+
+    def test_step(batch: dict) -> object:
+        if batch["inputs"][0].shape[-2] < 4:
+            raise RuntimeError("Kernel size can't be greater than actual input size\nat line 3")
+        return usual(batch)
+
+    monkeypatch.setattr(predictor.model, "test_step", test_step)
+    (fault,) = predict_folder(predictor, tmp_path / "in", tmp_path / "out")
+    assert fault == (
+        f"Image {tmp_path / 'in/thin.png'} is 2 x 300 (height x width) and cannot be predicted: RuntimeError: Kernel size "
+        "can't be greater than actual input size. Crop or resize it, or leave it out."
+    )
+    assert [path.name for path in (tmp_path / "out/labels").iterdir()] == ["a.png"]

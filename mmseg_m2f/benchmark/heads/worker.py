@@ -83,7 +83,7 @@ def _perform(path: Path, *, num_images: int, launcher: Launcher) -> None:
 
 @torch.no_grad()
 def _draw_pictures(runner: Runner, folder: Path, num_images: int) -> list[dict[str, Any]]:
-    """Test images spread evenly over the set, with truth and answer of each kind; gives the names of the files."""
+    """Test images spread evenly over the set, with truth and prediction of each kind; gives the names of the files."""
     dataset = runner.test_loop.dataloader.dataset
     classes, palette = class_colours(dataset)
     model = runner.model.eval()
@@ -100,8 +100,8 @@ def _draw_pictures(runner: Runner, folder: Path, num_images: int) -> list[dict[s
             shown = dict(truth=entry.truth, prediction=entry.prediction)
             files[kind] = {
                 which: f"pictures/{index}_{kind}_{which}.png"
-                for which, answers in shown.items()
-                if answers is not None and kind in answers.kinds()
+                for which, result in shown.items()
+                if result is not None and kind in result.kinds()
             }
             for which, file in files[kind].items():
                 tinted = overlay_result(
