@@ -148,7 +148,7 @@ def test_predict_folder__what_the_model_raises_is_a_fault_of_the_image(
     monkeypatch.setattr(predictor.model, "test_step", test_step)
     (fault,) = predict_folder(predictor, tmp_path / "in", tmp_path / "out")
     assert fault == (
-        f"Image {tmp_path / 'in/thin.png'} is 2 x 300 (height x width) and cannot be predicted: RuntimeError: Kernel size "
-        "can't be greater than actual input size. Crop or resize it, or leave it out."
+        f"Image {tmp_path / 'in/thin.png'} is 2 x 300 (height x width) and cannot be predicted: RuntimeError: Kernel "
+        "size can't be greater than actual input size. Crop or resize it, or leave it out."
     )
     assert [path.name for path in (tmp_path / "out/labels").iterdir()] == ["a.png"]
