@@ -5,6 +5,7 @@ finite or very large end the process.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import TypeAlias
 
 import numpy as np
@@ -45,37 +46,44 @@ def check_mask(mask: object, size: tuple[int, int], place: str) -> tuple[CocoMas
     polygons = [part for part in mask if len(part) >= 6]
     if not polygons:
         return None
-    points = _read_points(polygons, place).reshape(-1, 2)
-    _check_points(points, size, place)
-    left, top = points.min(0).tolist()
-    right, bottom = points.max(0).tolist()
-    return polygons, (left, top, right, bottom)
+    box = _box_of_points(_read_points(polygons, place))
+    _check_box(box, size, place)
+    return polygons, box
 
 
-def _read_points(polygons: Sequence[list], place: str) -> Float[np.ndarray, "N"]:
-    values = [value for polygon in polygons for value in polygon]
-    wrong = next((value for value in values if type(value) not in (int, float)), None)
-    if wrong is None:
-        wrong = next((value for value in values if not abs(value) < _LARGEST), None)
-        if wrong is None:
-            return np.asarray(values, dtype=np.float64)
+def _read_points(polygons: Sequence[list], place: str) -> Float[np.ndarray, "N 2"]:
+    values = [*chain.from_iterable(polygons)]
+    if set(map(type, values)) <= {int, float}:
+        try:
+            points = np.asarray(values, dtype=np.float64)
+        except OverflowError:  # integers beyond all floats
+            points = np.full(len(values), np.inf)
+        if np.abs(points).max() < _LARGEST:  # neither is NaN
+            return points.reshape(-1, 2)
+    wrong = next(value for value in values if type(value) not in (int, float) or not abs(value) < _LARGEST)
     raise InvalidValueError(
         f"{place}: expected finite numbers as the coordinates of polygons, got {str(wrong)[:40]}. Correct or remove "
         "the polygon."
     )
 
 
-def _check_points(points: Float[np.ndarray, "N 2"], size: tuple[int, int], place: str) -> None:
+def _box_of_points(points: Float[np.ndarray, "N 2"]) -> Box:
+    left, top = points.min(0).tolist()
+    right, bottom = points.max(0).tolist()
+    return (left, top, right, bottom)
+
+
+def _check_box(box: Box, size: tuple[int, int], place: str) -> None:
+    """Raise where polygons with this box around them cannot be those of an image of this size in pixels."""
     height, width = size
-    extent = np.asarray([width, height])
-    outside = ((points < -_ROOM * extent) | (points > (1 + _ROOM) * extent)).any(1)
-    if outside.any():
+    left, top, right, bottom = box
+    if min(left / width, top / height) < -_ROOM or max(right / width, bottom / height) > 1 + _ROOM:
         raise InvalidValueError(
             f"{place}: expected polygons within the image (x 0…{width}, y 0…{height}; what leaves it by up to half a "
-            f"side is cut off), got the point {points[outside][0].tolist()}. Check that the annotation is that of this "
-            "image, in its size."
+            f"side is cut off), got some from {left, top} to {right, bottom}. Check that the annotation is that of "
+            "this image, in its size."
         )
-    if (points >= 0).all() and (points <= 1).all() and min(size) > 2:
+    if min(left, top) >= 0 and max(right, bottom) <= 1 and min(size) > 2:
         raise InvalidValueError(
             f"{place}: expected polygons in pixels, got coordinates between 0 and 1, which look like fractions of the "
             "image. Multiply x by its width and y by its height, or remove the polygon."

@@ -83,8 +83,6 @@ def check_label_file(path: object, *, keeps_bits: bool) -> None:
 
 
 def _narrowest(labels: NDArray[np.int64]) -> NDArray[np.integer]:
-    """In the narrowest unsigned integers, which every transform can move; int64 where there are negative labels."""
+    """In the narrowest of the integers that transforms can move: uint8, uint16 or int32."""
     low, high = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
-    if low < 0:
-        return labels
-    return labels.astype(np.uint8 if high < 2**8 else np.uint16 if high < 2**16 else np.int64)
+    return labels.astype(np.int32 if low < 0 or high >= 2**16 else np.uint16 if high >= 2**8 else np.uint8)

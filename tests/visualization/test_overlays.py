@@ -157,6 +157,6 @@ def test_overlay_result__resizes_to_the_image() -> None:
     np.testing.assert_array_equal(drawn, overlay(GREY, labels.repeat(12, 0).repeat(8, 1), PALETTE))
 
 
-def test_overlay_result__names_the_answers_there_are() -> None:
-    with pytest.raises(ValueError, match=r"expected a prediction with the answer 'panoptic', got \['semantic'\]"):
+def test_overlay_result__names_the_kinds_there_are() -> None:
+    with pytest.raises(ValueError, match=r"expected a prediction of kind 'panoptic', got \['semantic'\]"):
         overlay_result(GREY, semantic(np.zeros((2, 2))), "panoptic", ["a", "b"], PALETTE)
