@@ -158,5 +158,5 @@ def test_overlay_result__resizes_to_the_image() -> None:
 
 
 def test_overlay_result__names_the_kinds_there_are() -> None:
-    with pytest.raises(ValueError, match=r"expected a prediction of kind 'panoptic', got \['semantic'\]"):
+    with pytest.raises(ValueError, match=r"expected a result of kind 'panoptic', got \['semantic'\]"):
         overlay_result(GREY, semantic(np.zeros((2, 2))), "panoptic", ["a", "b"], PALETTE)
