@@ -151,7 +151,8 @@ def describe_classes(file: CocoFile, classes: Sequence[str], *, things: Set[str]
         things: names of countable classes.
     """
     by_name = {str(category["name"]): category for category in file.categories.values()}
-    colours = [tuple(by_name[name]["color"]) for name in classes if "color" in by_name[name]]
+    place = f"{file.path}, categories"
+    colours = [_read_colour(by_name[name], place) for name in classes if "color" in by_name[name]]
     palette = dict(palette=colours) if len(colours) == len(classes) else {}
     return {
         **palette,
@@ -204,6 +205,13 @@ def _require(entry: Mapping, key: str, is_right: bool, expected: str, place: str
         raise InvalidValueError(
             f"{place}: expected {expected} as {key}, got {str(entry.get(key))[:60]!r} ({shown}). Correct the entry."
         )
+
+
+def _read_colour(category: Mapping, place: str) -> tuple[int, ...]:
+    colour = category["color"]
+    is_colour = isinstance(colour, list) and len(colour) == 3 and all(type(v) is int and 0 <= v < 256 for v in colour)
+    _require(category, "color", is_colour, "[red, green, blue] in 0…255", place)
+    return tuple(colour)
 
 
 def _is_id(value: object) -> bool:

@@ -47,11 +47,23 @@ def _read_labels(path: str) -> NDArray[np.int64]:
     stored = read_stored_pixels(path)
     if stored is not None:
         check_label_file(path, keeps_bits=True)
-    with Image.open(io.BytesIO(get(path))) as picture:
+    data = get(path)
+    check_sums(data)
+    with Image.open(io.BytesIO(data)) as picture:
         labels = np.asarray(picture).astype(np.int64)
     if stored is not None and stored.bits in (2, 4) and not stored.has_palette:
         labels //= 255 // (2**stored.bits - 1)  # Pillow spreads them over 0...255
     return labels
+
+
+def check_sums(data: bytes) -> None:
+    """Compare the checksums in a PNG file, which decoding alone may pass over.
+
+    Raises:
+        SyntaxError: as Pillow says that a file is broken; `CheckedLoading` names the file.
+    """
+    with Image.open(io.BytesIO(data)) as picture:
+        picture.verify()
 
 
 def check_label_file(path: object, *, keeps_bits: bool) -> None:

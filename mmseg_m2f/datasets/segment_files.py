@@ -8,6 +8,7 @@ from mmengine.fileio import get
 from numpy.typing import NDArray
 from PIL import Image
 
+from mmseg_m2f.datasets.load_label_map import check_sums
 from mmseg_m2f.datasets.segment_conversion import finish_segments
 from mmseg_m2f.datasets.segments import Segment
 from mmseg_m2f.errors import InvalidValueError
@@ -73,7 +74,9 @@ class LoadCityscapesSegments(BaseTransform):
     def transform(self, results: dict) -> dict:
         """`results` with the segment map and the list of segments."""
         path = results["seg_map_path"]
-        with Image.open(io.BytesIO(get(path))) as picture:
+        data = get(path)
+        check_sums(data)
+        with Image.open(io.BytesIO(data)) as picture:
             ids = np.asarray(picture).astype(np.int64)
         values, rows = np.unique(ids, return_inverse=True)
         label_ids = np.where(values < 1000, values, values // 1000)
@@ -115,6 +118,7 @@ def _read_ids(path: str) -> NDArray[np.int32]:
             f"bits {_PNG_COLOURS.get(colours, 'of unknown colours')}. Write the ids as RGB; a map of class indices is "
             "a semantic label and needs another dataset."
         )
+    check_sums(data)
     with Image.open(io.BytesIO(data)) as picture:
         pixels = np.asarray(picture.convert("RGB") if picture.mode != "RGBA" else picture, dtype=np.int32)
     return pixels[..., 0] + 256 * pixels[..., 1] + 65536 * pixels[..., 2]

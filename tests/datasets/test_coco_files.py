@@ -83,3 +83,12 @@ def test_read_coco__repeated_ids_take_no_more_time_than_reading(tmp_path: Path) 
 def test_read_flag__zero_one_true_false(value: object, flag: bool) -> None:
     assert read_flag(dict(iscrowd=value), "iscrowd", "x") is flag
     assert read_flag({}, "iscrowd", "x") is False
+
+
+@pytest.mark.parametrize("colour", [None, "red", [1, 2], [1, 2, 256], [0.5, 0.5, 0.5], [True, 0, 0]])
+def test_describe_classes__colours_that_are_none(tmp_path: Path, colour: object) -> None:
+    coloured = content()
+    coloured["categories"][0]["color"] = colour
+    file = read_coco(write(tmp_path, coloured))
+    with pytest.raises(ValueError, match=r"a\.json, categories: expected \[red, green, blue\] in 0…255 as color"):
+        describe_classes(file, ["dog"], things=set(), given={})
