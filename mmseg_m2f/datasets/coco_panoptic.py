@@ -114,6 +114,11 @@ class CocoPanoptic(BaseDataset):
                 segments.append((int(info["id"]), IGNORE_INDEX if category is None else category, is_thing, crowd))
             _check_ids(segments, image, file)
             mask_name = annotation.get("file_name") or str(PurePath(image["file_name"]).with_suffix(".png"))
+            if not isinstance(mask_name, str):
+                raise InvalidValueError(
+                    f"{file.path}, image {image['file_name']}: expected the name of a PNG as file_name of its "
+                    f"annotation, got {str(mask_name)[:60]}. Correct or remove it."
+                )
             data_list.append(
                 dict(
                     img_path=join_path(self.data_prefix["img_path"], image["file_name"]),

@@ -231,3 +231,11 @@ def test_coco_panoptic__flags_are_zero_or_one(tmp_path: Path, flag: object) -> N
 def test_coco_panoptic__types_of_segments(tmp_path: Path, infos: object, message: str) -> None:
     with pytest.raises(ValueError, match=rf"data\.json.*expected {message}"):
         CocoPanoptic(**write_panoptic(tmp_path, segments=(infos,)))
+
+
+@pytest.mark.parametrize("name", [True, 3, ["0.png"]])
+def test_coco_panoptic__name_of_a_png_that_is_none(tmp_path: Path, name: object) -> None:
+    arguments = write_panoptic(tmp_path)
+    change_json(tmp_path, lambda content: content["annotations"][0].update(file_name=name))
+    with pytest.raises(ValueError, match=r"0\.jpg: expected the name of a PNG as file_name of its annotation, got"):
+        CocoPanoptic(**arguments)
