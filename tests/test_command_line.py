@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmseg_m2f.command_line import concise_errors
+from mmseg_m2f.command_line.arguments import concise_errors
 from mmseg_m2f.errors import InvalidTypeError, InvalidValueError, MissingFileError, UnknownNameError
 
 

@@ -33,7 +33,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
 }
 #: The top floor imports any room.
-TOP = ("benchmark", "command_line")
+TOP = ("benchmark", "command_line", "__main__")
 
 # Folder or file -> what it may import besides the standard library and the package. The longest matching path counts.
 CORE = {"torch", "numpy", "scipy", "jaxtyping"}
@@ -59,12 +59,16 @@ FORBIDDEN_ELSEWHERE = {"mmseg", "mmdet"}
 WITHOUT_MIRROR: dict[str, str] = {
     "benchmark/command_line.py": "runs of the tool in tests/benchmark/test_measuring.py",
     "benchmark/summary.py": "table and charts in tests/benchmark/test_measuring.py",
-    "benchmark/heads/data.py": "tests/benchmark/heads/test_budget.py and test_budget_mmdet.py",
     **{
         f"benchmark/implementations/{name}.py": "compared with each other in tests/benchmark/test_implementations.py"
         for name in ("building", "huggingface", "interface", "ours", "upstream")
     },
-    "config/load.py": "through tools and launcher in tests/engine/test_launch.py",
+    "__main__.py": "one call; tests/tools/test_tools.py runs the program",
+    **{
+        f"command_line/{name}.py": "arguments in, one call out; tests/tools/test_tools.py runs the program"
+        for name in ("arguments", "benchmark", "config", "convert", "main", "migrate", "predict", "test", "train")
+    },
+    "config/keys.py": "paths in configs; tests/config/test_options.py",
     "models/assigners/match_costs.py": "thin over core/matching.py; tests/models/assigners/test_hungarian.py",
 }
 

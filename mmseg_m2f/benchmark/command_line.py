@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from mmseg_m2f.benchmark.implementations import COMPILED, NAMES
-from mmseg_m2f.benchmark.measuring import Plan, Report, What, measure
+from mmseg_m2f.benchmark.measuring import Plan, StepReport, What, measure
 from mmseg_m2f.benchmark.setting import Setting
 from mmseg_m2f.benchmark.summary import draw_curves, draw_settings, table
 from mmseg_m2f.files import save_png
@@ -111,7 +111,7 @@ def plan(args: argparse.Namespace, settings: list[Setting]) -> Plan:
     )
 
 
-def finish(report: Report, path: Path) -> None:
+def finish(report: StepReport, path: Path) -> None:
     """Print the table and where the rest is; exit status 130 if the run was stopped."""
     print(f"\n{table(report)}\n\nWrote {path}.json and {path}.png.")
     if not report["complete"]:

@@ -22,7 +22,7 @@ from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.files import replace_file
 
 What = Literal["train", "inference", "memory", "ops"]
-Report = dict[str, Any]
+StepReport = dict[str, Any]
 _COUNTED = ("ops", "host_reads")
 
 
@@ -50,7 +50,7 @@ class Plan:
             raise InvalidValueError(f"rounds: expected at least 2, since the first is not counted, got {self.rounds}.")
 
 
-def measure(plan: Plan, path: str | Path, say: Callable[[str], None] = print) -> Report:
+def measure(plan: Plan, path: str | Path, say: Callable[[str], None] = print) -> StepReport:
     """Measure a plan and give the report, which is also in the JSON file `path`, up to date after every round.
 
     Ctrl-C ends it; `complete` is then False, and what was measured stays in the report.
@@ -63,7 +63,7 @@ def measure(plan: Plan, path: str | Path, say: Callable[[str], None] = print) ->
     check_load(plan.threads, even_if_loaded=plan.even_if_loaded)
     torch.set_num_threads(plan.threads)
     torch.set_float32_matmul_precision("high")  # TF32 on a GPU, as one trains there; nothing on a CPU
-    report: Report = dict(
+    report: StepReport = dict(
         schema=1,
         complete=False,
         command=sys.argv,
@@ -96,7 +96,7 @@ def measure(plan: Plan, path: str | Path, say: Callable[[str], None] = print) ->
 
 
 def _measure_setting(
-    plan: Plan, setting: Setting, report: Report, save: Callable[[], None], say: Callable[[str], None]
+    plan: Plan, setting: Setting, report: StepReport, save: Callable[[], None], say: Callable[[str], None]
 ) -> None:
     say(setting.title)
     result: dict[str, Any] = dict(setting=asdict(setting), rounds=[], loads=[], memory={}, ops={}, summary={})

@@ -34,7 +34,7 @@ _SUFFIXES: dict[Layout, tuple[str, ...]] = {
 _VERSIONS = {"sem_seg_head": {"version": 2}, "sem_seg_head.predictor": {"version": 2}}
 
 
-class Report(NamedTuple):
+class ConversionReport(NamedTuple):
     """What a conversion did: layout and model found, numbers of weights read and written, names of those left out."""
 
     source: Content
@@ -49,7 +49,7 @@ def convert_file(
     *,
     to: Layout,
     class_order: ClassOrder | None = None,
-) -> Report:
+) -> ConversionReport:
     """Write the weights of one file into another, in another layout.
 
     What was written is read again, converted back and compared bit for bit with what the source holds; only then it
@@ -75,7 +75,7 @@ def convert_file(
         unchecked.replace(target)
     finally:
         unchecked.unlink(missing_ok=True)
-    return Report(detect_content(state), len(state), len(weights), dropped)
+    return ConversionReport(detect_content(state), len(state), len(weights), dropped)
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:

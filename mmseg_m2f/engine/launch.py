@@ -3,7 +3,7 @@
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -14,9 +14,13 @@ from mmengine.runner import Runner
 
 from mmseg_m2f import compat
 from mmseg_m2f.checkpoints.checking import check_checkpoint
-from mmseg_m2f.config.checks import Loop, check_config, check_data_paths, check_initial_weights
+from mmseg_m2f.config.checks import check_config
+from mmseg_m2f.config.data_paths import Loop, check_data_paths
+from mmseg_m2f.config.initial_weights import check_initial_weights, drop_initial_weights
 from mmseg_m2f.config.load import load_config
-from mmseg_m2f.config.options import Options, drop_initial_weights
+from mmseg_m2f.config.nodes import short_type
+from mmseg_m2f.config.options import Options
+from mmseg_m2f.config.schedules import check_schedule
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.files import is_remote, save_json
 
@@ -55,7 +59,7 @@ def train(
     checkpoint = find_checkpoint(cfg.work_dir) if resume is True else (resume or None)
     cfg.resume = checkpoint is not None
     cfg.load_from = checkpoint or cfg.get("load_from")
-    runner = _build_runner(cfg, launcher=launcher, loops=("train", "val"))
+    runner = build_runner(cfg, launcher=launcher, loops=("train", "val"))
     runner.train()
     return runner
 
@@ -94,7 +98,7 @@ def evaluate(
     if show_dir is not None:
         hooks.append(dict(type="mmseg_m2f.DrawPredictions", out_dir=show_dir))
     cfg.custom_hooks = hooks
-    metrics = _build_runner(cfg, launcher=launcher, loops=("test",)).test()
+    metrics = build_runner(cfg, launcher=launcher, loops=("test",)).test()
     if out is not None and is_main_process():
         save_json(metrics, Path(out) / "metrics.json", indent=2)
     return metrics
@@ -120,21 +124,48 @@ def find_checkpoint(folder: str | os.PathLike[str]) -> str | None:
     return None
 
 
-def _build_runner(cfg: Config, *, launcher: Launcher, loops: Sequence[Loop]) -> Runner:
-    """Everything that can be wrong without building anything is found here."""
+def build_runner(cfg: Config, *, launcher: Launcher = "none", loops: Sequence[Loop] = ("train", "val")) -> Runner:
+    """The Runner of a config, with the hooks that the launcher installs, after all checks that need nothing built.
+
+    `preflight = False` and `report = False` in a config leave the hooks `Preflight` and `Report` out.
+
+    Args:
+        cfg: Changed in place: the hooks are added, and what the launcher needs.
+        loops: Those that are about to run; only their data are checked.
+
+    Raises:
+        ValueError, KeyError, TypeError, FileNotFoundError: The checks found a fault.
+    """
     # mmengine retries a refused checkpoint without protection; this makes torch refuse again.
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     compat.allow_safe_checkpoint_globals()
+    _install_hooks(cfg, training="train" in loops)
     check_config(cfg)
     check_data_paths(cfg, loops=loops)
     if cfg.get("load_from") and not is_remote(cfg.load_from):
         check_checkpoint(cfg.load_from)
     if "train" in loops:
+        check_schedule(cfg)
         check_initial_weights(cfg)
     cfg.launcher = launcher
     if launcher != "none" and not torch.cuda.is_available():
         _distribute_on_cpu(cfg)
     return Runner.from_cfg(cfg)
+
+
+def _install_hooks(cfg: Config, *, training: bool) -> None:
+    """Add the checks before the first batch, and the report of a training run, unless the config has them already."""
+    hooks = list(cfg.get("custom_hooks") or [])
+    for option, name, wanted in (("preflight", "Preflight", True), ("report", "Report", training)):
+        switch = cfg.get(option, True)
+        if not isinstance(switch, bool):
+            raise InvalidValueError(f"{option}={switch}: expected True or False. Arguments go into custom_hooks.")
+        listed = any(isinstance(hook, Mapping) and short_type(hook) == name for hook in hooks)
+        if listed and not switch:
+            hooks = [hook for hook in hooks if not (isinstance(hook, Mapping) and short_type(hook) == name)]
+        elif wanted and switch and not listed:
+            hooks.append(dict(type=f"mmseg_m2f.{name}"))
+    cfg.custom_hooks = hooks
 
 
 def _distribute_on_cpu(cfg: Config) -> None:

@@ -15,8 +15,8 @@ from torch import nn
 from mmseg_m2f.checkpoints.checking import check_checkpoint
 from mmseg_m2f.checkpoints.loading import load_weights
 from mmseg_m2f.config.checks import check_config
+from mmseg_m2f.config.initial_weights import drop_initial_weights
 from mmseg_m2f.config.load import load_config
-from mmseg_m2f.config.options import drop_initial_weights
 from mmseg_m2f.datasets.checked_loading import CheckedLoading
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.models.backbones import folding

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from torch import nn
 
 from mmseg_m2f.config.checks import check_config
-from mmseg_m2f.config.options import drop_initial_weights
+from mmseg_m2f.config.initial_weights import drop_initial_weights
 from mmseg_m2f.errors import InvalidValueError, MissingFileError
 from mmseg_m2f.files import replace_file
 from mmseg_m2f.migration.data_loaders import migrate_evaluator, migrate_hooks, migrate_loader, without_mask_padding

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope
 from PIL import Image
 
-from mmseg_m2f.config.checks import check_data_paths
+from mmseg_m2f.config.data_paths import check_data_paths
 from mmseg_m2f.config.load import load_config
 from tests.migration.shipped_configs import INSTANCE, MASKFORMER, PANOPTIC, SEMANTIC, migrate
 

@@ -4,7 +4,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
-from mmseg_m2f.config.options import drop_initial_weights
+from mmseg_m2f.config.initial_weights import drop_initial_weights
 from mmseg_m2f.migration import MigrationReport
 from mmseg_m2f.migration.optimizer import migrate_optim_wrapper
 

@@ -18,8 +18,8 @@ from mmseg.models.segmentors.base import BaseSegmentor
 from mmseg.structures import SegDataSample
 
 from mmseg_m2f.config.checks import check_config
+from mmseg_m2f.config.initial_weights import drop_initial_weights
 from mmseg_m2f.config.load import load_config
-from mmseg_m2f.config.options import drop_initial_weights
 from mmseg_m2f.migration import migrate_config
 from mmseg_m2f.models.segmentors import MaskSegmentor
 from mmseg_m2f.structures import MaskPrediction

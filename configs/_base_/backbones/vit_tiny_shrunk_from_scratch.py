@@ -1,5 +1,5 @@
 # Like `vit_tiny_from_scratch.py`, with patches of 8 pixels; the last two blocks see a quarter of the tokens, and edges.
-pixel_range = dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5])
+normalization = dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5])
 backbone = dict(
     type="mmseg_m2f.ShrunkVisionTransformer",
     patch_size=8,

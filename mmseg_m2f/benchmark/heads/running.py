@@ -16,7 +16,9 @@ import torch
 
 from mmseg_m2f.benchmark.heads.budget import Budget, apply_budget
 from mmseg_m2f.benchmark.heads.scores import SCORES, check_evaluator
-from mmseg_m2f.config.checks import check_config, check_data_paths
+from mmseg_m2f.config.checks import check_config
+from mmseg_m2f.config.data_paths import check_data_paths
+from mmseg_m2f.config.finding import find_config
 from mmseg_m2f.config.load import load_config
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.files import replace_file
@@ -75,17 +77,17 @@ def prepare_runs(configs: Sequence[str], seeds: Sequence[int], budget: Budget, o
         ValueError: a config given twice, or a folder in which a run with another budget was begun.
         FileNotFoundError, KeyError, TypeError: a config does not exist, or cannot be trained here.
     """
-    if len(set(map(os.path.abspath, configs))) < len(configs) or len(set(seeds)) < len(seeds):
+    paths = [find_config(config) for config in configs]
+    if len(set(map(os.path.abspath, paths))) < len(configs) or len(set(seeds)) < len(seeds):
         raise InvalidValueError(
             f"configs and seeds: expected each once, got {', '.join(configs)}; seeds {list(seeds)}."
         )
-    stems = Counter(Path(config).stem for config in configs)
+    stems = Counter(path.stem for path in paths)
     runs = []
-    for config in configs:
-        path = Path(config)
+    for path in paths:
         name = path.stem if stems[path.stem] == 1 else f"{path.parent.name}/{path.stem}"
         for seed in seeds:
-            run = Run(name, config, seed, Path(out) / name / f"seed-{seed}")
+            run = Run(name, str(path), seed, Path(out) / name / f"seed-{seed}")
             _write_config(run, budget)
             runs.append(run)
     return runs

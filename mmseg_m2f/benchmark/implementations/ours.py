@@ -12,15 +12,16 @@ from torch import Tensor
 
 from mmseg_m2f.benchmark.implementations.interface import Layer, Masks, Outputs, make_samples, only_losses
 from mmseg_m2f.benchmark.setting import Batch, Setting
+from mmseg_m2f.config.finding import find_config
+from mmseg_m2f.config.initial_weights import drop_initial_weights
 from mmseg_m2f.config.load import load_config
-from mmseg_m2f.config.options import drop_initial_weights
 from mmseg_m2f.engine.hooks import keep_norm_on_device
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.samples import read_target
 
 #: Added to "ours" or to a config: with `model.compile=True`.
 COMPILED = "+compile"
-_OURS = Path(__file__).parents[3] / "configs/mask2former/mask2former_r50_ade20k-512_160k.py"
+_OURS = "mask2former_r50_ade20k-512_160k"
 
 
 class Ours:
@@ -132,6 +133,6 @@ class Ours:
 
 
 def config_of(name: str) -> Path:
-    """The file that "ours", or a path, stands for."""
+    """The file that "ours", the name of a published config, or a path stands for."""
     source = name.removesuffix(COMPILED)
-    return _OURS if source == "ours" else Path(source)
+    return find_config(_OURS if source == "ours" else source)

@@ -22,7 +22,7 @@ from mmseg_m2f.benchmark.implementations.interface import (
 )
 from mmseg_m2f.benchmark.setting import Batch, Setting
 from mmseg_m2f.checkpoints.layouts import convert
-from mmseg_m2f.config.options import drop_initial_weights
+from mmseg_m2f.config.initial_weights import drop_initial_weights
 from mmseg_m2f.errors import MissingFileError
 
 _UPSTREAM = ".mim/configs/mask2former/mask2former_r50_8xb2-160k_ade20k-512x512.py"
