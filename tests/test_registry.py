@@ -20,16 +20,3 @@ def test_registries__are_children_of_mmengine_s(ours: root.Registry, theirs: roo
     assert (ours.parent, ours.scope) == (theirs, "mmseg_m2f")
     if name is not None:
         assert theirs.get(f"mmseg_m2f.{name}") is ours.get(name)  # importing happens at the first look-up
-
-
-def test_registered_names__are_ours_alone() -> None:
-    """So that a config means the same under any default scope."""
-    import mmdet.registry
-    import mmseg.registry
-
-    for ours, _, name in PAIRS:
-        if name is not None:
-            ours.get(name)
-        for library in (mmseg, mmdet):
-            others = getattr(library.registry, ours.name.replace(" ", "_").upper() + "S", None)
-            assert others is None or not set(ours.module_dict) & set(others.module_dict)

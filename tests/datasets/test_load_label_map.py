@@ -82,7 +82,7 @@ def test_mmseg_loading__bits_that_it_does_not_keep_are_refused(tmp_path: Path, b
         CheckedLoading([dict(type="mmseg.LoadAnnotations")])(sample)
 
 
-@pytest.mark.parametrize("name", ["recipe_512", "camvid_360x480", "mapillary_1024"])
+@pytest.mark.parametrize("name", ["ade20k_512", "camvid_360x480", "mapillary_1024"])
 def test_configs__labels_are_read_as_stored(name: str) -> None:
     cfg = Config.fromfile(ROOT / f"configs/_base_/datasets/{name}.py")
     assert "mmseg_m2f.LoadLabelMap" in str(cfg.train_dataloader)

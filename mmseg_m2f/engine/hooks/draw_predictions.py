@@ -15,7 +15,6 @@ from mmseg_m2f.predictions.file_names import ImageNames
 from mmseg_m2f.predictions.palettes import read_categories
 from mmseg_m2f.predictions.result_files import ImageRecord, write_maps, write_records
 from mmseg_m2f.registry import HOOKS
-from mmseg_m2f.samples import sample_name
 from mmseg_m2f.visualization import contact_sheet
 from mmseg_m2f.visualization.entries import sheet_entry
 
@@ -110,6 +109,7 @@ class SavePredictions(Hook):
 
 def _no_prediction(hook: str, sample: BaseDataElement) -> InvalidValueError:
     return InvalidValueError(
-        f"{hook}, {sample_name(sample)}: expected 'pred_panoptic_seg', 'pred_instances' or 'pred_sem_seg', got "
-        f"{sample.keys()}. Use the hook with a segmentor or a detector; a MaskDetector predicts what its test_cfg says."
+        f"{hook}, {sample.metainfo.get('img_path')}: expected 'pred_panoptic_seg', 'pred_instances' or "
+        f"'pred_sem_seg', got {sample.keys()}. Use the hook with a segmentor or a detector; a MaskDetector predicts what its "
+        "test_cfg says."
     )
