@@ -110,6 +110,6 @@ class SavePredictions(Hook):
 def _no_prediction(hook: str, sample: BaseDataElement) -> InvalidValueError:
     return InvalidValueError(
         f"{hook}, {sample.metainfo.get('img_path')}: expected 'pred_panoptic_seg', 'pred_instances' or "
-        f"'pred_sem_seg', got {sample.keys()}. Use the hook with a segmentor or a detector; a MaskDetector predicts what its "
-        "test_cfg says."
+        f"'pred_sem_seg', got {sample.keys()}. Use the hook with a segmentor or a detector; a MaskDetector predicts "
+        "what its test_cfg says."
     )
