@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 from mmengine.fileio import get_file_backend
+from PIL import Image
 
-import mmseg_m2f.files  # noqa: F401  registers the backend
+from mmseg_m2f.files import save_png  # importing it registers the backend
 
 
 def test_atomic_backend__keeps_the_old_file_when_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,3 +24,9 @@ def test_atomic_backend__keeps_the_old_file_when_writing_fails(tmp_path: Path, m
         backend.put(b"new", tmp_path / "sub/file")
     assert (tmp_path / "sub/file").read_bytes() == b"old"
     assert os.listdir(tmp_path / "sub") == ["file"]
+
+
+def test_save_png__leaves_no_unfinished_file(tmp_path: Path) -> None:
+    for _ in range(2):
+        save_png(Image.new("RGB", (2, 2)), tmp_path / "a.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

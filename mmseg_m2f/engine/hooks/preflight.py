@@ -13,6 +13,7 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 
 from mmseg_m2f.checkpoints.loading import load_weights
+from mmseg_m2f.datasets.unlisted_images import report_unlisted_images
 from mmseg_m2f.errors import InvalidValueError, MissingFileError
 from mmseg_m2f.files import is_remote
 from mmseg_m2f.registry import HOOKS
@@ -72,6 +73,8 @@ class Preflight(Hook):
         broadcast_object_list(faults)
         if faults[0] is not None:
             raise MissingFileError(faults[0])
+        if is_main_process():
+            report_unlisted_images(dataset, loop=loop)
 
 
 def unwrap_model(model: torch.nn.Module) -> torch.nn.Module:

@@ -1,4 +1,4 @@
-"""The answers about one image as numpy arrays."""
+"""Results for one image as numpy arrays."""
 
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
@@ -22,8 +22,8 @@ class Objects(NamedTuple):
     """N H W; None where there are boxes alone."""
 
 
-class Prediction(NamedTuple):
-    """What a model answers about one image; None where it does not answer."""
+class ImageResult(NamedTuple):
+    """What a model predicts for one image, or its annotation says; None where there is no such result."""
 
     size: tuple[int, int]
     """Height and width of the image, in whose pixels everything else is given."""
@@ -34,22 +34,22 @@ class Prediction(NamedTuple):
     instances: Objects | None = None
 
     def kinds(self) -> list[Kind]:
-        """Which answers there are."""
+        """Which kinds of results there are."""
         return [kind for kind in KINDS if getattr(self, kind) is not None]
 
 
-def resize_prediction(prediction: Prediction, size: tuple[int, int]) -> Prediction:
+def resize_result(result: ImageResult, size: tuple[int, int]) -> ImageResult:
     """The same for a resized image: maps and masks by nearest neighbour, boxes scaled."""
-    if prediction.size == size:
-        return prediction
-    rows = (np.arange(size[0]) * prediction.size[0] // size[0])[:, None]
-    columns = np.arange(size[1]) * prediction.size[1] // size[1]
-    _, semantic, panoptic, objects = prediction
+    if result.size == size:
+        return result
+    rows = (np.arange(size[0]) * result.size[0] // size[0])[:, None]
+    columns = np.arange(size[1]) * result.size[1] // size[1]
+    _, semantic, panoptic, objects = result
     if objects is not None:
-        scale = np.tile(np.divide(size[::-1], prediction.size[::-1]), 2).astype(np.float32)
+        scale = np.tile(np.divide(size[::-1], result.size[::-1]), 2).astype(np.float32)
         masks = None if objects.masks is None else objects.masks[:, rows, columns]
         objects = objects._replace(boxes_px=objects.boxes_px * scale, masks=masks)
-    return Prediction(
+    return ImageResult(
         size,
         semantic=None if semantic is None else semantic[rows, columns],
         panoptic=None if panoptic is None else panoptic[rows, columns],

@@ -1,27 +1,25 @@
 """Data samples, mmseg's or mmdet's, to predictions as arrays."""
 
-from pathlib import PurePath
-
 import numpy as np
 import torch
 from mmengine.structures import BaseDataElement, InstanceData
 from numpy.typing import NDArray
 
 from mmseg_m2f.core.postprocess import INSTANCE_OFFSET, tight_boxes
-from mmseg_m2f.predictions.prediction import Objects, Prediction
+from mmseg_m2f.predictions.image_result import ImageResult, Objects
 from mmseg_m2f.samples import dense_masks
 from mmseg_m2f.structures import IGNORE_INDEX
 
 
-def read_prediction(sample: BaseDataElement) -> Prediction | None:
+def read_result(sample: BaseDataElement) -> ImageResult | None:
     """`pred_panoptic_seg`, `pred_instances` and `pred_sem_seg`, as far as the sample has them; None without any."""
     semantic = _read_semantic(sample, "pred_sem_seg")
     panoptic = _read_map(sample, "pred_panoptic_seg")
     objects = _read_objects(sample.get("pred_instances"))
-    return _prediction(sample, semantic, panoptic, objects)
+    return _image_result(sample, semantic, panoptic, objects)
 
 
-def read_truth(sample: BaseDataElement, num_classes: int) -> Prediction | None:
+def read_truth(sample: BaseDataElement, num_classes: int) -> ImageResult | None:
     """The annotation in the form of a perfect prediction; None without any.
 
     The panoptic map shows the objects of `gt_instances` in front of `gt_sem_seg`; an object that others cover keeps
@@ -36,28 +34,22 @@ def read_truth(sample: BaseDataElement, num_classes: int) -> Prediction | None:
             panoptic = np.minimum(semantic, num_classes)
         for index in reversed(range(len(objects.labels))):
             panoptic[objects.masks[index]] = objects.labels[index] + INSTANCE_OFFSET * (index + 1)
-    return _prediction(sample, semantic, panoptic, objects)
+    return _image_result(sample, semantic, panoptic, objects)
 
 
-def sample_name(sample: BaseDataElement) -> str:
-    """The image's file name without folder and suffix."""
-    path = str(sample.metainfo.get("img_path") or "image")
-    return PurePath(path).stem if PurePath(path).suffix else PurePath(path).name
-
-
-def _prediction(
+def _image_result(
     sample: BaseDataElement,
     semantic: NDArray[np.int64] | None,
     panoptic: NDArray[np.int64] | None,
     objects: Objects | None,
-) -> Prediction | None:
+) -> ImageResult | None:
     sizes = [labels.shape for labels in (panoptic, semantic) if labels is not None]
     if objects is not None:
         sizes.append(sample.metainfo["ori_shape"][:2] if objects.masks is None else objects.masks.shape[1:])
     if not sizes:
         return None
     height, width = sizes[0]
-    return Prediction((int(height), int(width)), semantic, panoptic, objects)
+    return ImageResult((int(height), int(width)), semantic, panoptic, objects)
 
 
 def _read_semantic(sample: BaseDataElement, key: str) -> NDArray[np.int64] | None:

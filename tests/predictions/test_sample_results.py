@@ -5,7 +5,7 @@ from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData, PixelData
 from mmseg.structures import SegDataSample
 
-from mmseg_m2f.predictions import read_prediction, read_truth
+from mmseg_m2f.predictions import read_result, read_truth
 
 
 def make_masks() -> torch.Tensor:
@@ -14,17 +14,17 @@ def make_masks() -> torch.Tensor:
     return masks
 
 
-def test_read_prediction__labels_of_mmseg_and_of_mmdet() -> None:
+def test_read_result__labels_of_mmseg_and_of_mmdet() -> None:
     labels = torch.tensor([[[0, 1, -1]]])
-    of_mmseg = read_prediction(SegDataSample(pred_sem_seg=PixelData(data=labels)))
-    of_mmdet = read_prediction(DetDataSample(pred_sem_seg=PixelData(sem_seg=labels)))
+    of_mmseg = read_result(SegDataSample(pred_sem_seg=PixelData(data=labels)))
+    of_mmdet = read_result(DetDataSample(pred_sem_seg=PixelData(sem_seg=labels)))
     for found in (of_mmseg, of_mmdet):
         assert found.kinds() == ["semantic"]
         assert found.size == (1, 3)
         assert found.semantic.tolist() == [[0, 1, 255]]
 
 
-def test_read_prediction__objects_surest_first() -> None:
+def test_read_result__objects_surest_first() -> None:
     sample = DetDataSample()
     sample.pred_panoptic_seg = PixelData(sem_seg=torch.tensor([[[5, 1001, 5], [5, 5, 5]]]))
     sample.pred_instances = InstanceData(
@@ -33,7 +33,7 @@ def test_read_prediction__objects_surest_first() -> None:
         bboxes=torch.tensor([[0.0, 0, 2, 1], [1, 0, 2, 2]]),
         masks=make_masks(),
     )
-    found = read_prediction(sample)
+    found = read_result(sample)
     assert found.kinds() == ["panoptic", "instances"]
     assert found.panoptic.tolist() == [[5, 1001, 5], [5, 5, 5]]
     assert found.instances.scores.tolist() == [0.75, 0.25]
@@ -42,19 +42,19 @@ def test_read_prediction__objects_surest_first() -> None:
     assert found.instances.masks[0].tolist() == [[False, True, False]] * 2
 
 
-def test_read_prediction__boxes_alone_have_the_size_of_the_original_image() -> None:
+def test_read_result__boxes_alone_have_the_size_of_the_original_image() -> None:
     sample = DetDataSample(metainfo=dict(ori_shape=(7, 9), img_shape=(14, 18)))
     sample.pred_instances = InstanceData(
         labels=torch.tensor([1]), scores=torch.tensor([0.5]), bboxes=torch.tensor([[1.0, 2, 3, 4]])
     )
-    found = read_prediction(sample)
+    found = read_result(sample)
     assert found.size == (7, 9)
     assert found.instances.masks is None
 
 
-def test_read_prediction__sample_without_answers() -> None:
+def test_read_result__sample_without_answers() -> None:
     sample = DetDataSample(gt_sem_seg=PixelData(sem_seg=torch.zeros(1, 2, 2)), gt_instances=InstanceData())
-    assert read_prediction(sample) is None
+    assert read_result(sample) is None
 
 
 def test_read_truth__objects_stand_in_front_of_the_label_map() -> None:

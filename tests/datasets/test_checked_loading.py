@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmseg_m2f.datasets.loading import CheckedLoading
+from mmseg_m2f.datasets.checked_loading import CheckedLoading
+from tests.datasets.stored_files import write_turned
 
 LABEL = dict(type="mmseg.LoadAnnotations")
 
@@ -139,3 +140,49 @@ def test_checked_loading__rotated_image_as_it_is_stored(sample: dict, backend: s
     loader = dict(load_image(backend), color_type="color_ignore_orientation")
     stored = CheckedLoading([loader, LABEL])(sample | dict(height=60, width=80))
     assert stored["img"].shape == (60, 80, 3)
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 4])
+@pytest.mark.parametrize("kind", ["label map", "objects", "panoptic"])
+def test_checked_loading__turned_image_whose_size_does_not_tell(sample: dict, kind: str, orientation: int) -> None:
+    write_turned(Path(sample["img_path"]), np.zeros((60, 80, 3), np.uint8), orientation)
+    loaders = [load_image("pillow"), LABEL] if kind == "label map" else [load_image("pillow")]
+    annotation = dict(objects=dict(instances=[]), panoptic=dict(segments_info=[])).get(kind, {})
+    with pytest.raises(ValueError, match=rf"street.jpg has EXIF orientation {orientation}; expected 1.*exif_transpose"):
+        CheckedLoading(loaders)(sample | annotation)
+    stored = dict(loaders[0], color_type="color_ignore_orientation")
+    assert CheckedLoading([stored, *loaders[1:]])(sample | annotation)["img"].shape == (60, 80, 3)
+
+
+def test_checked_loading__square_image_lying_on_its_side(sample: dict) -> None:
+    write_turned(Path(sample["img_path"]), np.zeros((60, 60, 3), np.uint8), 6)
+    Image.new("L", (60, 60)).save(sample["seg_map_path"])
+    loaded = CheckedLoading([load_image("pillow")])(sample)  # without an annotation, upright is right
+    with pytest.raises(ValueError, match="has EXIF orientation 6"):
+        CheckedLoading([LABEL])(loaded)  # as in test pipelines, which load the label later
+
+
+@pytest.mark.parametrize(
+    ("suffix", "dtype"), [("png", np.uint16), ("tif", np.uint16), ("tif", np.int32), ("tif", np.float32)]
+)
+def test_checked_loading__grey_of_many_bits_under_pillow(sample: dict, suffix: str, dtype: type) -> None:
+    sample["img_path"] = sample["img_path"].replace("street.jpg", f"x.{suffix}")
+    Image.fromarray(np.full((60, 80), 1000, dtype)).save(sample["img_path"])
+    with pytest.raises(ValueError, match=rf"x.{suffix}: expected channels of 8 bits, got (16|32) bits"):
+        CheckedLoading([load_image("pillow")])(sample)
+
+
+def test_checked_loading__upper_bytes_of_16_bits(sample: dict, recwarn: pytest.WarningsRecorder) -> None:
+    sample["img_path"] = sample["img_path"].replace("street.jpg", "x.png")
+    values = np.arange(60 * 80).reshape(60, 80) * 13
+    Image.fromarray(values.astype(np.uint16)).save(sample["img_path"])
+    pixels = CheckedLoading([load_image("cv2")])(sample)["img"]
+    np.testing.assert_array_equal(pixels, np.repeat((values // 256)[..., None], 3, -1))
+    assert len(recwarn) == 0
+
+
+def test_checked_loading__12_bits_in_16_are_almost_black(sample: dict) -> None:
+    sample["img_path"] = sample["img_path"].replace("street.jpg", "x.png")
+    Image.fromarray(np.full((60, 80), 4095, np.uint16)).save(sample["img_path"])
+    with pytest.warns(UserWarning, match=r"x.png has 16 bits but no value above 4095.*almost black"):
+        CheckedLoading([load_image("cv2")])(sample)

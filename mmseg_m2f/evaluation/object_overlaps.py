@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.evaluation.cropped_masks import CroppedMasks, crop_masks
-from mmseg_m2f.evaluation.reading import check_sizes, has_parts, read_field, read_masks
+from mmseg_m2f.evaluation.sample_fields import check_sizes, has_parts, read_field, read_masks
 
 
 class DetectedObjects(NamedTuple):
