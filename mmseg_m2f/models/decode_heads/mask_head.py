@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mmseg_m2f.checkpoints.openmmlab import adopt_head_keys
 from mmseg_m2f.models.backbones.shrunk_vit import PartialMaps
 from mmseg_m2f.registry import MODELS
-from mmseg_m2f.structures import FeatureSpec, MaskTarget, Prediction
+from mmseg_m2f.structures import FeatureSpec, MaskTarget, Prediction, TargetBatch
 
 
 @MODELS.register_module()
@@ -95,7 +95,7 @@ class MaskHead(nn.Module):
     def loss(
         self,
         features: Sequence[Tensor],
-        targets: Sequence[MaskTarget],
+        targets: TargetBatch | Sequence[MaskTarget],
         valid: Bool[Tensor, "B H W"] | None = None,
     ) -> dict[str, Float[Tensor, ""]]:
         """Losses of all supervised layers; `targets` lie on the canvas of the images, one per image."""

@@ -14,7 +14,6 @@ from mmseg_m2f.models.losses.losses import (
     MaskFocalLoss,
     QueryOrthogonalityLoss,
 )
-from mmseg_m2f.models.losses.sampling import FullMaskSampling, PointSampling
 from mmseg_m2f.models.losses.task_criterion import TaskCriterion
 
 __all__ = [
@@ -23,12 +22,10 @@ __all__ = [
     "ClassLoss",
     "ContentOrthogonalityLoss",
     "EntropyAwareDistillLoss",
-    "FullMaskSampling",
     "MaskBCELoss",
     "MaskCriterion",
     "MaskDiceLoss",
     "MaskFocalLoss",
-    "PointSampling",
     "QueryOrthogonalityLoss",
     "SpatialDiversityLoss",
     "TaskCriterion",

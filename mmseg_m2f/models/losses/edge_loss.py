@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from mmseg_m2f.core.targets import TargetBatch
+from mmseg_m2f.core.targets import stack_targets
 from mmseg_m2f.models.backbones.shrunk_vit import PartialMaps
 from mmseg_m2f.registry import MODELS
-from mmseg_m2f.structures import VOID, MaskTarget
+from mmseg_m2f.structures import VOID, MaskTarget, TargetBatch
 
 _MAX_EDGE_WEIGHT = 10.0
 
@@ -31,7 +31,9 @@ class TokenEdgeLoss(nn.Module):
         super().__init__()
         self.loss_weight = loss_weight
 
-    def forward(self, features: Sequence[Tensor], targets: Sequence[MaskTarget]) -> dict[str, Float[Tensor, ""]]:
+    def forward(
+        self, features: Sequence[Tensor], targets: TargetBatch | Sequence[MaskTarget]
+    ) -> dict[str, Float[Tensor, ""]]:
         """`loss_edge`: the mean over the cells of all images; 0 where all is void.
 
         Raises:
@@ -43,20 +45,20 @@ class TokenEdgeLoss(nn.Module):
                 "(ShrunkVisionTransformer with sampler='edge'), got one that returns plain maps. Set "
                 "backbone.sampler='edge', or take the loss out."
             )
-        is_edge, known = edge_cells(TargetBatch(targets).segment_maps[:, 0], features.patch_size)
+        is_edge, is_valid = edge_cells(stack_targets(targets).segment_maps[:, 0], features.patch_size)
         num_edges = is_edge.sum()
-        edge_weight = ((known.sum() - num_edges) / num_edges.clamp(min=1)).clamp(max=_MAX_EDGE_WEIGHT)
-        weight = torch.where(is_edge, edge_weight, known.float())
+        edge_weight = ((is_valid.sum() - num_edges) / num_edges.clamp(min=1)).clamp(max=_MAX_EDGE_WEIGHT)
+        weight = torch.where(is_edge, edge_weight, is_valid.float())
         entropy = F.binary_cross_entropy_with_logits(
             features.edge_logits.float(), is_edge.float(), weight, reduction="sum"
         )
-        return dict(loss_edge=self.loss_weight * entropy / known.sum().clamp(min=1))
+        return dict(loss_edge=self.loss_weight * entropy / is_valid.sum().clamp(min=1))
 
 
 def edge_cells(
     segment_maps: Int[Tensor, "B H W"], patch_size: int
 ) -> tuple[Bool[Tensor, "B _ _"], Bool[Tensor, "B _ _"]]:
-    """Which cells of `patch_size` pixels hold two segments or more, and which hold anything known."""
+    """Which cells of `patch_size` pixels hold two segments or more, and which hold anything but void."""
     height, width = segment_maps.shape[-2:]
     ids = F.pad(segment_maps, (0, -width % patch_size, 0, -height % patch_size), value=VOID).float()
     void = ids <= VOID

@@ -17,7 +17,7 @@ from mmseg_m2f.layers.matrix_products import use_fast_products
 from mmseg_m2f.models.compilation import compile_parts
 from mmseg_m2f.models.feature_spec import check_head, probe_feature_spec
 from mmseg_m2f.registry import MODELS
-from mmseg_m2f.samples import read_segments_target, valid_pixels, write_instances, write_panoptic
+from mmseg_m2f.samples import read_segments_targets, valid_pixels, write_instances, write_panoptic
 from mmseg_m2f.structures import BoxPrediction
 
 _TEST_CFG = dict(
@@ -118,10 +118,7 @@ class MaskDetector(BaseDetector):
         self, batch_inputs: Float[Tensor, "B C H W"], batch_data_samples: Sequence[BaseDataElement]
     ) -> dict[str, Tensor]:
         """Losses of a batch; names are mmdet's."""
-        targets = [
-            read_segments_target(sample, self.is_thing, with_boxes=self.decode_head.reads_boxes)
-            for sample in batch_data_samples
-        ]
+        targets = read_segments_targets(batch_data_samples, self.is_thing, with_boxes=self.decode_head.reads_boxes)
         valid = valid_pixels(batch_data_samples, _size(batch_inputs), batch_inputs)
         return self.decode_head.loss(self.extract_feat(batch_inputs), targets, valid)
 

@@ -18,7 +18,7 @@ from mmseg_m2f.layers.matrix_products import use_fast_products
 from mmseg_m2f.models.compilation import compile_parts
 from mmseg_m2f.models.feature_spec import check_head, probe_feature_spec
 from mmseg_m2f.registry import MODELS
-from mmseg_m2f.samples import read_target, write_semantic
+from mmseg_m2f.samples import read_targets, write_semantic
 
 _TEST_CFG_KEYS = {"mode", "crop_size", "stride", "return_scores", "max_memory_mb"}
 
@@ -91,9 +91,7 @@ class MaskSegmentor(BaseSegmentor):
 
     def loss(self, inputs: Float[Tensor, "B C H W"], data_samples: Sequence[BaseDataElement]) -> dict[str, Tensor]:
         """Losses of a batch; names are mmdet's (`loss_cls`, `d0.loss_cls` …)."""
-        targets = [
-            read_target(sample, self.decode_head.num_classes, ignore_index=self.ignore_index) for sample in data_samples
-        ]
+        targets = read_targets(data_samples, self.decode_head.num_classes, ignore_index=self.ignore_index)
         return self.decode_head.loss(self.extract_feat(inputs), targets)
 
     @torch.no_grad()
