@@ -18,8 +18,8 @@ from torch import Tensor
 BACKGROUND = -1
 #: Value of `MaskTarget.segment_map` where the label is unknown: validity weight 0 in every mask cost and loss.
 VOID = -2
-#: `CROWD - c` is the value of `MaskTarget.segment_map` where a crowd of class c lies: void to segments of that class, any
-#: of which may be part of it, and outside of all others. Matching treats crowds as void.
+#: `CROWD - c` is the value of `MaskTarget.segment_map` where a crowd of class c lies: void to segments of that class,
+#: any of which may be part of it, and outside of all others. Matching treats crowds as void.
 CROWD = -3
 
 

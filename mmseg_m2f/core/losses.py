@@ -4,7 +4,6 @@ A mask m is compared with logits x at P points of validity weight v in [0, 1]; `
 points (v = 0) add nothing. p = sigmoid(x).
 """
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor

@@ -48,7 +48,8 @@ def segments_of_label_maps(
 ) -> tuple[Int[Tensor, "B G"], Int[Tensor, "B 1 H W"]]:
     """One segment per class of each image, in the order of the classes: their classes, and the segment maps.
 
-    The ignore index becomes `VOID`. Runs on the device in a fixed number of operators; nothing is uploaded or read back.
+    The ignore index becomes `VOID`. Takes a fixed number of operators on the device; nothing is uploaded or
+    read back.
 
     Args:
         label_maps: labels in [0, `num_labels`).
@@ -118,8 +119,8 @@ def read_segments(
     """Every segment's mask at points shared by the segments of an image, and the validity weight of each point.
 
     Row n reads image `images[n]`. Equals bilinear sampling of the dense masks with zeros outside. G is `num_segments`;
-    rows beyond an image's own segments are zero. The validity weight is the share of the point that lies neither on void
-    nor on a crowd.
+    rows beyond an image's own segments are zero. The validity weight is the share of the point that is neither void nor
+    crowd.
     """
     ids, weights = _bilinear_taps(framed_maps, points, images)
     # Rows 0..G-1 collect the segments, the last one all else.
@@ -151,7 +152,7 @@ def is_valid(
     images: Int[Tensor, "N"],
     labels: Int[Tensor, "N"],
 ) -> Bool[Tensor, "N P"]:
-    """Whether the pixel that each point lies in is valid for segments of class `labels[n]`; row n: image `images[n]`."""
+    """Whether the pixel of each point is valid for segments of class `labels[n]`; row n reads image `images[n]`."""
     slices, height, width = framed_maps.shape[1:]
     # One axis at a time: products with a pair of numbers are several times slower.
     columns = (points[..., 0] * (width - 2)).int().clamp_(max=width - 3)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 def upload(values: Shaped[Tensor, "*N"], device: torch.device) -> Shaped[Tensor, "*N"]:
     """Values of the host on a device; the host goes on at once."""
-    if device.type == "cuda":
+    if device.type == "cuda" and not values.is_pinned():
         values = values.pin_memory()
     return values.to(device, non_blocking=True)
 

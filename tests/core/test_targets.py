@@ -12,7 +12,6 @@ from mmseg_m2f.core.targets import (
 )
 from mmseg_m2f.structures import BACKGROUND, CROWD, VOID
 
-
 OPTIONS = dict(num_labels=256, ignore_index=255)
 
 
@@ -61,7 +60,9 @@ def test_read_segments__void_goes_on_outside_the_map():
 
 
 def test_read_segments__no_segment():
-    masks, validity = read_segments(frame(torch.full((1, 1, 4, 4), BACKGROUND)), torch.rand(1, 5, 2), torch.arange(1), 0)
+    masks, validity = read_segments(
+        frame(torch.full((1, 1, 4, 4), BACKGROUND)), torch.rand(1, 5, 2), torch.arange(1), 0
+    )
     assert masks.shape == (1, 0, 5)
     assert (validity == 1).all()
 

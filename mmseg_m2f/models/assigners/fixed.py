@@ -14,8 +14,8 @@ from mmseg_m2f.structures import Assignment, MaskSampling, Prediction, TargetBat
 class FixedAssigner:
     """Pairs each segment with the query that has the number of its class, in every layer.
 
-    For semantic targets: one segment per class. The first call checks this; later ones do not, because the host may have
-    to wait for the device to see the classes.
+    For semantic targets: one segment per class. The first call checks this; later ones do not, because the host may
+    have to wait for the device to see the classes.
 
     Args:
         sampling: the criterion passes its own; nothing is compared here.

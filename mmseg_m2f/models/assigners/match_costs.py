@@ -24,8 +24,8 @@ class BoxPairs(NamedTuple):
 class MatchInputs:
     """What a match cost may compare: the queries of some layers and images, and the images' segments.
 
-    Segments are padded to the same number G; costs of the padding are ignored. Masks and boxes are computed on first use
-    by a cost, and not at all if no cost uses them.
+    Segments are padded to the same number G; costs of the padding are ignored. Masks and boxes are computed on first
+    use by a cost, and not at all if no cost uses them.
 
     Args:
         predictions: of the layers, in float32, for all images of the batch.

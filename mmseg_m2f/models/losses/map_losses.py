@@ -58,8 +58,8 @@ class _Arrangement(NamedTuple):
     """Embeddings in columns: image b has its j-th embedding in row b of column j; chunks are ranges of columns.
 
     `order` sorts the embeddings by chunk, image and column; `cells` are their places in the `B W` cells of a chunk, row
-    by row, where W is the number of columns per chunk (`width`). Chunk c takes `order[bounds[c] : bounds[c + 1]]`. Where
-    there are more images than `at_most` maps, chunks have one column, and masks are read `at_most` at a time.
+    by row, where W is the number of columns per chunk (`width`). Chunk c takes `order[bounds[c] : bounds[c + 1]]`.
+    Where there are more images than `at_most` maps, chunks have one column, and masks are read `at_most` at a time.
     """
 
     order: Int[Tensor, "N"]

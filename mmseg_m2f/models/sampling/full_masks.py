@@ -22,9 +22,9 @@ class FullMaskSampling:
     """
 
     def size_in_matching(self, prediction: Prediction, targets: TargetBatch) -> int:
-        """Mask logits of all queries and masks of all segments, at every cell."""
-        none = torch.zeros(0, dtype=torch.long, device=prediction.class_logits.device)
-        cells = prediction.mask_logits_of(none, none).shape[1:].numel()
+        """Mask logits of all queries and masks of all segments, at every cell; at most at every pixel of the canvas."""
+        is_product = isinstance(prediction, MaskPrediction)
+        cells = (prediction.mask_features if is_product else targets.framed_maps).shape[-2:].numel()
         return cells * (prediction.class_logits.shape[1] + targets.labels.shape[1])
 
     def size_in_loss(self, targets: TargetBatch) -> int:

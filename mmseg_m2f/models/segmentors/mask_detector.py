@@ -16,6 +16,7 @@ from mmseg_m2f.core.streaming import Resizing, semantic_labels, streamed_panopti
 from mmseg_m2f.layers.matrix_products import use_fast_products
 from mmseg_m2f.models.compilation import compile_parts
 from mmseg_m2f.models.feature_spec import check_head, probe_feature_spec
+from mmseg_m2f.models.segmentors.upload import upload_batches_at_once
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.samples import read_segments_targets, valid_pixels, write_instances, write_panoptic
 from mmseg_m2f.structures import BoxPrediction
@@ -106,6 +107,7 @@ class MaskDetector(BaseDetector):
         if trainable is not None:
             _freeze_others(self, trainable)
         use_fast_products(self)
+        upload_batches_at_once(self.data_preprocessor)
         compile_parts(self, compile)
         self.register_load_state_dict_pre_hook(adopt_detector_keys)
 

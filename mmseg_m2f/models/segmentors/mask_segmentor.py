@@ -17,6 +17,7 @@ from mmseg_m2f.core.windows import average_windows
 from mmseg_m2f.layers.matrix_products import use_fast_products
 from mmseg_m2f.models.compilation import compile_parts
 from mmseg_m2f.models.feature_spec import check_head, probe_feature_spec
+from mmseg_m2f.models.segmentors.upload import upload_batches_at_once
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.samples import read_targets, write_semantic
 
@@ -70,6 +71,7 @@ class MaskSegmentor(BaseSegmentor):
             for part in self._body():
                 part.requires_grad_(False)
         use_fast_products(self)
+        upload_batches_at_once(self.data_preprocessor)
         compile_parts(self, compile)
         self.register_load_state_dict_pre_hook(adopt_detector_keys)
 
