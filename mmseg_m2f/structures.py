@@ -8,7 +8,7 @@ says `_px`.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol, overload, runtime_checkable
+from typing import NamedTuple, Protocol, TypeGuard, overload, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -221,7 +221,7 @@ def in_float32(predictions: Sequence[Prediction]) -> list[Prediction]:
     return converted
 
 
-def share_mask_features(predictions: Sequence[Prediction]) -> bool:
+def share_mask_features(predictions: Sequence[Prediction]) -> TypeGuard[Sequence[MaskPrediction]]:
     """Whether all layers multiply their embeddings with the same mask features, as most decoders do."""
     first = predictions[0]
     return isinstance(first, MaskPrediction) and all(

@@ -108,7 +108,8 @@ def _solve(costs: Float[Tensor, "B L Q G"], targets: TargetBatch) -> Assignment:
             for column, values in zip(columns, found, strict=True):
                 column.append(values)
     pairs = torch.from_numpy(np.stack([np.concatenate(column) for column in columns]).astype(np.int64))
-    return Assignment(*upload(pairs, costs.device).unbind(), counts)
+    uploaded = upload(pairs, costs.device)
+    return Assignment(uploaded[0], uploaded[1], uploaded[2], uploaded[3], counts)
 
 
 def _check_finite(costs: Float[np.ndarray, "Q G"], layer: int, name: str) -> None:

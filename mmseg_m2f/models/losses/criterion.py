@@ -236,7 +236,8 @@ def _groups(predictions: list[Prediction], pairs: Assignment) -> Iterator[tuple[
         rows = order[first : first + sum(count for (count,) in counts)]
         first += len(rows)
         if prediction.has_masks:
-            yield layer, Assignment(*(column[rows] for column in pairs[:4]), counts)
+            layers, images, queries, segments = (column[rows] for column in pairs[:4])
+            yield layer, Assignment(layers, images, queries, segments, counts)
 
 
 def _per_layer(

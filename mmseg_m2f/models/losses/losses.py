@@ -19,6 +19,8 @@ class ClassLoss(nn.Module):
         class_weight: weights of the K classes; 1 each unless given.
     """
 
+    _class_weights: Tensor
+
     def __init__(
         self,
         loss_weight: float = 2.0,

@@ -24,6 +24,8 @@ class TaskCriterion(nn.Module):
         criterion: config of the criterion that compares what is left.
     """
 
+    _numbers: Tensor
+
     def __init__(self, classes: Sequence[int], criterion: ConfigDict | dict) -> None:
         super().__init__()
         self.number_in_task = {label: number for number, label in enumerate(classes)}

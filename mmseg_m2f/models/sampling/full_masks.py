@@ -23,9 +23,8 @@ class FullMaskSampling:
 
     def size_in_matching(self, prediction: Prediction, targets: TargetBatch) -> int:
         """Mask logits of all queries and masks of all segments, at every cell; at most at every pixel of the canvas."""
-        is_product = isinstance(prediction, MaskPrediction)
-        cells = (prediction.mask_features if is_product else targets.framed_maps).shape[-2:].numel()
-        return cells * (prediction.class_logits.shape[1] + targets.labels.shape[1])
+        maps = prediction.mask_features if isinstance(prediction, MaskPrediction) else targets.framed_maps
+        return maps.shape[-2:].numel() * (prediction.class_logits.shape[1] + targets.labels.shape[1])
 
     def size_in_loss(self, targets: TargetBatch) -> int:
         """The pixels of the canvas."""

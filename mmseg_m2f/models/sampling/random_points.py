@@ -112,11 +112,10 @@ def _layer_at(prediction: Prediction, images: slice, points: Float[Tensor, "B 1 
 
 
 def _products_at(
-    predictions: Sequence[Prediction], images: slice, points: Float[Tensor, "B L P 2"]
+    predictions: Sequence[MaskPrediction], images: slice, points: Float[Tensor, "B L P 2"]
 ) -> Float[Tensor, "B L Q P"]:
     """The same for layers that share mask features, which are read at the points before they are multiplied."""
-    layers = [each for each in predictions if isinstance(each, MaskPrediction)]
-    features = layers[0].mask_features[images]
+    features = predictions[0].mask_features[images]
     height, width = features.shape[-2:]
     taps = find_taps((height, width), points)
     # One table for all images: their pixels are rows, one image after the other.
@@ -124,6 +123,6 @@ def _products_at(
     first = torch.arange(len(features), device=features.device) * (height * width)
     pixels = taps.pixels + first.view(-1, 1, 1, 1)
     readings = sample_rows(table, Taps(pixels.flatten(0, 2), taps.shares.flatten(0, 2)))  # B·L·P C
-    embeddings = torch.stack([each.mask_embeddings[images] for each in layers], 1)
+    embeddings = torch.stack([each.mask_embeddings[images] for each in predictions], 1)
     products = batched_products(embeddings.flatten(0, 1), readings.view(-1, points.shape[2], readings.shape[1]))
     return products.unflatten(0, points.shape[:2])

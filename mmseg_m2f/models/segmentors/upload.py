@@ -43,7 +43,7 @@ def move_at_once(data: object, device: torch.device) -> object:
 
 
 def _move_batch(preprocessor: nn.Module, arguments: tuple) -> tuple | None:
-    device = torch.device(preprocessor.device)
+    device = torch.device(preprocessor.device)  # type: ignore[call-overload]
     if device.type == "cpu":
         return None
     data, *others = arguments
