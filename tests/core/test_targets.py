@@ -9,8 +9,9 @@ from mmseg_m2f.core.targets import (
     segments_of_label_maps,
     segments_of_masks,
     stack_segment_maps,
+    stack_targets,
 )
-from mmseg_m2f.structures import BACKGROUND, CROWD, VOID
+from mmseg_m2f.structures import BACKGROUND, CROWD, VOID, MaskTarget
 
 OPTIONS = dict(num_labels=256, ignore_index=255)
 
@@ -143,3 +144,22 @@ def test_frame__outside_is_background_or_goes_on_as_void():
     maps = torch.tensor([[[[VOID, 3], [5, 4]]]])
     expected = [[VOID, VOID, -1, -1], [VOID, VOID, 3, -1], [-1, 5, 4, -1], [-1, -1, -1, -1]]
     assert frame(maps)[0, 0].tolist() == expected
+
+
+def test_stack_targets__pads_segments_and_slices():
+    one = MaskTarget(torch.tensor([5]), torch.zeros(1, 2, 2).long(), "one", boxes=torch.ones(1, 4))
+    two = MaskTarget(torch.tensor([7, 2]), torch.tensor([[[1, VOID]], [[0, 0]]]).expand(2, 2, 2), "two")
+    targets = stack_targets([one, two])
+    assert targets.labels.tolist() == [[5, 0], [7, 2]]
+    assert targets.segment_maps.shape == (2, 2, 2, 2)
+    assert (list(targets.num_segments), list(targets.names)) == ([1, 2], ["one", "two"])
+    assert targets.classes_on_host() == [[5], [7, 2]]
+    assert targets.boxes is None  # one image has none
+    assert stack_targets(targets) is targets
+
+
+def test_target_batch__void_and_crowds_as_background():
+    maps = torch.tensor([[[0, VOID], [CROWD - 3, BACKGROUND]]])
+    targets = stack_targets([MaskTarget(torch.tensor([1]), maps)]).with_void_as_background()
+    assert targets.segment_maps.tolist() == [[[[0, BACKGROUND], [BACKGROUND, BACKGROUND]]]]
+    assert targets.framed_maps.min() == BACKGROUND
