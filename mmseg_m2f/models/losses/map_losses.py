@@ -1,6 +1,6 @@
 """Losses of mask maps as one node of autograd."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -12,6 +12,8 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from mmseg_m2f.layers.matrix_products import batched_products
 from mmseg_m2f.structures import MaskReadings
 
+#: Numbers of padded maps that the backward pass multiplies at a time.
+_BACKWARD_NUMBERS = 2**23
 #: Which maps of all: a range, or their numbers.
 Rows = slice | Int[Tensor, "n"]
 #: Reads some of the maps, given as such and by their place among all of them.
@@ -50,8 +52,15 @@ def product_losses(
         counts: how many embeddings each image has, on the host.
         chunk: maps at a time, padding included.
     """
-    arrangement = _arrange(images, counts, chunk)
-    return _ProductLosses.apply(embeddings, features, arrangement, read, losses)
+    cells = features.shape[2:].numel()
+    return _ProductLosses.apply(
+        embeddings,
+        features,
+        _arrange(images, counts, chunk),
+        _arrange(images, counts, max(_BACKWARD_NUMBERS // cells, 1)),
+        read,
+        losses,
+    )
 
 
 class _Arrangement(NamedTuple):
@@ -67,6 +76,7 @@ class _Arrangement(NamedTuple):
     width: int
     bounds: tuple[int, ...]
     at_most: int
+    is_full: bool  # one chunk without padding, in which the embeddings stand as they are given
 
 
 def _arrange(images: Int[Tensor, "N"], counts: Sequence[int], chunk: int) -> _Arrangement:
@@ -78,22 +88,25 @@ def _arrange(images: Int[Tensor, "N"], counts: Sequence[int], chunk: int) -> _Ar
     cells = images * width + columns % width
     order = chunks.argsort(stable=True)
     sizes = [sum(max(min(count - first, width), 0) for count in counts) for first in range(0, most, width)]
-    return _Arrangement(order, cells[order], width, tuple(accumulate(sizes, initial=0)), chunk)
+    is_full = width == most == min(counts)
+    return _Arrangement(order, cells[order], width, tuple(accumulate(sizes, initial=0)), chunk, is_full)
 
 
 def _chunk_losses(
-    maps: Float[Tensor, "n H W"], rows: Rows, read: Reader, losses: Sequence[Loss], gradients: Sequence[Tensor] | None
-) -> list[Float[Tensor, "n"]]:
-    """Losses of some maps; writes their gradients, one tensor per loss, if there is room for them."""
-    maps = maps.detach().requires_grad_(gradients is not None)
-    with torch.set_grad_enabled(gradients is not None):
+    maps: Float[Tensor, "n H W"], rows: Rows, read: Reader, losses: Sequence[Loss], with_gradients: bool
+) -> tuple[list[Float[Tensor, "n"]], Iterator[Float[Tensor, "n H W"]]]:
+    """Losses of some maps, and their gradients, one loss after the other."""
+    maps = maps.detach().requires_grad_(with_gradients)
+    with torch.set_grad_enabled(with_gradients):
         readings = read(maps, rows)
         values = [loss(*readings) for loss in losses]
-    for index, written in enumerate(gradients or ()):
-        last = index == len(losses) - 1
-        (gradient,) = torch.autograd.grad(values[index], maps, torch.ones_like(values[index]), retain_graph=not last)
-        written.copy_(gradient)
-    return [value.detach() for value in values]
+    return [value.detach() for value in values], _gradients(values, maps) if with_gradients else iter(())
+
+
+def _gradients(values: Sequence[Float[Tensor, "n"]], maps: Float[Tensor, "n H W"]) -> Iterator[Float[Tensor, "n H W"]]:
+    for index, value in enumerate(values):
+        last = index == len(values) - 1
+        yield torch.autograd.grad(value, maps, torch.ones_like(value), retain_graph=not last)[0]
 
 
 class _MapLosses(torch.autograd.Function):
@@ -104,9 +117,11 @@ class _MapLosses(torch.autograd.Function):
         gradients = maps.new_empty(len(losses), *maps.shape) if needed else None
         for first in range(0, len(maps), chunk):
             rows = slice(first, first + chunk)
-            room = None if gradients is None else gradients[:, rows].unbind()
-            for row, value in zip(values, _chunk_losses(maps[rows], rows, read, losses, room), strict=True):
-                row[rows] = value
+            found, chunk_gradients = _chunk_losses(maps[rows], rows, read, losses, needed)
+            for value, written in zip(found, values, strict=True):
+                written[rows] = value
+            for gradient, kept in zip(chunk_gradients, () if gradients is None else gradients, strict=True):
+                kept[rows] = gradient
         if gradients is not None:
             ctx.save_for_backward(gradients)
         return values
@@ -115,7 +130,7 @@ class _MapLosses(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: FunctionCtx, upstream: Tensor) -> tuple[Tensor, None, None, None]:
         (gradients,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        return _weighted_sum(gradients, upstream), None, None, None
+        return _weighted_sum(gradients, upstream, slice(None)), None, None, None
 
 
 class _ProductLosses(torch.autograd.Function):
@@ -125,46 +140,52 @@ class _ProductLosses(torch.autograd.Function):
         embeddings: Tensor,
         features: Tensor,
         arrangement: _Arrangement,
+        for_backward: _Arrangement,
         read: Reader,
         losses: Sequence[Loss],
     ) -> Tensor:
-        order, bounds = arrangement.order, arrangement.bounds
+        order = arrangement.order
         needed = any(ctx.needs_input_grad[:2])  # type: ignore[attr-defined]
-        values = embeddings.new_empty(len(losses), len(embeddings))  # in order of the chunks, as the gradients are
+        values = embeddings.new_empty(len(losses), len(embeddings))
         gradients = values.new_empty(*values.shape, *features.shape[2:]) if needed else None
-        for index in range(len(bounds) - 1):
+        for index in range(len(arrangement.bounds) - 1):
             cells, taken = _cells(arrangement, index)
-            padded = _scatter(embeddings[order[taken]], cells, features, arrangement.width)
-            maps = batched_products(padded, features.flatten(2).mT).flatten(0, 1).index_select(0, cells)
-            maps = maps.unflatten(1, features.shape[2:])
+            padded = _pad(embeddings[order[taken]], cells, features, arrangement)
+            maps = batched_products(padded, features.flatten(2).mT).flatten(0, 1)
+            maps = (maps if arrangement.is_full else maps.index_select(0, cells)).unflatten(1, features.shape[2:])
             for first in range(0, len(maps), arrangement.at_most):
-                part = slice(taken.start + first, min(taken.start + first + arrangement.at_most, taken.stop))
-                room = None if gradients is None else gradients[:, part].unbind()
-                read_at_once = maps[first : first + arrangement.at_most]
-                values[:, part] = torch.stack(_chunk_losses(read_at_once, order[part], read, losses, room))
+                rows = order[taken][first : first + arrangement.at_most]
+                part = maps[first : first + arrangement.at_most]
+                found, part_gradients = _chunk_losses(part, rows, read, losses, needed)
+                for value, written in zip(found, values, strict=True):
+                    written.index_copy_(0, rows, value)
+                for gradient, kept in zip(part_gradients, () if gradients is None else gradients, strict=True):
+                    kept.index_copy_(0, rows, gradient)
         if gradients is not None:
             ctx.save_for_backward(embeddings, features, gradients)
-            ctx.arrangement = arrangement  # type: ignore[attr-defined]
-        return torch.empty_like(values).index_copy_(1, order, values)
+            ctx.arrangement = for_backward  # type: ignore[attr-defined]
+        return values
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, upstream: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: FunctionCtx, upstream: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
         embeddings, features, gradients = ctx.saved_tensors  # type: ignore[attr-defined]
         arrangement: _Arrangement = ctx.arrangement  # type: ignore[attr-defined]
-        order, _, width, bounds, _ = arrangement
-        sorted_embeddings, sorted_upstream = embeddings[order], upstream[:, order]
         for_embeddings = torch.zeros_like(embeddings)
-        for_features = torch.zeros_like(features.flatten(2))
-        for index in range(len(bounds) - 1):
+        for_features = None
+        for index in range(len(arrangement.bounds) - 1):
             cells, taken = _cells(arrangement, index)
-            total = _weighted_sum(gradients[:, taken], sorted_upstream[:, taken]).flatten(1)
-            padded = _scatter(total, cells, features, width)  # B W HW
+            rows = slice(None) if arrangement.is_full else arrangement.order[taken]
+            total = _weighted_sum(gradients, upstream, rows).flatten(1)
+            padded = _pad(total, cells, features, arrangement)  # B W HW
             for_rows = batched_products(padded, features.flatten(2)).flatten(0, 1).index_select(0, cells)
-            for_embeddings.index_copy_(0, order[taken], for_rows)
-            padded_embeddings = _scatter(sorted_embeddings[taken], cells, features, width)
-            for_features += batched_products(padded_embeddings.mT, padded.mT)
-        return for_embeddings, for_features.view_as(features), None, None, None
+            for_embeddings.index_copy_(0, arrangement.order[taken], for_rows)
+            padded_embeddings = _pad(embeddings[rows], cells, features, arrangement)
+            product = batched_products(padded_embeddings.mT, padded.mT)
+            for_features = product if for_features is None else for_features.add_(product)
+        if for_features is None:  # no pair
+            for_features = torch.zeros_like(features)
+        return for_embeddings, for_features.view_as(features), None, None, None, None
 
 
 def _cells(arrangement: _Arrangement, chunk: int) -> tuple[Int[Tensor, "n"], slice]:
@@ -172,16 +193,21 @@ def _cells(arrangement: _Arrangement, chunk: int) -> tuple[Int[Tensor, "n"], sli
     return arrangement.cells[taken], taken
 
 
-def _scatter(
-    rows: Float[Tensor, "n D"], cells: Int[Tensor, "n"], features: Float[Tensor, "B C H W"], width: int
+def _pad(
+    rows: Float[Tensor, "n D"], cells: Int[Tensor, "n"], features: Float[Tensor, "B C H W"], arrangement: _Arrangement
 ) -> Float[Tensor, "B W2 D"]:
     """Rows at their cells, zeros elsewhere."""
-    padded = rows.new_zeros(len(features) * width, rows.shape[1]).index_copy_(0, cells, rows)
-    return padded.view(len(features), width, rows.shape[1])
+    if not arrangement.is_full:
+        padded = rows.new_zeros(len(features) * arrangement.width, rows.shape[1])
+        rows = padded.index_copy_(0, cells, rows)
+    return rows.view(len(features), arrangement.width, rows.shape[1])
 
 
-def _weighted_sum(gradients: Float[Tensor, "V n H W"], weights: Float[Tensor, "V n"]) -> Float[Tensor, "n H W"]:
-    total = gradients[0] * weights[0, :, None, None]
+def _weighted_sum(
+    gradients: Float[Tensor, "V N H W"], weights: Float[Tensor, "V N"], rows: Rows
+) -> Float[Tensor, "n H W"]:
+    """Sum of the gradients of all losses, weighted; of some maps."""
+    total = gradients[0][rows] * weights[0][rows][:, None, None]
     for gradient, weight in zip(gradients[1:], weights[1:], strict=True):
-        total.addcmul_(gradient, weight[:, None, None])
+        total.addcmul_(gradient[rows], weight[rows][:, None, None])
     return total
