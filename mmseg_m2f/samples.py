@@ -14,6 +14,7 @@ from torch import Tensor
 from mmseg_m2f.core.boxes import to_centres
 from mmseg_m2f.core.postprocess import Instances, tight_boxes
 from mmseg_m2f.core.targets import frame, segments_of_label_maps, segments_of_masks, stack_targets
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.structures import BACKGROUND, CROWD, VOID, MaskTarget, TargetBatch
 
 
@@ -53,7 +54,7 @@ def present_classes(sample: BaseDataElement, num_classes: int, *, ignore_index: 
     if wrong:
         file = sample.metainfo.get("seg_map_path") or sample_name(sample)
         or_ignored = "" if ignore_index is None else f" or {ignore_index} (ignored)"
-        raise ValueError(
+        raise InvalidValueError(
             f"{file}: expected labels 0…{num_classes - 1}{or_ignored}, got {wrong}. "
             f"Fix the file, map labels with the dataset's label_map or reduce_zero_label, or set "
             f"decode_head.num_classes."
@@ -180,10 +181,11 @@ def valid_pixels(
     shapes = [tuple(sample.metainfo.get("img_shape", canvas)[:2]) for sample in samples]
     if all(shape == canvas for shape in shapes):
         return None
-    valid = torch.zeros(len(shapes), *canvas, dtype=torch.bool, device=like.device)
-    for image, (height, width) in zip(valid, shapes, strict=True):
-        image[:height, :width] = True
-    return valid
+    by_shape = {}
+    for height, width in set(shapes):
+        by_shape[height, width] = torch.zeros(canvas, dtype=torch.bool, device=like.device)
+        by_shape[height, width][:height, :width].fill_(True)
+    return torch.stack([by_shape[shape] for shape in shapes])
 
 
 def _boxes(instances: BaseDataElement) -> Float[Tensor, "G 4"]:
@@ -216,7 +218,7 @@ def _canvas(sample: BaseDataElement) -> tuple[int, int]:
 def _check_labels(labels: Iterable[int], num_classes: int, sample: BaseDataElement) -> None:
     wrong = sorted({label for label in labels if not 0 <= label < num_classes})
     if wrong:
-        raise ValueError(
+        raise InvalidValueError(
             f"{sample_name(sample)}: expected labels 0…{num_classes - 1}, got {wrong}. Fix the annotation or set "
             "decode_head.num_classes."
         )

@@ -6,13 +6,15 @@
 says `_px`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, TypeGuard, overload, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from mmseg_m2f.errors import InvalidValueError
 
 #: Value of `MaskTarget.segment_map` where a pixel belongs to no segment and counts as background.
 BACKGROUND = -1
@@ -21,13 +23,15 @@ VOID = -2
 #: `CROWD - c` is the value of `MaskTarget.segment_map` where a crowd of class c lies: void to segments of that class,
 #: any of which may be part of it, and outside of all others. Matching treats crowds as void.
 CROWD = -3
+#: Value of a label map, on disk and in memory, where the class is not known: mmseg's `ignore_index`.
+IGNORE_INDEX = 255
 
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """What a backbone returns: channels and strides of its maps, fine to coarse.
+    """Channels and strides of a backbone's maps, fine to coarse.
 
-    `num_joint_blocks` is how many blocks a `TokenStream` has yet to run; 0 for backbones that give maps alone.
+    `num_joint_blocks` is the number of remaining blocks of a `TokenStream`; 0 for backbones that return maps alone.
     """
 
     channels: tuple[int, ...]
@@ -37,7 +41,7 @@ class FeatureSpec:
 
 @dataclass(frozen=True)
 class PixelSpec:
-    """Channels of what a pixel decoder returns; names are those of `PixelFeatures`."""
+    """Channels of a pixel decoder's `PixelFeatures`; the names are the same."""
 
     mask_features: int
     levels: tuple[int, ...]
@@ -51,22 +55,27 @@ class TokenBlock(Protocol):
     def __call__(
         self, tokens: Float[Tensor, "B N C"], may_attend: Bool[Tensor, "B 1 N N"] | None = None
     ) -> Float[Tensor, "B N C"]:
-        """Further tokens may stand in front; `may_attend` says who sees whom, None that all see all."""
+        """The tokens after the block.
+
+        Args:
+            tokens: those of the `TokenStream`, possibly with further ones in front.
+            may_attend: True where a token (row) may attend to another; None for everywhere.
+        """
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class TokenStream(Sequence[Tensor]):
-    """What a plain vision transformer returns that has its last blocks yet to run.
+    """Tokens of a plain vision transformer before its last blocks, and these blocks.
 
-    To those who ask for maps it is a sequence of one, its patches.
+    As a sequence of maps it has one element, the patches.
 
     Attributes:
         tokens: prefix tokens (class, registers), then patches row by row.
         grid: height and width of the patches.
         num_prefix: prefix tokens.
-        blocks: the blocks yet to run.
-        norm: what the tokens go through after the last block.
+        blocks: the remaining blocks.
+        norm: of the tokens after the last block.
     """
 
     tokens: Float[Tensor, "B N C"]
@@ -75,7 +84,7 @@ class TokenStream(Sequence[Tensor]):
     blocks: tuple[TokenBlock, ...]
     norm: Callable[[Tensor], Tensor]
 
-    def patch_map(self, tokens: Float[Tensor, "B _ C"]) -> Float[Tensor, "B C H W"]:
+    def patch_map(self, tokens: Float[Tensor, "B N C"]) -> Float[Tensor, "B C H W"]:
         """The patches, which stand last in `tokens`, as a map."""
         num_patches = self.grid[0] * self.grid[1]
         return tokens[:, tokens.shape[1] - num_patches :].transpose(1, 2).unflatten(-1, self.grid)
@@ -96,11 +105,11 @@ class TokenStream(Sequence[Tensor]):
 class PixelFeatures(NamedTuple):
     """What a pixel decoder returns.
 
-    `mask_features` is the map that masks are made of: the finest one, multiplied with mask embeddings, except for
+    `mask_features` is the map that masks are computed from: the finest one, multiplied with mask embeddings, except for
     DETR, whose mask head starts from the coarsest.
-    `levels` are finer maps for the queries, coarse to fine: masked attention looks at them in turn.
-    `memory` is the coarse map that global attention looks at.
-    `valid` says which cells of `memory` lie on the image; None where there is no padding or it counts as image.
+    `levels` are maps for the queries, coarse to fine: each layer of masked attention attends to one of them.
+    `memory` is the coarse map for global attention.
+    `valid` is True for cells of `memory` on the image; None without padding, or to treat it as image.
     """
 
     mask_features: Float[Tensor, "B C H W"]
@@ -194,7 +203,7 @@ class BoxPrediction(NamedTuple):
             ValueError: there is no mask head, or this layer has no masks.
         """
         if self.masks is None:
-            raise ValueError(
+            raise InvalidValueError(
                 "BoxPrediction: expected masks, but the decoder has no mask head (or this is not its last layer). Give "
                 "decode_head.query_decoder a mask_head, or ask for boxes alone."
             )
@@ -236,7 +245,7 @@ def boxes_of(prediction: Prediction) -> Float[Tensor, "B Q 4"]:
         ValueError: it has none.
     """
     if not isinstance(prediction, BoxPrediction):
-        raise ValueError(
+        raise InvalidValueError(
             "Box costs and losses need boxes, but decode_head.query_decoder predicts masks alone. Use BoxDecoder, or "
             "take the box costs and losses out of decode_head.criterion."
         )
@@ -328,20 +337,61 @@ class PixelDecoder(Protocol):
     spec: PixelSpec
 
     def __call__(self, features: Sequence[Tensor], valid: Bool[Tensor, "B H W"] | None = None) -> PixelFeatures:
-        """Decode maps; `valid` says which cells of the coarsest one lie on the image, None that all do."""
+        """Decode maps given fine to coarse; `valid` is True for cells of the coarsest map on the image."""
         ...
 
 
 @runtime_checkable
 class QueryDecoder(Protocol):
-    """Turns `PixelFeatures` into one prediction per supervised layer, the last one being the answer.
+    """Turns `PixelFeatures` into one prediction per supervised layer, the last one being the result.
 
-    Built with `num_classes` and `pixel_spec`; one that needs no pixel decoder takes what the backbone returns, and is
-    built with `num_classes` and `feature_spec`. With `last_only` the list has one entry and the work for the others is
-    skipped where possible.
+    Built with `num_classes` and `pixel_spec`; its class layer is `cls_embed`. With `last_only` the list has one entry
+    and the work for the others is skipped where possible.
     """
 
     def __call__(self, features: PixelFeatures, *, last_only: bool = False) -> Sequence[Prediction]: ...
+
+
+@runtime_checkable
+class BackboneQueryDecoder(Protocol):
+    """A query decoder without a pixel decoder: it reads the backbone's output, maps or a `TokenStream`.
+
+    Built with `num_classes` and `feature_spec`; otherwise like `QueryDecoder`.
+    """
+
+    def __call__(self, features: Sequence[Tensor], *, last_only: bool = False) -> Sequence[Prediction]: ...
+
+
+@runtime_checkable
+class Criterion(Protocol):
+    """Losses of the predictions of all supervised layers; only losses whose names contain "loss" are trained."""
+
+    @property
+    def box_losses(self) -> Collection[str]:
+        """Names of the losses that need boxes in the targets; empty where none does."""
+        ...
+
+    def __call__(
+        self, predictions: Sequence[Prediction], targets: "TargetBatch | Sequence[MaskTarget]"
+    ) -> dict[str, Tensor]: ...
+
+
+@runtime_checkable
+class ExtraLoss(Protocol):
+    """A loss of the backbone's output, beside the criterion."""
+
+    def __call__(
+        self, features: Sequence[Tensor], targets: "TargetBatch | Sequence[MaskTarget]"
+    ) -> dict[str, Tensor]: ...
+
+
+@runtime_checkable
+class NeedsExtraLoss(Protocol):
+    """Backbone output with a part that only an extra loss trains."""
+
+    def check_extra_losses(self, losses: Collection[object]) -> None:
+        """Raise a ValueError where that part is trained and `losses` is empty."""
+        ...
 
 
 class MaskReadings(NamedTuple):

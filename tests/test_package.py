@@ -1,8 +1,9 @@
-"""Imports point one way: core <- layers <- models <- everything else."""
+"""Imports point down the floors, and no files import each other in a circle."""
 
 import ast
 import importlib
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
@@ -11,30 +12,45 @@ import mmseg_m2f
 
 PACKAGE = Path(mmseg_m2f.__file__).parent
 
-# Folder or file -> what it may import besides the standard library. The longest matching path counts.
-CORE = {"torch", "numpy", "scipy", "jaxtyping", "mmseg_m2f.core", "mmseg_m2f.structures"}
-LAYERS = CORE | {"mmseg_m2f.layers"}
-CHECKPOINTS = {"torch", "mmseg_m2f.checkpoints"}  # names of weights only, so that models can read old names
-MODELS = LAYERS | {
-    "mmengine",
-    "mmcv",
-    "mmseg_m2f.checkpoints",
-    "mmseg_m2f.compat",
-    "mmseg_m2f.models",
-    "mmseg_m2f.registry",
-    "mmseg_m2f.samples",
+#: Rooms (folders and files of the package) that every room above may import.
+GROUND = ("errors", "structures", "registry", "compat", "files")
+#: Room -> the rooms that it may import besides those of `GROUND`. Rooms of one floor do not import each other.
+ROOMS: dict[str, tuple[str, ...]] = {
+    "core": (),
+    "layers": ("core",),
+    "samples": ("core",),
+    "predictions": ("core", "samples"),
+    "models": ("core", "layers", "samples", "checkpoints.openmmlab"),
+    "datasets": ("core", "samples"),
+    "evaluation": ("core", "samples"),
+    "checkpoints": ("core", "samples"),
+    "visualization": ("core", "predictions"),
+    "config": ("models", "checkpoints"),
+    "engine": ("config", "checkpoints", "visualization", "predictions", "evaluation", "models"),
+    **dict.fromkeys(
+        ("inference", "migration"),
+        ("engine", "config", "checkpoints", "datasets", "models", "visualization", "predictions", "core", "samples"),
+    ),
 }
-ALLOWED = {
-    "__init__.py": {"mmseg_m2f"},
+#: The top floor imports any room.
+TOP = ("benchmark", "command_line", "__main__")
+
+# Folder or file -> what it may import besides the standard library and the package. The longest matching path counts.
+CORE = {"torch", "numpy", "scipy", "jaxtyping"}
+MODELS = CORE | {"mmengine", "mmcv"}
+THIRD_PARTY = {
+    "__init__.py": set(),
+    "errors.py": set(),
     "structures.py": {"torch", "jaxtyping"},
     "core": CORE,
-    "layers": LAYERS,
-    "layers/kernels": LAYERS | {"triton"},
-    "checkpoints": CHECKPOINTS,
+    "layers": CORE,
+    "layers/kernels": CORE | {"triton"},
     "models": MODELS,
     "models/backbones": MODELS | {"timm"},
     "models/decode_heads/explicit_class.py": MODELS | {"mmseg"},  # a per-pixel head: mmseg's base class
-    "models/pixel_decoders/hamburger.py": MODELS | {"mmseg"},  # SegNeXt's factorisation
+    "models/decode_heads/segnext_head.py": MODELS | {"mmseg"},
+    "models/factorisation.py": MODELS | {"mmseg"},  # SegNeXt's
+    "models/pixel_decoders/hamburger.py": MODELS | {"mmseg"},
     "models/segmentors": MODELS | {"mmseg", "mmdet"},
 }
 FORBIDDEN_ELSEWHERE = {"mmseg", "mmdet"}
@@ -54,23 +70,95 @@ def imported_names(source: str) -> set[str]:
     return names
 
 
-def is_within(name: str, packages: set[str]) -> bool:
+def is_within(name: str, packages: Iterable[str]) -> bool:
     return any(name == package or name.startswith(package + ".") for package in packages)
 
 
+def allowed_rooms(module: str) -> tuple[str, ...] | None:
+    """What a file may import of the package; None for anything."""
+    room = Path(module).parts[0].removesuffix(".py")
+    if room in TOP:
+        return None
+    if room in GROUND or room == "__init__":
+        return GROUND
+    return (*GROUND, *ROOMS[room], room)
+
+
 def wrong_imports(module: str, source: str) -> set[str]:
-    """The imports of a file (path in the package) that the rule does not allow."""
-    third_party = {name for name in imported_names(source) if name.split(".")[0] not in sys.stdlib_module_names}
-    places = [place for place in ALLOWED if module == place or module.startswith(place + "/")]
+    """The imports of a file (path in the package) that the tables do not allow."""
+    names = {name for name in imported_names(source) if name.split(".")[0] not in sys.stdlib_module_names}
+    own = {name for name in names if name.startswith("mmseg_m2f.")}
+    rooms = allowed_rooms(module)
+    wrong = set() if rooms is None else {name for name in own if not is_within(name.removeprefix("mmseg_m2f."), rooms)}
+    places = [place for place in THIRD_PARTY if module == place or module.startswith(place + "/")]
     if not places:
-        return {name for name in third_party if is_within(name, FORBIDDEN_ELSEWHERE)}
-    allowed = ALLOWED[max(places, key=len)]
-    return {name for name in third_party if not is_within(name, allowed)}
+        return wrong | {name for name in names - own if is_within(name, FORBIDDEN_ELSEWHERE)}
+    return wrong | {name for name in names - own if not is_within(name, THIRD_PARTY[max(places, key=len)])}
+
+
+def circles(sources: Mapping[str, str]) -> list[str]:
+    """Files (path -> source) from which imports lead back to themselves; packages' `__init__.py` are passed through."""
+    modules = {f"mmseg_m2f.{path.removesuffix('.py').replace('/', '.')}": path for path in sources}
+    modules = {name.removesuffix(".__init__"): path for name, path in modules.items()}
+    edges: dict[str, set[str]] = {}
+    for path, source in sources.items():
+        targets = edges.setdefault(path, set())
+        for name in imported_names(source):
+            while name and name not in modules:
+                name = name.rpartition(".")[0]
+            if name and modules[name] != path:
+                targets.add(modules[name])
+
+    def reaches_itself(start: str) -> bool:
+        seen: set[str] = set()
+        waiting = list(edges[start])
+        while waiting:
+            path = waiting.pop()
+            if path == start:
+                return True
+            if path not in seen:
+                seen.add(path)
+                waiting += edges[path]
+        return False
+
+    return [path for path in sources if reaches_itself(path)]
+
+
+def test_rooms__are_all_in_the_table() -> None:
+    rooms = {Path(module).parts[0].removesuffix(".py") for module in MODULES} - {"__init__"}
+    assert rooms == {*GROUND, *ROOMS, *TOP}
+
+
+def test_rooms__form_no_loop() -> None:
+    seen: set[str] = set(GROUND)
+    waiting = dict(ROOMS)
+    while waiting:
+        free = [
+            room for room, below in waiting.items() if all(name.split(".")[0] in seen or "." in name for name in below)
+        ]
+        assert free, f"these rooms wait for each other: {sorted(waiting)}"
+        seen |= set(free)
+        waiting = {room: below for room, below in waiting.items() if room not in free}
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_imports__point_one_way(module: str) -> None:
+def test_imports__point_down(module: str) -> None:
     assert wrong_imports(module, (PACKAGE / module).read_text(encoding="utf-8")) == set()
+
+
+def test_imports__form_no_circle() -> None:
+    assert circles({module: (PACKAGE / module).read_text(encoding="utf-8") for module in MODULES}) == []
+
+
+def test_circles__are_seen() -> None:
+    sources = {
+        "core/__init__.py": "",
+        "core/a.py": "def f():\n    from mmseg_m2f.core.b import x",
+        "core/b.py": "from mmseg_m2f.core import c",
+        "core/c.py": "import mmseg_m2f.core.a",
+        "core/d.py": "import mmseg_m2f.core.a",
+    }
+    assert circles(sources) == ["core/a.py", "core/b.py", "core/c.py"]
 
 
 @pytest.mark.parametrize(
@@ -85,10 +173,20 @@ def test_imports__point_one_way(module: str) -> None:
         ("core/points.py", "def f():\n    import mmcv.ops", {"mmcv.ops"}),
         ("layers/norm.py", "from mmseg_m2f.models import x", {"mmseg_m2f.models.x"}),
         ("models/decode_heads/mask_head.py", "import mmcv, mmseg", {"mmseg"}),
+        ("models/decode_heads/mask_head.py", "from mmseg_m2f.checkpoints.openmmlab import x", set()),
+        (
+            "models/decode_heads/mask_head.py",
+            "from mmseg_m2f.checkpoints.layouts import x",
+            {"mmseg_m2f.checkpoints.layouts.x"},
+        ),
         ("models/decode_heads/explicit_class.py", "import mmseg, mmdet", {"mmdet"}),
         ("models/segmentors/mask_segmentor.py", "import mmseg, mmdet.structures", set()),
         ("models/mask_head.py", "from mmseg_m2f.datasets import scene", {"mmseg_m2f.datasets.scene"}),
         ("engine/hooks/guard.py", "import mmengine, mmseg.apis", {"mmseg.apis"}),
+        ("config/checks.py", "from mmseg_m2f.engine import launch", {"mmseg_m2f.engine.launch"}),
+        ("predictions/files.py", "import mmseg_m2f.visualization", {"mmseg_m2f.visualization"}),
+        ("files.py", "import mmseg_m2f.core", {"mmseg_m2f.core"}),
+        ("benchmark/timing.py", "import mmseg_m2f.engine.launch", set()),
     ],
 )
 def test_import_rule__sees_what_breaks_it(module: str, source: str, wrong: set[str]) -> None:

@@ -4,24 +4,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmseg_m2f.files import save_png
 from mmseg_m2f.predictions import Objects, Prediction
+from mmseg_m2f.predictions.images import label_image, segment_image
+from mmseg_m2f.predictions.palettes import distinct_palette, shades
 from mmseg_m2f.visualization import (
     Curve,
     SheetEntry,
     annotate,
     contact_sheet,
-    distinct_palette,
-    label_image,
     legend,
     overlay,
     overlay_objects,
     overlay_panoptic,
     overlay_prediction,
     plot_curves,
-    save_png,
     scale_entry,
-    segment_image,
-    shades,
 )
 from mmseg_m2f.visualization.tags import draw_names, draw_tags
 

@@ -90,7 +90,9 @@ def tiny_config(root: Path, *, max_iters: int = 4, num_classes: int = 2) -> Conf
                 optimizer=dict(type="mmengine.AdamW", lr=0.01),
                 clip_grad=dict(max_norm=1.0, norm_type=2),
             ),
-            param_scheduler=[dict(type="mmengine.PolyLR", eta_min=0.0, power=0.9, begin=0, end=8, by_epoch=False)],
+            param_scheduler=[
+                dict(type="mmengine.PolyLR", eta_min=0.0, power=0.9, begin=0, end=max_iters, by_epoch=False)
+            ],
             default_hooks=dict(
                 checkpoint=dict(
                     type="mmengine.CheckpointHook",

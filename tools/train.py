@@ -1,48 +1,7 @@
 """Train what a config describes."""
 
-from mmseg_m2f.engine.command_line import add_launcher, concise_errors, make_parser
-from mmseg_m2f.engine.launch import train
-
-EXAMPLES = """examples:
-  python tools/train.py configs/mask2former/mask2former_r18_shapes_debug.py
-  python tools/train.py CONFIG --cfg-options data_root=/data/ade backbone=swin_t train_dataloader.batch_size=4
-  python tools/train.py CONFIG --resume
-  torchrun --nproc_per_node 8 tools/train.py CONFIG --launcher pytorch
-  srun -N 1 --ntasks-per-node 8 --gres gpu:8 python tools/train.py CONFIG --launcher slurm
-"""
-
-
-def main() -> None:
-    """Parse the command line and train."""
-    parser = make_parser(__doc__, examples=EXAMPLES, config_help="a leaf of configs/, or a config of your own")
-    parser.add_argument("--work-dir", help="folder of checkpoints and logs; default work_dirs/<config name>")
-    parser.add_argument(
-        "--resume",
-        nargs="?",
-        const=True,
-        default=False,
-        metavar="CHECKPOINT",
-        help="continue from the newest complete checkpoint of the work folder, or from the given one",
-    )
-    parser.add_argument("--amp", action="store_true", help="mixed precision: bfloat16; float16 on older GPUs")
-    parser.add_argument(
-        "--auto-scale-lr",
-        action="store_true",
-        help="scale the learning rate with the batch size, from the config's auto_scale_lr.base_batch_size",
-    )
-    add_launcher(parser)
-    args = parser.parse_args()
-    with concise_errors():
-        train(
-            args.config,
-            args.cfg_options,
-            work_dir=args.work_dir,
-            resume=args.resume,
-            amp=args.amp,
-            auto_scale_lr=args.auto_scale_lr,
-            launcher=args.launcher,
-        )
-
+from mmseg_m2f.command_line.arguments import Call
+from mmseg_m2f.command_line.train import main
 
 if __name__ == "__main__":
-    main()
+    main(call=Call.of_tool("train"))

@@ -17,7 +17,7 @@ default_hooks = dict(
     ),
     sampler_seed=dict(type="mmengine.DistSamplerSeedHook"),
 )
-custom_hooks = [dict(type="mmseg_m2f.Preflight"), dict(type="mmseg_m2f.Report")]
+custom_hooks = []  # the tools add the checks and the report; preflight = False, report = False leave them out
 log_processor = dict(by_epoch=False)
 log_level = "INFO"
 visualizer = dict(type="mmengine.Visualizer", vis_backends=[dict(type="mmengine.LocalVisBackend")])

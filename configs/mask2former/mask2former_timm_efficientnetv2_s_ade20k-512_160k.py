@@ -7,7 +7,7 @@ _base_ = [
     "../_base_/runtime.py",
 ]
 model = dict(
-    data_preprocessor=_base_.data_preprocessor,
+    data_preprocessor=dict(_base_.data_preprocessor, **_base_.normalization),
     backbone=_base_.backbone,
     decode_head=dict(num_classes=_base_.num_classes),
 )

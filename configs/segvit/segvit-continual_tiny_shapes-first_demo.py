@@ -8,7 +8,7 @@ _base_ = [
 ]
 tasks = _base_.tasks[:1]
 model = dict(
-    data_preprocessor=dict(_base_.data_preprocessor, **_base_.pixel_range),
+    data_preprocessor=dict(_base_.data_preprocessor, **_base_.normalization),
     backbone=dict(_base_.backbone, img_size=_base_.crop_size),
     decode_head=dict(
         num_classes=_base_.num_classes, query_decoder=dict(tasks=tasks), criterion=dict(classes=tasks[-1])

@@ -7,7 +7,7 @@ _base_ = [
     "../_base_/runtime.py",
 ]
 model = dict(
-    data_preprocessor=dict(_base_.data_preprocessor, **_base_.pixel_range),
+    data_preprocessor=dict(_base_.data_preprocessor, **_base_.normalization),
     backbone=dict(_base_.backbone, img_size=_base_.crop_size),
     decode_head=dict(num_classes=_base_.num_classes),
     test_cfg=dict(mode="slide", crop_size=_base_.crop_size, stride=(341, 341)),

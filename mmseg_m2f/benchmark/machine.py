@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from mmseg_m2f.errors import InvalidValueError
+
 _PACKAGES = ("onedl-mmengine", "onedl-mmdetection", "onedl-mmsegmentation", "mmengine", "mmdet", "mmsegmentation")
 
 
@@ -20,9 +22,9 @@ def check_load(threads: int, *, even_if_loaded: bool) -> None:
     """
     cores, load = num_cores(), os.getloadavg()[0]
     if not 1 <= threads <= cores:
-        raise ValueError(f"threads: expected 1…{cores}, the cores of this process, got {threads}.")
+        raise InvalidValueError(f"threads: expected 1…{cores}, the cores of this process, got {threads}.")
     if load > cores - threads and not even_if_loaded:
-        raise ValueError(
+        raise InvalidValueError(
             f"This machine is busy: expected a load average of at most {cores - threads} ({cores} cores less {threads} "
             f"threads), got {load:.2f}. Wait until it falls, or give --even-if-loaded; the load is then printed "
             "with the figures."

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mmseg_m2f.errors import InvalidValueError
+
 _GRID = 16  # label maps are made of 16 × 16 blocks
 _STRIDE = 32  # of the coarsest map of a backbone
 
@@ -37,17 +39,17 @@ class Setting:
 
     def __post_init__(self) -> None:
         if self.size <= 0 or self.size % _STRIDE:
-            raise ValueError(f"size: expected a positive multiple of {_STRIDE} pixels, got {self.size}.")
+            raise InvalidValueError(f"size: expected a positive multiple of {_STRIDE} pixels, got {self.size}.")
         if not 1 <= self.objects <= min(self.classes, _GRID**2):
-            raise ValueError(
+            raise InvalidValueError(
                 f"objects: expected 1…{min(self.classes, _GRID**2)} (one class each, {self.classes} classes), got "
                 f"{self.objects}. Lower objects or raise classes."
             )
         for name in ("batch", "queries", "points"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}.")
+                raise InvalidValueError(f"{name}: expected at least 1, got {getattr(self, name)}.")
         if self.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("device: expected one that torch sees, got cuda without a GPU. Use cpu.")
+            raise InvalidValueError("device: expected one that torch sees, got cuda without a GPU. Use cpu.")
 
     @property
     def title(self) -> str:

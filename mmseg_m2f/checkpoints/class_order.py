@@ -6,6 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mmseg_m2f.errors import InvalidValueError
+
 ClassOrder = Literal["ade20k-panoptic", "coco-detection"]
 
 #: ADE20K's 150 semantic classes that panoptic segmentation counts as stuff.
@@ -49,7 +51,7 @@ def reorder_classes(weights: Mapping[str, Tensor], order: ClassOrder, *, to_open
     index = openmmlab_rows(order)
     unused = unused_rows(order)
     if unused and not to_openmmlab:
-        raise ValueError(
+        raise InvalidValueError(
             f"{order} takes {len(index)} of the authors' {len(index) + len(unused)} rows of the class layer; the "
             "others are not known here. Expected a conversion to OpenMMLab; leave out the permutation."
         )
@@ -59,7 +61,7 @@ def reorder_classes(weights: Mapping[str, Tensor], order: ClassOrder, *, to_open
     reordered = dict(weights)
     for name in filter(is_class_layer, weights):
         if len(weights[name]) != len(index) + len(unused):
-            raise ValueError(
+            raise InvalidValueError(
                 f"The class layer has {len(weights[name])} rows, but {order} has {len(index) + len(unused) - 1} "
                 'classes and "no object". Expected a checkpoint of that data set; leave out the permutation for others.'
             )

@@ -9,6 +9,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from mmseg_m2f.errors import UnknownNameError
+
 #: `{i}` is a number, `{i+1}` that number plus one; `*` is one of the ends that a layer's tensors have; `**` is
 #: any rest of a name.
 _PLACEHOLDER = re.compile(r"\{(\w)(?:\+(\d))?\}|(\*\*)|(\*)")
@@ -100,7 +102,7 @@ class KeyMap:
             if re.fullmatch(self.ignored, new):
                 dropped.append(name)
             elif new in kept:
-                raise KeyError(
+                raise UnknownNameError(
                     f"{name}: the newest name of this weight is {new}, and the file also holds a weight of that name. "
                     "Expected each weight once; leave one out."
                 )
@@ -180,7 +182,7 @@ class KeyMap:
     def _refuse(self, unknown: Sequence[str]) -> None:
         if unknown:
             shown = ", ".join(unknown[:20]) + (", ..." if len(unknown) > 20 else "")
-            raise KeyError(
+            raise UnknownNameError(
                 f"{len(unknown)} weights have no counterpart: {shown}. Expected {self.expects}. "
                 "Leave out what does not belong to it."
             )

@@ -9,6 +9,7 @@ from torch import Tensor
 from mmseg_m2f.checkpoints import detectron2, detr, eomt, huggingface, openmmlab
 from mmseg_m2f.checkpoints.class_order import ClassOrder, is_class_layer, reorder_classes, unused_rows
 from mmseg_m2f.checkpoints.key_map import KeyMap
+from mmseg_m2f.errors import InvalidValueError
 
 Layout = Literal["ours", "mmdet", "mmseg", "detectron2", "torchhub", "lightning", "transformers", "transformers-timm"]
 Model = Literal["mask2former", "maskformer", "detr", "detr-masks", "eomt"]
@@ -94,7 +95,7 @@ def detect_content(state: Mapping[str, Tensor]) -> Content:
     ]
     if len(found) != 1:
         expected = ", ".join(f"{marks[0]}* ({layout})" for layout, marks in _LAYOUT_MARKS.items())
-        raise ValueError(
+        raise InvalidValueError(
             f"The weights follow {' and '.join(found) or 'no layout'} that is known: {len(state)} names, such as "
             f"{', '.join(list(state)[:3]) or 'none'}. Expected exactly one of {expected}. Give the file of a whole "
             "Mask2Former, MaskFormer, DETR or EoMT."
@@ -102,7 +103,7 @@ def detect_content(state: Mapping[str, Tensor]) -> Content:
     for model, marks in _MODEL_MARKS.items():
         if model in KEY_MAPS[found[0]] and any(mark in name for name in state for mark in marks):
             return Content(found[0], model)
-    raise ValueError(
+    raise InvalidValueError(
         f"The weights have the layout of {found[0]}, but no queries of {', '.join(KEY_MAPS[found[0]])} are among them. "
         "Give the file of a whole model."
     )
@@ -130,7 +131,7 @@ def convert(state: Mapping[str, Tensor], *, to: Layout, class_order: ClassOrder 
     if class_order is not None:
         to_openmmlab = to in _OPENMMLAB_CLASSES
         if (source in _OPENMMLAB_CLASSES) == to_openmmlab:
-            raise ValueError(
+            raise InvalidValueError(
                 f"class_order is {class_order}, but {source} and {to} order these classes alike. Expected one of "
                 f"{', '.join(_OPENMMLAB_CLASSES)} on one side only; leave out the permutation."
             )
@@ -165,7 +166,7 @@ def check_round_trip(
     wrong = sorted(expected.keys() ^ back.keys())
     wrong += [name for name in expected if name in back and not _same_bits(expected[name], back[name])]
     if wrong:
-        raise ValueError(
+        raise InvalidValueError(
             f"Converting back changes {len(wrong)} of {len(expected)} weights: {', '.join(wrong[:10])}. Expected the "
             "same bits; the file may hold weights of a variant whose shapes these layouts do not share."
         )
@@ -174,7 +175,9 @@ def check_round_trip(
 def _target_map(to: Layout, model: Model) -> KeyMap:
     if model not in KEY_MAPS[to]:
         known = ", ".join(layout for layout in KEY_MAPS if model in KEY_MAPS[layout])
-        raise ValueError(f"The weights are those of a {model}, for which {to} has no names. Expected one of {known}.")
+        raise InvalidValueError(
+            f"The weights are those of a {model}, for which {to} has no names. Expected one of {known}."
+        )
     return KEY_MAPS[to][model]
 
 

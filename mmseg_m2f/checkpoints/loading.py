@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from mmseg_m2f.errors import InvalidValueError
+
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> None:
     """Copy weights into the model by name; those that the model does not have are passed over.
@@ -18,12 +20,12 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str
     try:
         missing = [name for name in model.load_state_dict(weights, strict=False).missing_keys if _matters(name)]
     except RuntimeError as error:
-        raise ValueError(
+        raise InvalidValueError(
             f"Checkpoint {source} was made by another model: {_size_mismatch(error)}. Expected the shapes of the "
             "config's model; take the checkpoint's own config, or set num_classes to its class count."
         ) from error
     if missing:
-        raise ValueError(
+        raise InvalidValueError(
             f"Checkpoint {source} lacks {len(missing)} of the model's {len(model.state_dict())} weights "
             f"({', '.join(missing[:3])} ...); expected all of them. Take the checkpoint's own config."
         )

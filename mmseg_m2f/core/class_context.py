@@ -21,18 +21,13 @@ def soft_prototypes(features: Float[Tensor, "B C H W"], weights: Float[Tensor, "
 
 
 def label_prototypes(
-    features: Float[Tensor, "B C H W"], labels: Int[Tensor, "B H W"], num_classes: int, *, per_image: bool
-) -> tuple[Float[Tensor, "_ K C"], Bool[Tensor, "_ K"]]:
-    """Mean feature of the pixels of each class, zero where there is none, and whether there is one.
-
-    The first axis is that of the images with `per_image`; otherwise all images are one and it has one entry.
-    """
+    features: Float[Tensor, "B C H W"], labels: Int[Tensor, "B H W"], num_classes: int
+) -> tuple[Float[Tensor, "1 K C"], Bool[Tensor, "1 K"]]:
+    """Mean feature of the pixels of each class over all images, 0 where there is none, and whether there is one."""
     classes = torch.arange(num_classes, device=labels.device)
     inside = (labels.flatten(1).unsqueeze(1) == classes[:, None]).to(features.dtype)  # B K N
-    sums = torch.einsum("bkn,bcn->bkc", inside, features.flatten(2))
-    counts = inside.sum(-1)
-    if not per_image:
-        sums, counts = sums.sum(0, keepdim=True), counts.sum(0, keepdim=True)
+    sums = torch.einsum("bkn,bcn->bkc", inside, features.flatten(2)).sum(0, keepdim=True)
+    counts = inside.sum(-1).sum(0, keepdim=True)
     return sums / (counts.unsqueeze(-1) + _EPS), counts > 0
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from mmseg_m2f.core.points import find_corners
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.structures import BACKGROUND, CROWD, VOID, MaskTarget, TargetBatch
 
 
@@ -36,7 +37,7 @@ def required_boxes(targets: TargetBatch) -> Float[Tensor, "B G 4"]:
         ValueError: there are none; names the images.
     """
     if targets.boxes is None:
-        raise ValueError(
+        raise InvalidValueError(
             f"{', '.join(name or 'An image' for name in targets.names)}: expected boxes for the box costs and losses, "
             "got targets without. Train on objects with a MaskDetector, whose samples have gt_instances.bboxes."
         )

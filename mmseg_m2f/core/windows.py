@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from jaxtyping import Float
 from torch import Tensor
 
+from mmseg_m2f.errors import InvalidValueError
+
 
 def windows(
     size: tuple[int, int], crop_size: tuple[int, int], stride: tuple[int, int]
@@ -45,7 +47,7 @@ def average_windows(
 
 def _starts(length: int, crop: int, stride: int) -> list[int]:
     if stride < 1 or stride > crop:
-        raise ValueError(
+        raise InvalidValueError(
             f"test_cfg: stride must lie in [1, crop_size], got stride {stride} with crop_size {crop}: "
             "pixels between the windows would never be seen. Use e.g. stride = 2/3 of crop_size."
         )

@@ -9,6 +9,8 @@ from typing import NamedTuple
 from mmengine.fileio import get_text
 from mmengine.logging import print_log
 
+from mmseg_m2f.errors import InvalidValueError, MissingFileError
+
 
 class CocoFile(NamedTuple):
     """The three lists of a COCO file. `images` and `annotations` are as in the file; `path` is for messages."""
@@ -34,19 +36,19 @@ def read_coco(path: str) -> CocoFile:
     try:
         content = json.loads(get_text(path))
     except FileNotFoundError as error:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"Annotation file {path} does not exist (working directory {os.getcwd()}); expected a COCO JSON file. "
             "Check data_root and ann_file in the dataset config."
         ) from error
     except ValueError as error:  # broken JSON or no text at all
-        raise ValueError(
+        raise InvalidValueError(
             f"Annotation file {path} is no JSON: {error}. Expected a complete COCO file; copy or write it again."
         ) from error
     lists = ("categories", "images", "annotations")
     missing = [key for key in lists if not isinstance(content, Mapping) or not isinstance(content.get(key), list)]
     if missing:
         found = sorted(content) if isinstance(content, Mapping) else type(content).__name__
-        raise ValueError(
+        raise InvalidValueError(
             f"Annotation file {path}: expected the lists categories, images and annotations, got {found}. Add "
             f"{', '.join(missing)}; files with images alone can be predicted, but not trained or tested on."
         )
@@ -62,7 +64,7 @@ def read_coco(path: str) -> CocoFile:
     for entry in file.annotations:
         require_keys(entry, ("image_id",), place=f"{path}, annotations")
         if entry["image_id"] not in file.images:
-            raise ValueError(
+            raise InvalidValueError(
                 f"{path}, annotations: expected the id of an image as image_id, got {entry['image_id']!r}. Add the "
                 "image, or remove the annotation."
             )
@@ -74,7 +76,7 @@ def require_keys(entry: Mapping, keys: Sequence[str], *, place: str) -> None:
     missing = [key for key in keys if key not in entry]
     if missing:
         shown = ", ".join(f"{key}={entry[key]!r}" for key in ("id", "name", "file_name", "image_id") if key in entry)
-        raise ValueError(
+        raise InvalidValueError(
             f"{place}: expected entries with {', '.join(keys)}, got one ({shown or sorted(entry)}) without "
             f"{', '.join(missing)}. Add what is missing."
         )
@@ -91,7 +93,7 @@ def class_of_category(file: CocoFile, classes: Sequence[str]) -> dict[int, int]:
     for name in classes:
         if names.count(name) != 1:
             near = difflib.get_close_matches(name, names, n=3)
-            raise ValueError(
+            raise InvalidValueError(
                 f"{file.path}: expected exactly one category named '{name}', got {names.count(name)}. "
                 f"{f'Nearest: {near}.' if near and name not in names else f'It has: {names[:8]} …'} Correct "
                 "metainfo.classes in the dataset config, or the file."
@@ -107,7 +109,7 @@ def find_class(classes: Mapping[int, int], entry: Mapping, file: CocoFile) -> in
     """
     category = entry["category_id"]
     if category not in file.categories:
-        raise ValueError(
+        raise InvalidValueError(
             f"{file.path}, {entry.get('image_id', 'segment')} {entry.get('id')}: expected the id of a category as "
             f"category_id ({sorted(file.categories)[:8]} …), got {category!r}. Add the category, or correct the id."
         )
@@ -148,7 +150,7 @@ def keep_useful(
     report(path, f"images left out: a side below {min_size} pixels", small)
     report(path, "images left out: nothing annotated", empty)
     if not kept:
-        raise ValueError(
+        raise InvalidValueError(
             f"{path}: expected images to train on, got {len(data_list)}, of which drop_empty={drop_empty} and "
             f"min_size={min_size} leave none. Check the annotations, or set drop_empty=False and min_size=0."
         )
@@ -160,5 +162,5 @@ def _by_id(entries: Sequence[Mapping], *, place: str) -> dict[int, Mapping]:
     if len(found) < len(entries):
         ids = [entry["id"] for entry in entries]
         repeated = sorted({i for i in found if ids.count(i) > 1})[:8]
-        raise ValueError(f"{place}: expected each id once, got {repeated} repeatedly. Number the entries anew.")
+        raise InvalidValueError(f"{place}: expected each id once, got {repeated} repeatedly. Number the entries anew.")
     return found

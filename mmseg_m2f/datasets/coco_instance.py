@@ -15,6 +15,7 @@ from mmseg_m2f.datasets.coco_files import (
     report,
     require_keys,
 )
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.registry import DATASETS
 
 
@@ -131,14 +132,14 @@ def _read_mask(mask: object, image: Mapping, place: str) -> list | Mapping | Non
     if isinstance(mask, Mapping):
         require_keys(mask, ("size", "counts"), place=f"{place}, segmentation")
         if list(mask["size"]) != [image["height"], image["width"]]:
-            raise ValueError(
+            raise InvalidValueError(
                 f"{place}: expected run lengths of the image's size (height, width) "
                 f"{[image['height'], image['width']]}, got {list(mask['size'])}. Encode the mask anew from one of "
                 "that size, or correct height and width of the image."
             )
         return mask
     if not isinstance(mask, list) or any(not isinstance(part, list) or len(part) % 2 for part in mask):
-        raise ValueError(
+        raise InvalidValueError(
             f"{place}: expected segmentation as a list of polygons [[x1, y1, x2, y2, ...], ...] or run lengths, got "
             f"{str(mask)[:60]}. Write each polygon as a list of its own, with as many x as y."
         )
@@ -151,7 +152,7 @@ def _read_box(annotation: Mapping, mask: list | Mapping, place: str) -> list:
     if min(width, height) > 0:
         return [x, y, x + width, y + height]
     if isinstance(mask, Mapping):
-        raise ValueError(
+        raise InvalidValueError(
             f"{place}: expected bbox=[left, top, width, height] beside run lengths, got {annotation.get('bbox')}. "
             "Add the box."
         )

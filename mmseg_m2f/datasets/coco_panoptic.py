@@ -16,8 +16,9 @@ from mmseg_m2f.datasets.coco_files import (
     report,
     require_keys,
 )
-from mmseg_m2f.datasets.segments import VOID
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.registry import DATASETS
+from mmseg_m2f.structures import IGNORE_INDEX
 
 
 @DATASETS.register_module()
@@ -102,7 +103,7 @@ class CocoPanoptic(BaseDataset):
                     outside.append(info["id"])
                 is_thing = category is not None and names[category] in things
                 crowd = is_thing and bool(info.get("iscrowd", 0))
-                segments.append((int(info["id"]), VOID if category is None else category, is_thing, crowd))
+                segments.append((int(info["id"]), IGNORE_INDEX if category is None else category, is_thing, crowd))
             _check_ids(segments, image, file)
             mask_name = annotation.get("file_name") or str(PurePath(image["file_name"]).with_suffix(".png"))
             data_list.append(
@@ -129,7 +130,7 @@ class CocoPanoptic(BaseDataset):
             return self.data_list
         is_empty = [
             all(
-                category == VOID or crowd or (self.things_only and not is_thing)
+                category == IGNORE_INDEX or crowd or (self.things_only and not is_thing)
                 for _, category, is_thing, crowd in sample["segments_info"]
             )
             for sample in self.data_list
@@ -143,13 +144,13 @@ class CocoPanoptic(BaseDataset):
         if self.thing_classes is not None:
             unknown = [name for name in self.thing_classes if name not in names]
             if unknown:
-                raise ValueError(
+                raise InvalidValueError(
                     f"{file.path}: expected the names of categories as thing_classes, got {unknown}. It has: {names}."
                 )
             return set(self.thing_classes)
         silent = [name for name, entry in zip(names, file.categories.values(), strict=True) if "isthing" not in entry]
         if silent:
-            raise ValueError(
+            raise InvalidValueError(
                 f"{file.path}, categories: expected isthing (1 for countable things, 0 for stuff) in each, got "
                 f"{silent[:8]} without it. Add it to the file, or name the things in the dataset config: "
                 "thing_classes=[...]."
@@ -159,9 +160,10 @@ class CocoPanoptic(BaseDataset):
     def _set_metainfo(self, file: CocoFile, names: Sequence[str], things: set[str]) -> None:
         if self.things_only:
             names = [name for name in names if name in things]
-        if len(names) > VOID:
-            raise ValueError(
-                f"{file.path}: expected at most {VOID} classes, because {VOID} is void in label maps, got "
+        if len(names) > IGNORE_INDEX:
+            raise InvalidValueError(
+                f"{file.path}: expected at most {IGNORE_INDEX} classes, because {IGNORE_INDEX} is void in label "
+                "maps, got "
                 f"{len(names)}. Restrict them with metainfo=dict(classes=[...])."
             )
         palette = palette_of(file, names)
@@ -183,7 +185,7 @@ def _check_ids(segments: Sequence[tuple[int, int, bool, bool]], image: Mapping, 
     ids = [segment[0] for segment in segments]
     if len(set(ids)) < len(ids) or not all(0 < i < 256**3 for i in ids):
         wrong = sorted({i for i in ids if ids.count(i) > 1 or not 0 < i < 256**3})
-        raise ValueError(
+        raise InvalidValueError(
             f"{file.path}, image {image['file_name']}: expected each segment id once and in 1…{256**3 - 1} (0 is "
             f"void), got {wrong[:8]}. Number the segments anew, in the PNG as well."
         )

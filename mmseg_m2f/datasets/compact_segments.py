@@ -4,6 +4,7 @@ import torch
 from mmcv.transforms import BaseTransform
 from mmengine.structures import BaseDataElement
 
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.registry import TRANSFORMS
 from mmseg_m2f.samples import read_segments_target
 
@@ -45,7 +46,7 @@ class CompactSegments(BaseTransform):
 
 def _stuff_classes(sample: BaseDataElement) -> tuple[int, ...]:
     if "stuff_classes" not in sample.metainfo:
-        raise ValueError(
+        raise InvalidValueError(
             f"{sample.metainfo.get('img_path')}: CompactSegments expected the stuff classes of the labels, got none. "
             "Put mmseg_m2f.SegmentsToObjects before the packing and stuff_classes into the meta_keys of "
             "mmdet.PackDetInputs, or leave CompactSegments out."

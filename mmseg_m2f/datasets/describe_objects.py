@@ -7,8 +7,8 @@ import torch
 from mmcv.transforms import BaseTransform
 
 from mmseg_m2f.core.postprocess import tight_boxes
-from mmseg_m2f.datasets.segments import VOID
 from mmseg_m2f.registry import TRANSFORMS
+from mmseg_m2f.structures import IGNORE_INDEX
 
 
 @TRANSFORMS.register_module()
@@ -26,7 +26,7 @@ class DescribeObjects(BaseTransform):
     def __init__(self, class_order: Sequence[int] | None = None) -> None:
         self.places = None
         if class_order is not None:
-            self.places = np.full(VOID + 1, VOID, dtype=np.uint8)
+            self.places = np.full(IGNORE_INDEX + 1, IGNORE_INDEX, dtype=np.uint8)
             self.places[list(class_order)] = np.arange(len(class_order))
 
     def transform(self, results: dict) -> dict:

@@ -8,6 +8,7 @@ import cv2
 from mmcv.transforms import BaseTransform
 from PIL import Image
 
+from mmseg_m2f.errors import InvalidValueError, MissingFileError
 from mmseg_m2f.registry import TRANSFORMS
 
 # What Pillow and OpenCV raise on a broken file. OpenCV may also give None: mmcv asserts on that, and mmseg takes
@@ -62,15 +63,15 @@ def _load(loader: Callable[[dict], dict | None], results: dict) -> dict:
     try:
         loaded = loader(results)
     except FileNotFoundError as error:
-        raise FileNotFoundError(_missing_message(kind, path, results)) from error
+        raise MissingFileError(_missing_message(kind, path, results)) from error
     except _DECODE_ERRORS as error:
-        raise ValueError(_undecodable_message(kind, path, str(error))) from error
+        raise InvalidValueError(_undecodable_message(kind, path, str(error))) from error
     except _NONE_ERRORS as error:
         if not any(sign in str(error) for sign in _NONE_SIGNS):
             raise
-        raise ValueError(_undecodable_message(kind, path, "the decoder gave no image")) from error
+        raise InvalidValueError(_undecodable_message(kind, path, "the decoder gave no image")) from error
     if loaded is None:
-        raise ValueError(_undecodable_message(kind, path, f"{type(loader).__name__} gave nothing"))
+        raise InvalidValueError(_undecodable_message(kind, path, f"{type(loader).__name__} gave nothing"))
     return loaded
 
 
@@ -90,7 +91,7 @@ def _check_complete(kind: str, path: object) -> None:
         with Image.open(path) as picture:
             picture.load()
     except (OSError, SyntaxError) as error:
-        raise ValueError(_undecodable_message(kind, path, str(error))) from error
+        raise InvalidValueError(_undecodable_message(kind, path, str(error))) from error
 
 
 def _check_image(results: Mapping) -> None:
@@ -99,7 +100,7 @@ def _check_image(results: Mapping) -> None:
         return
     size, annotated, path = results["img"].shape[:2], (results["height"], results["width"]), results.get("img_path")
     if size != annotated:
-        raise ValueError(
+        raise InvalidValueError(
             f"Image {path} is {_size(size)}, but its annotation is for {_size(annotated)}; expected the same height "
             f"and width.{_rotation_hint(path)} Annotate the image in this size, or correct height and width."
         )
@@ -122,13 +123,13 @@ def _rotation_hint(path: object) -> str:
 def _check_label(results: Mapping) -> None:
     label, path = results["gt_seg_map"], results.get("seg_map_path")
     if label.ndim != 2:
-        raise ValueError(
+        raise InvalidValueError(
             f"Label {path}: expected one channel of class indices (H W), got shape {tuple(label.shape)}. It is "
             "probably drawn in colours: convert it to indices 0...K-1 (single-channel or palette PNG)."
         )
     size = results.get("ori_shape")  # as loaded: the image may have been resized since
     if size is not None and label.shape != tuple(size[:2]):
-        raise ValueError(
+        raise InvalidValueError(
             f"Label {path} is {_size(label.shape)}, but image {results.get('img_path')} is {_size(size)}; "
             f"expected the same height and width.{_rotation_hint(results.get('img_path'))} Check that the two belong "
             "together, or resize the label with nearest neighbour."

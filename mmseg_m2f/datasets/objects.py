@@ -7,8 +7,10 @@ import torch
 from mmcv.transforms import BaseTransform
 from numpy.typing import NDArray
 
-from mmseg_m2f.datasets.segments import VOID, Segment, category_of_number, list_segments, segment_numbers
+from mmseg_m2f.datasets.segments import Segment, category_of_number, list_segments, segment_numbers
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.registry import TRANSFORMS
+from mmseg_m2f.structures import IGNORE_INDEX
 
 
 @TRANSFORMS.register_module()
@@ -47,8 +49,8 @@ class SegmentsToObjects(BaseTransform):
         else:
             labels = [self.thing_classes.index(label) for label in labels]
             del results["gt_seg_map"]
-            if self.ignore_void and VOID in present:
-                things, labels, ignored = [*things, VOID], [*labels, -1], [*ignored, True]
+            if self.ignore_void and IGNORE_INDEX in present:
+                things, labels, ignored = [*things, IGNORE_INDEX], [*labels, -1], [*ignored, True]
         masks = segment_map == np.asarray(things, dtype=segment_map.dtype)[:, None, None]
         results["gt_masks"] = torch.from_numpy(masks)
         results["gt_bboxes_labels"] = np.asarray(labels, dtype=np.int64)
@@ -102,7 +104,7 @@ class ObjectsToSegments(BaseTransform):
         segments: list[Segment] = []
         number_map = np.full(semantic.shape, -1, dtype=np.int64)
         for category in np.unique(semantic):
-            if category != VOID and category not in self.thing_classes:
+            if category != IGNORE_INDEX and category not in self.thing_classes:
                 number_map[semantic == category] = len(segments)
                 segments.append(Segment(int(category), False, 0))
         # From the one that gives way everywhere to the one that is covered nowhere.
@@ -115,12 +117,12 @@ class ObjectsToSegments(BaseTransform):
     def _check(self, labels: NDArray[np.integer], masks: NDArray[np.bool_], results: dict) -> None:
         image = results.get("img_path")
         if len(labels) and labels.max() >= len(self.thing_classes):
-            raise ValueError(
+            raise InvalidValueError(
                 f"ObjectsToSegments, image {image}: expected object labels 0…{len(self.thing_classes) - 1}, got "
                 f"{int(labels.max())}. Give thing_classes one class for each object label of the data set."
             )
         if masks.shape[1:] != results["gt_seg_map"].shape:
-            raise ValueError(
+            raise InvalidValueError(
                 f"ObjectsToSegments, image {image}: the masks are {masks.shape[1]} x {masks.shape[2]} (height x "
                 f"width), but the label {results.get('seg_map_path')} is {results['gt_seg_map'].shape}; expected the "
                 "same size. Load both from files of the image's size, before any resizing."
@@ -132,11 +134,11 @@ def finish_segments(
 ) -> tuple[NDArray[np.int16], tuple[Segment, ...]]:
     """A segment map and its list from a map of indices into `segments`, with -1 for void.
 
-    Segments of class `VOID` become void, those without a pixel are left out; the areas are counted.
+    Segments of class `IGNORE_INDEX` become void, those without a pixel are left out; the areas are counted.
     """
     areas = np.bincount(number_map.ravel() + 1, minlength=len(segments) + 1)[1:]
-    visible = [index for index, segment in enumerate(segments) if areas[index] and segment.category != VOID]
-    new_numbers = np.full(len(segments) + 1, VOID, dtype=np.int16)  # the last entry serves the index -1
+    visible = [index for index, segment in enumerate(segments) if areas[index] and segment.category != IGNORE_INDEX]
+    new_numbers = np.full(len(segments) + 1, IGNORE_INDEX, dtype=np.int16)  # the last entry serves the index -1
     new_numbers[visible] = segment_numbers(len(visible))
     kept = [segments[index]._replace(area=int(areas[index])) for index in visible]
     return new_numbers[number_map], list_segments(kept)

@@ -10,7 +10,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mmseg_m2f.datasets.segments import VOID, Segment
+from mmseg_m2f.datasets.segments import Segment
+from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.structures import IGNORE_INDEX
 
 STUFF_CLASSES = ("stripes", "checker", "speckle")
 THING_CLASSES = ("disc", "square", "triangle", "cross", "ring")
@@ -62,7 +64,7 @@ def draw_scene(seed: int, index: int, *, size: tuple[int, int]) -> Scene:
         ValueError: A negative seed or index, or a size too small to hold the shapes.
     """
     if seed < 0 or index < 0 or min(size) < SMALLEST_SIDE:
-        raise ValueError(
+        raise InvalidValueError(
             f"draw_scene: expected seed >= 0, index >= 0 and both sides >= {SMALLEST_SIDE}, "
             f"got seed={seed}, index={index}, size={size}. Use numbers in that range."
         )
@@ -89,7 +91,7 @@ def _finish(image: NDArray[np.uint8], segment_map: NDArray[np.int16], categories
     areas = np.bincount(segment_map.ravel() + 1, minlength=len(categories) + 1)[1:]
     new_ids = np.full(len(categories) + 1, -1, dtype=np.int16)  # the last entry serves the index -1
     new_ids[:-1][areas > 0] = np.arange(np.count_nonzero(areas))
-    labels = np.array([*categories, VOID], dtype=np.uint8)
+    labels = np.array([*categories, IGNORE_INDEX], dtype=np.uint8)
     segments = tuple(
         Segment(category, category >= len(STUFF_CLASSES), int(area))
         for category, area in zip(categories, areas, strict=True)

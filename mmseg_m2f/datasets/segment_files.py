@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mmseg_m2f.datasets.objects import finish_segments
-from mmseg_m2f.datasets.segments import VOID, Segment
+from mmseg_m2f.datasets.segments import Segment
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.registry import TRANSFORMS
+from mmseg_m2f.structures import IGNORE_INDEX
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_COLOURS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGB with alpha"}
@@ -45,7 +47,7 @@ class LoadPanoptic(BaseTransform):
         rows = order[np.searchsorted(known[order], ids).clip(max=len(known) - 1)]
         wrong = np.unique(ids[known[rows] != ids])
         if len(wrong):
-            raise ValueError(
+            raise InvalidValueError(
                 f"Panoptic label {path}: expected the segment ids of {results.get('img_path')} in the JSON file "
                 f"({_shorten(sorted(known[1:].tolist()))}) or 0 for void, got {_shorten(wrong.tolist())} as well. "
                 "Add these segments to the image's segments_info, or set their pixels to 0."
@@ -77,13 +79,13 @@ class LoadCityscapesSegments(BaseTransform):
         label_ids = np.where(values < 1000, values, values // 1000)
         wrong = values[(label_ids > _CITYSCAPES_MOST) & (values != _CITYSCAPES_PLATE)]
         if ids.ndim != 2 or len(wrong):
-            raise ValueError(
+            raise InvalidValueError(
                 f"Cityscapes label {path}: expected one channel of ids (0…{_CITYSCAPES_MOST}, or such an id · 1000 + "
                 f"object), got shape {ids.shape} with {_shorten(wrong.tolist())}. Set the dataset's "
                 "seg_map_suffix='_gtFine_instanceIds.png'."
             )
         classes = {label_id: index for index, label_id in enumerate(_CITYSCAPES_IDS)}
-        categories = [classes.get(label_id, VOID) for label_id in label_ids.tolist()]
+        categories = [classes.get(label_id, IGNORE_INDEX) for label_id in label_ids.tolist()]
         segments = [
             _cityscapes_segment(category, value >= 1000)
             for category, value in zip(categories, values.tolist(), strict=True)
@@ -104,7 +106,7 @@ def _read_ids(path: str) -> NDArray[np.int32]:
     is_png = data[: len(_PNG_START)] == _PNG_START and len(data) > 25
     depth, colours = (data[24], data[25]) if is_png else (0, 0)
     if is_png and (depth != 8 or colours not in (2, 6)):
-        raise ValueError(
+        raise InvalidValueError(
             f"Panoptic label {path}: expected a PNG with 8 bits RGB (segment id = R + 256 G + 65536 B), got {depth} "
             f"bits {_PNG_COLOURS.get(colours, 'of unknown colours')}. Write the ids as RGB; a map of class indices is "
             "a semantic label and needs another dataset."

@@ -1,4 +1,7 @@
-"""Segment maps: which pixel of an image belongs to which of its segments, in a form that transforms can move."""
+"""Segment maps: which pixel of an image belongs to which of its segments, in a form that transforms can move.
+
+Pixels of no segment, and those that transforms add, hold `IGNORE_INDEX`: no segment has this number.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-#: Void in segment maps and label maps: what transforms fill new pixels with. No segment has this number.
-VOID = 255
+from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.structures import IGNORE_INDEX
+
 #: As many segments as 16 bits hold; wider integers cannot be rotated by OpenCV.
 MOST_SEGMENTS = 32766
 
@@ -25,28 +29,29 @@ class Segment(NamedTuple):
 
 
 def segment_numbers(count: int) -> NDArray[np.int16]:
-    """The numbers of `count` segments in a segment map: 0, 1, 2 and so on without `VOID`.
+    """The numbers of `count` segments in a segment map: 0, 1, 2 and so on without `IGNORE_INDEX`.
 
     Raises:
         ValueError: More segments than a map can tell apart.
     """
     if count > MOST_SEGMENTS:
-        raise ValueError(
+        raise InvalidValueError(
             f"A segment map holds at most {MOST_SEGMENTS} segments, got {count}. Cut the image into parts."
         )
     numbers = np.arange(count, dtype=np.int16)
-    return numbers + (numbers >= VOID).astype(np.int16)
+    return numbers + (numbers >= IGNORE_INDEX).astype(np.int16)
 
 
 def list_segments(segments: Sequence[Segment]) -> tuple[Segment, ...]:
-    """The segments at the places that `segment_numbers` gives them; a placeholder of class `VOID` fills the gap."""
-    if len(segments) <= VOID:
+    """The segments at the places that `segment_numbers` gives them; a placeholder of class `IGNORE_INDEX` "
+    "fills the gap."""
+    if len(segments) <= IGNORE_INDEX:
         return tuple(segments)
-    return (*segments[:VOID], Segment(VOID, False, 0), *segments[VOID:])
+    return (*segments[:IGNORE_INDEX], Segment(IGNORE_INDEX, False, 0), *segments[IGNORE_INDEX:])
 
 
 def category_of_number(segments: Sequence[Segment]) -> NDArray[np.int64]:
-    """The class of every number in a segment map, `VOID` where no segment has the number."""
-    categories = np.full(max(len(segments), VOID + 1), VOID, dtype=np.int64)
+    """The class of every number in a segment map, `IGNORE_INDEX` where no segment has the number."""
+    categories = np.full(max(len(segments), IGNORE_INDEX + 1), IGNORE_INDEX, dtype=np.int64)
     categories[: len(segments)] = [segment.category for segment in segments]
     return categories

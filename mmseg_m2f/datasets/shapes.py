@@ -7,8 +7,9 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 
 from mmseg_m2f.datasets.scene import CLASSES, SMALLEST_SIDE, STUFF_CLASSES, draw_scene
-from mmseg_m2f.datasets.segments import VOID
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.registry import DATASETS
+from mmseg_m2f.structures import IGNORE_INDEX
 
 
 @DATASETS.register_module()
@@ -65,7 +66,7 @@ class GeneratedShapes(BaseDataset):
         test_mode: bool = False,
     ) -> None:
         if length < 1 or seed < 0 or len(image_size) != 2 or min(image_size) < SMALLEST_SIDE:
-            raise ValueError(
+            raise InvalidValueError(
                 f"GeneratedShapes: expected length >= 1, seed >= 0 and image_size=(height, width) with both "
                 f">= {SMALLEST_SIDE}, got length={length}, seed={seed}, image_size={tuple(image_size)}. "
                 "Change the dataset config."
@@ -91,7 +92,9 @@ class GeneratedShapes(BaseDataset):
             ori_shape=self.image_size,
             img_path=name,
             seg_map_path=name,
-            gt_seg_map=np.where(scene.segment_map < 0, VOID, scene.segment_map) if self.segments else scene.semantic,
+            gt_seg_map=np.where(scene.segment_map < 0, IGNORE_INDEX, scene.segment_map)
+            if self.segments
+            else scene.semantic,
             seg_fields=["gt_seg_map"],
             reduce_zero_label=False,
             label_map=None,

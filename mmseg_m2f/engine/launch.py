@@ -1,7 +1,5 @@
 """Training and testing as the command line does it: config, options, checks, and then mmengine's Runner."""
 
-import difflib
-import json
 import os
 import re
 import warnings
@@ -12,42 +10,24 @@ from typing import Literal
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmseg_m2f import compat
-from mmseg_m2f.engine.options import Options, apply_options, drop_initial_weights
-from mmseg_m2f.engine.preflight import (
-    Loop,
-    check_checkpoint,
-    check_config,
-    check_data_paths,
-    check_initial_weights,
-    is_remote,
-)
+from mmseg_m2f.checkpoints.checking import check_checkpoint
+from mmseg_m2f.config.checks import check_config
+from mmseg_m2f.config.data_paths import Loop, check_data_paths
+from mmseg_m2f.config.initial_weights import check_initial_weights, drop_initial_weights
+from mmseg_m2f.config.load import load_config
+from mmseg_m2f.config.nodes import short_type
+from mmseg_m2f.config.options import Options
+from mmseg_m2f.config.schedules import check_schedule
+from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.files import is_remote, save_json
 
 Launcher = Literal["none", "pytorch", "slurm", "mpi"]
 
 _FIRST_WITH_BFLOAT16 = (8, 0)  # compute capability; older GPUs at best emulate it
-
-
-def load_config(path: str | os.PathLike[str], options: Options | None = None, *, work_dir: str | None = None) -> Config:
-    """The config of a file with command line options merged in.
-
-    Args:
-        options: See `apply_options`.
-        work_dir: Where a run writes; the config's own `work_dir` if not given, else `work_dirs/<config name>`.
-
-    Raises:
-        FileNotFoundError: No such config; the message names the nearest.
-        ValueError: `data_root` or `backbone` cannot be applied.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(_missing_config_message(path))
-    cfg = Config.fromfile(path)
-    apply_options(cfg, options or {})
-    cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs") / path.stem)
-    return cfg
 
 
 def train(
@@ -59,6 +39,7 @@ def train(
     amp: bool = False,
     auto_scale_lr: bool = False,
     launcher: Launcher = "none",
+    hooks: Sequence[Hook] = (),
 ) -> Runner:
     """Train what a config describes and give the Runner, trained.
 
@@ -68,6 +49,7 @@ def train(
             none; a path continues from that checkpoint.
         amp: Mixed precision: bfloat16 on the CPU and on GPUs that have it, else float16 with dynamic loss scaling.
         auto_scale_lr: Scale the learning rate from the config's `auto_scale_lr.base_batch_size` to the actual one.
+        hooks: Besides those of the config.
 
     Raises:
         ValueError, KeyError, TypeError, FileNotFoundError: The checks before the run found a fault.
@@ -80,7 +62,9 @@ def train(
     checkpoint = find_checkpoint(cfg.work_dir) if resume is True else (resume or None)
     cfg.resume = checkpoint is not None
     cfg.load_from = checkpoint or cfg.get("load_from")
-    runner = _build_runner(cfg, launcher=launcher, loops=("train", "val"))
+    runner = build_runner(cfg, launcher=launcher, loops=("train", "val"))
+    for hook in hooks:
+        runner.register_hook(hook)
     runner.train()
     return runner
 
@@ -119,9 +103,9 @@ def evaluate(
     if show_dir is not None:
         hooks.append(dict(type="mmseg_m2f.DrawPredictions", out_dir=show_dir))
     cfg.custom_hooks = hooks
-    metrics = _build_runner(cfg, launcher=launcher, loops=("test",)).test()
+    metrics = build_runner(cfg, launcher=launcher, loops=("test",)).test()
     if out is not None and is_main_process():
-        _write_json(Path(out) / "metrics.json", metrics)
+        save_json(metrics, Path(out) / "metrics.json", indent=2)
     return metrics
 
 
@@ -145,21 +129,48 @@ def find_checkpoint(folder: str | os.PathLike[str]) -> str | None:
     return None
 
 
-def _build_runner(cfg: Config, *, launcher: Launcher, loops: Sequence[Loop]) -> Runner:
-    """Everything that can be wrong without building anything is found here."""
+def build_runner(cfg: Config, *, launcher: Launcher = "none", loops: Sequence[Loop] = ("train", "val")) -> Runner:
+    """The Runner of a config, with the hooks that the launcher installs, after all checks that need nothing built.
+
+    `preflight = False` and `report = False` in a config leave the hooks `Preflight` and `Report` out.
+
+    Args:
+        cfg: Changed in place: the hooks are added, and what the launcher needs.
+        loops: Those that are about to run; only their data are checked.
+
+    Raises:
+        ValueError, KeyError, TypeError, FileNotFoundError: The checks found a fault.
+    """
     # mmengine retries a refused checkpoint without protection; this makes torch refuse again.
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     compat.allow_safe_checkpoint_globals()
+    _install_hooks(cfg, training="train" in loops)
     check_config(cfg)
     check_data_paths(cfg, loops=loops)
     if cfg.get("load_from") and not is_remote(cfg.load_from):
         check_checkpoint(cfg.load_from)
     if "train" in loops:
+        check_schedule(cfg)
         check_initial_weights(cfg)
     cfg.launcher = launcher
     if launcher != "none" and not torch.cuda.is_available():
         _distribute_on_cpu(cfg)
     return Runner.from_cfg(cfg)
+
+
+def _install_hooks(cfg: Config, *, training: bool) -> None:
+    """Add the checks before the first batch, and the report of a training run, unless the config has them already."""
+    hooks = list(cfg.get("custom_hooks") or [])
+    for option, name, wanted in (("preflight", "Preflight", True), ("report", "Report", training)):
+        switch = cfg.get(option, True)
+        if not isinstance(switch, bool):
+            raise InvalidValueError(f"{option}={switch}: expected True or False. Arguments go into custom_hooks.")
+        listed = any(isinstance(hook, Mapping) and short_type(hook) == name for hook in hooks)
+        if listed and not switch:
+            hooks = [hook for hook in hooks if not (isinstance(hook, Mapping) and short_type(hook) == name)]
+        elif wanted and switch and not listed:
+            hooks.append(dict(type=f"mmseg_m2f.{name}"))
+    cfg.custom_hooks = hooks
 
 
 def _distribute_on_cpu(cfg: Config) -> None:
@@ -180,7 +191,7 @@ def _use_amp(cfg: Config) -> None:
     name = str(wrapper.get("type", "OptimWrapper"))
     kind = name.rpartition(".")[2]
     if kind not in ("OptimWrapper", "AmpOptimWrapper", "Bfloat16OptimWrapper"):
-        raise ValueError(
+        raise InvalidValueError(
             f"--amp: optim_wrapper.type is '{name}'; expected 'mmengine.OptimWrapper', which it replaces. "
             "Leave --amp out and set mixed precision in the config."
         )
@@ -196,7 +207,7 @@ def _use_amp(cfg: Config) -> None:
 
 def _enable_lr_scaling(cfg: Config) -> None:
     if not (cfg.get("auto_scale_lr") or {}).get("base_batch_size"):
-        raise ValueError(
+        raise InvalidValueError(
             "--auto-scale-lr: the config has no auto_scale_lr.base_batch_size; expected the batch size that its "
             "learning rate was chosen for. Add auto_scale_lr = dict(base_batch_size=16), or leave the option out."
         )
@@ -205,7 +216,7 @@ def _enable_lr_scaling(cfg: Config) -> None:
 
 def _use_tta(cfg: Config) -> None:
     if "tta_pipeline" not in cfg:
-        raise ValueError(
+        raise InvalidValueError(
             f"--tta: config {cfg.filename} has no tta_pipeline; expected test transforms that end in "
             "mmengine.TestTimeAug. Add one to the dataset ingredient, or leave --tta out."
         )
@@ -214,18 +225,3 @@ def _use_tta(cfg: Config) -> None:
         dataset = dataset.dataset
     dataset.pipeline = cfg.tta_pipeline
     cfg.model = ConfigDict(cfg.get("tta_model") or dict(type="mmseg_m2f.SemanticTTA"), module=cfg.model)
-
-
-def _missing_config_message(path: Path) -> str:
-    folder = next((parent for parent in path.parents if parent.is_dir()), Path())
-    names = {file.name: file for file in folder.rglob("*.py") if "_base_" not in file.parts}
-    near = [str(names[name]) for name in difflib.get_close_matches(path.name, names, n=3, cutoff=0.4)]
-    hint = f"Nearest: {', '.join(near)}." if near else f"No similar .py file lies below {folder.resolve()}."
-    return f"Config {path}: expected an existing file (working directory {os.getcwd()}). {hint}"
-
-
-def _write_json(path: Path, content: Mapping[str, object]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    unfinished.write_text(json.dumps(content, indent=2, default=float) + "\n")
-    unfinished.replace(path)

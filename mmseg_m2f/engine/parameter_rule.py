@@ -9,33 +9,33 @@ from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 _UNDECAYED_TYPES = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.Embedding)
 #: Numbered blocks of a plain vision transformer, at most one module below the backbone.
 _BLOCK = re.compile(r"backbone(?:\.\w+)?\.blocks\.(\d+)(?:\..*)?")
-#: Tables, tokens and factors that backbones keep as bare parameters.
-_UNDECAYED_NAMES = (
-    "layer_scale_1",
-    "layer_scale_2",
-    "sim_alpha",
-    "sim_beta",
-    "relative_position_bias_table",
-    "absolute_pos_embed",
-    "pos_embed",
-    "cls_token",
-    "reg_token",
-    "mask_token",
-)
+#: Position tables, tokens and layer scales of mmseg's, mmdet's and timm's classes that have no `no_weight_decay`.
+_UNDECAYED_OF_OTHERS: dict[str, tuple[str, ...]] = {
+    "AbsolutePositionEmbedding": ("pos_embed",),
+    "BEiT": ("cls_token", "pos_embed"),
+    "BEiTAttention": ("relative_position_bias_table",),
+    "MAE": ("cls_token", "pos_embed"),
+    "MSCABlock": ("layer_scale_1", "layer_scale_2"),
+    "SwinTransformer": ("absolute_pos_embed",),
+    "VisionTransformer": ("cls_token", "pos_embed", "reg_token"),
+    "WindowAttention": ("relative_position_bias_table",),
+    "WindowMSA": ("relative_position_bias_table",),
+}
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class ParameterRule:
-    """Builds the optimizer: the backbone learns slower, and what is no weight matrix is not decayed.
+    """Builds the optimizer: lower learning rate for the backbone, no weight decay for norms, embeddings and positions.
 
-    Norm layers (weights and biases), embeddings and position tables get no weight decay; they are recognised
-    by type, position tables by name. Parameters with the same learning rate and decay share one group.
-    This is the rule of the published Mask2Former recipes (arXiv 2112.01527, section 4.1).
+    Norm layers (weights and biases) and embeddings are recognised by type. A module names further parameters without
+    decay in `no_weight_decay()`, as timm's models do: names relative to itself. Parameters with the same learning rate
+    and decay share one group. This is the rule of the published Mask2Former recipes (arXiv 2112.01527, section 4.1).
 
     Args:
         optim_wrapper_cfg: `optimizer` with `lr` and `weight_decay`, and the wrapper's own arguments.
@@ -53,7 +53,7 @@ class ParameterRule:
         self.layer_decay: float | None = rule.pop("layer_decay", None)
         self.decay_all = rule.pop("decay_all", False)
         if rule:
-            raise ValueError(
+            raise InvalidValueError(
                 "optim_wrapper.paramwise_cfg: ParameterRule knows backbone_lr_mult, layer_decay and decay_all, got "
                 f"{sorted(rule)} as well. "
                 "For custom_keys and the like use constructor='mmengine.DefaultOptimWrapperConstructor'."
@@ -74,21 +74,35 @@ class ParameterRule:
         """
         lr, decay = self.optimizer_cfg["lr"], self.optimizer_cfg.get("weight_decay", 0.0)
         factors = {} if self.layer_decay is None else _layer_factors(model, self.layer_decay)
+        undecayed = set() if self.decay_all else _undecayed(model)
         groups: dict[tuple[float, float, bool], dict[str, Any]] = {}
         seen: set[int] = set()
         for module_name, module in model.named_modules():
             in_backbone = module_name.split(".")[0] == "backbone"
             module_lr = lr * self.backbone_lr_mult * factors.get(module_name, 1.0) if in_backbone else lr
             mark = dict(in_backbone=True) if module_name in factors else {}
-            for name, parameter in module.named_parameters(recurse=False):
+            for parameter in module.parameters(recurse=False):
                 if not parameter.requires_grad or id(parameter) in seen:
                     continue
                 seen.add(id(parameter))
-                undecayed = isinstance(module, _UNDECAYED_TYPES) or name in _UNDECAYED_NAMES
-                key = (module_lr, 0.0 if undecayed and not self.decay_all else decay, bool(mark))
+                key = (module_lr, 0.0 if id(parameter) in undecayed else decay, bool(mark))
                 group = groups.setdefault(key, dict(params=[], lr=key[0], weight_decay=key[1], **mark))
                 group["params"].append(parameter)
         return list(groups.values())
+
+
+def _undecayed(model: nn.Module) -> set[int]:
+    """Ids of the parameters without weight decay."""
+    found: set[int] = set()
+    for module in model.modules():
+        if isinstance(module, _UNDECAYED_TYPES):
+            found |= {id(parameter) for parameter in module.parameters(recurse=False)}
+        names = {name for cls in type(module).__mro__ for name in _UNDECAYED_OF_OTHERS.get(cls.__name__, ())}
+        if callable(named := getattr(module, "no_weight_decay", None)):
+            names |= set(named())
+        if names:
+            found |= {id(parameter) for name, parameter in module.named_parameters() if name in names}
+    return found
 
 
 def _layer_factors(model: nn.Module, decay: float) -> dict[str, float]:
@@ -96,7 +110,7 @@ def _layer_factors(model: nn.Module, decay: float) -> dict[str, float]:
     names = [name for name, _ in model.named_modules() if name.split(".")[0] == "backbone"]
     blocks = {name: int(match[1]) for name in names if (match := _BLOCK.fullmatch(name))}
     if not blocks:
-        raise ValueError(
+        raise InvalidValueError(
             "optim_wrapper.paramwise_cfg.layer_decay: expected a plain vision transformer with blocks.0, blocks.1 ... "
             "as model.backbone, got one without. Take layer_decay out, or use TimmTokenStream."
         )

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.evaluation.objects import DetectedObjects, TrueObjects, object_ious, read_objects
 from mmseg_m2f.evaluation.reading import class_names, describe_sample
 from mmseg_m2f.registry import METRICS
@@ -88,7 +89,9 @@ class MaskAP(BaseMetric):
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         if max_per_image < 1:
-            raise ValueError(f"MaskAP.max_per_image: expected at least 1, got {max_per_image}. COCO's value is 100.")
+            raise InvalidValueError(
+                f"MaskAP.max_per_image: expected at least 1, got {max_per_image}. COCO's value is 100."
+            )
         self.boundary = boundary
         self.max_per_image = max_per_image
 
@@ -114,7 +117,7 @@ class MaskAP(BaseMetric):
         """
         classes = class_names(self)
         if not any(len(ObjectCounts(*entry).true_labels) for entry in results):
-            raise ValueError(
+            raise InvalidValueError(
                 f"MaskAP: expected objects in the truth, got {len(results)} images without any. Check the annotation "
                 "files, the dataset's classes, and that the test pipeline loads masks."
             )

@@ -14,6 +14,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from scipy.optimize import linear_sum_assignment
 
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.evaluation.objects import DetectedObjects, TrueObjects, object_ious, read_objects
 from mmseg_m2f.evaluation.reading import class_names, describe_sample
 from mmseg_m2f.registry import METRICS
@@ -91,7 +92,7 @@ class ObjectMatching(BaseMetric):
             counts[:, present] += np.stack(image_counts)
             iou_sum += float(ious.sum())
         if not counts[[0, 2]].any():
-            raise ValueError(
+            raise InvalidValueError(
                 f"ObjectMatching: expected objects in the truth, got {len(results)} images without any. Check the "
                 "annotation files, the dataset's classes, and that the test pipeline loads masks."
             )

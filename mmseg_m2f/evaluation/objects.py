@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.evaluation.cropped_masks import CroppedMasks, crop_masks
 from mmseg_m2f.evaluation.reading import check_sizes, has_parts, read_field, read_masks
 
@@ -79,7 +80,7 @@ def object_ious(detected: DetectedObjects, true: TrueObjects, *, boundary: bool 
 def _check_classes(labels: Int[np.ndarray, "_"], num_classes: int, *, what: str, where: str) -> None:
     wrong = sorted({*labels.tolist()} - {*range(num_classes)})
     if wrong:
-        raise ValueError(
+        raise InvalidValueError(
             f"{where}: expected {what} of classes 0…{num_classes - 1}, got {wrong}. Check the dataset's classes, the "
             "annotation and the head's num_classes."
         )

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmseg_m2f.core.postprocess import INSTANCE_OFFSET
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.evaluation.boundary import boundary_pixels, boundary_width
 from mmseg_m2f.evaluation.reading import check_sizes, class_names, describe_sample, has_parts, read_field, read_masks
 from mmseg_m2f.registry import METRICS
@@ -131,7 +132,7 @@ class PanopticQuality(BaseMetric):
             counts[:, present] += np.stack(image_counts)
         matched, wrong, missed = counts
         if not (matched + missed).any():
-            raise ValueError(
+            raise InvalidValueError(
                 f"PanopticQuality: expected segments in the truth, got {len(results)} images without any (all pixels "
                 "are void or background). Check the annotation files and the dataset's classes."
             )
@@ -158,7 +159,7 @@ class PanopticQuality(BaseMetric):
         """K, boolean."""
         outside = [index for index in self.thing_classes if not 0 <= index < num_classes]
         if outside:
-            raise ValueError(
+            raise InvalidValueError(
                 f"PanopticQuality.thing_classes: expected indices of the dataset's classes, 0…{num_classes - 1}, got "
                 f"{outside}. Give the same thing_classes as to the model, and the dataset all classes."
             )
@@ -249,14 +250,14 @@ def _check_classes(
 ) -> None:
     wrong_ids = predicted_ids[(predicted_ids < 0) | (predicted_ids % INSTANCE_OFFSET > num_classes)]
     if len(wrong_ids):
-        raise ValueError(
+        raise InvalidValueError(
             f"{where}: expected predicted ids of class + {INSTANCE_OFFSET} · instance number with "
             f"classes 0…{num_classes - 1}, or {num_classes} for void, got {wrong_ids.tolist()}. Check the dataset's "
             "classes and the head's num_classes."
         )
     wrong = truth_classes[(truth_classes < 0) | (truth_classes >= num_classes)]
     if len(wrong):
-        raise ValueError(
+        raise InvalidValueError(
             f"{where}: expected true segments of classes 0…{num_classes - 1}, got {wrong.tolist()}. "
             "Check the annotation and the dataset's classes."
         )

@@ -7,6 +7,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.samples import dense_masks
 
 _REMEDIES = dict(
@@ -27,7 +28,7 @@ def class_names(metric: BaseMetric) -> Sequence[str]:
     """
     classes = (metric.dataset_meta or {}).get("classes")
     if not classes:
-        raise ValueError(
+        raise InvalidValueError(
             f"{type(metric).__name__}: expected class names in the dataset's metainfo, got {metric.dataset_meta}. "
             "Pass metainfo=dict(classes=[...]) to the validation dataset."
         )
@@ -50,7 +51,7 @@ def read_field(sample: Mapping, key: str, parts: Collection[str] = (), *, where:
     found = [] if value is None else sorted(value.keys())
     if value is None or not set(parts) <= set(found):
         wanted = f"'{key}' with {', '.join(parts)}" if parts else f"'{key}'"
-        raise ValueError(
+        raise InvalidValueError(
             f"{where}: expected {wanted} in the sample, got {sorted(sample) if value is None else found}. "
             f"{_REMEDIES[key]}"
         )
@@ -74,7 +75,7 @@ def check_sizes(predicted: Sequence[int], true: Sequence[int], *, where: str) ->
         ValueError: They differ.
     """
     if tuple(predicted) != tuple(true):
-        raise ValueError(
+        raise InvalidValueError(
             f"{where}: expected a prediction of the annotation's size {tuple(true)}, got {tuple(predicted)}. Load the "
             "annotation after the resizing transforms of the test pipeline, so that it keeps the original size."
         )

@@ -12,6 +12,7 @@ from mmengine.structures import BaseDataElement
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.evaluation.boundary import boundary_pixels, boundary_width
 from mmseg_m2f.evaluation.reading import check_sizes, class_names, describe_sample, has_parts, read_field, read_masks
 from mmseg_m2f.registry import METRICS
@@ -103,7 +104,7 @@ class SemanticIoU(BaseMetric):
         for cells, counts in results:
             totals[cells] += counts
         if not totals.any():
-            raise ValueError(
+            raise InvalidValueError(
                 f"SemanticIoU: expected labelled pixels, got {len(results)} images without any "
                 f"(all pixels are {self.ignore_index}). Check the label files and the dataset's label map."
             )
@@ -157,7 +158,7 @@ def count_pixels(
         low, high = pairs.amin(1).tolist(), pairs.amax(1).tolist()
         for what, least, most in zip(("label", "predicted class"), low, high, strict=True):
             if least < 0 or most >= num_classes:
-                raise ValueError(
+                raise InvalidValueError(
                     f"{where}: expected every {what} in 0...{num_classes - 1}, or {ignore_index} for void in the "
                     f"label, got {least if least < 0 else most}. Check the dataset's classes, reduce_zero_label and "
                     "the head's num_classes."

@@ -7,9 +7,11 @@ from pathlib import Path
 import cv2
 from tqdm import tqdm
 
+from mmseg_m2f.errors import InvalidValueError, MissingFileError
+from mmseg_m2f.files import save_png
 from mmseg_m2f.inference.predictor import Predictor
 from mmseg_m2f.predictions.files import ImageRecord, write_maps, write_records
-from mmseg_m2f.visualization import annotate, save_png
+from mmseg_m2f.visualization import annotate
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -41,9 +43,13 @@ def predict_folder(
         ValueError: `opacity` or `score_threshold` is out of range, or the model answers nothing.
     """
     if not 0 <= opacity <= 1:
-        raise ValueError(f"opacity is {opacity}; expected 0 (image alone) to 1 (colours alone). Choose one between.")
+        raise InvalidValueError(
+            f"opacity is {opacity}; expected 0 (image alone) to 1 (colours alone). Choose one between."
+        )
     if not 0 <= score_threshold <= 1:
-        raise ValueError(f"score_threshold is {score_threshold}; expected 0 (draw all) to 1. Choose one between.")
+        raise InvalidValueError(
+            f"score_threshold is {score_threshold}; expected 0 (draw all) to 1. Choose one between."
+        )
     root, names = _find_images(Path(images), besides=Path(out_dir))
     stems = Counter(name.with_suffix("") for name in names)
     classes, palette, folder = predictor.classes, predictor.palette, Path(out_dir)
@@ -77,14 +83,14 @@ def _find_images(path: Path, *, besides: Path) -> tuple[Path, list[Path]]:
     if path.is_file():
         return path.parent, [Path(path.name)]
     if not path.is_dir():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{path}: expected an image or a folder of images, got neither (working directory {os.getcwd()}). "
             "Correct the path."
         )
     files = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     names = sorted(p.relative_to(path) for p in files if besides.resolve() not in p.resolve().parents)
     if not names:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{path}: expected images ({', '.join(SUFFIXES)}), got a folder without any. Choose another folder."
         )
     return path, names

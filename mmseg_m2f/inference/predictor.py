@@ -12,15 +12,17 @@ from mmengine.registry import DefaultScope
 from numpy.typing import NDArray
 from torch import nn
 
+from mmseg_m2f.checkpoints.checking import check_checkpoint
 from mmseg_m2f.checkpoints.loading import load_weights
+from mmseg_m2f.config.checks import check_config
+from mmseg_m2f.config.initial_weights import drop_initial_weights
+from mmseg_m2f.config.load import load_config
 from mmseg_m2f.datasets.loading import CheckedLoading
-from mmseg_m2f.engine.launch import load_config
-from mmseg_m2f.engine.options import drop_initial_weights
-from mmseg_m2f.engine.preflight import check_checkpoint, check_config
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.models.backbones import folding
 from mmseg_m2f.predictions import Prediction, read_prediction
+from mmseg_m2f.predictions.palettes import Palette, distinct_palette
 from mmseg_m2f.registry import DATASETS, MODELS, TRANSFORMS
-from mmseg_m2f.visualization import Palette, distinct_palette
 
 _DEFAULT_IMAGE_LOADER = dict(type="mmengine.LoadImageFromFile")
 _ANNOTATION_TRANSFORMS = ("SegmentsToObjects", "SegmentsToLabels", "ObjectsToSegments")
@@ -94,7 +96,7 @@ class Predictor:
         """
         pixels = image if isinstance(image, np.ndarray) else self.read(image)
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape:
-            raise ValueError(
+            raise InvalidValueError(
                 f"Predictor: expected a BGR image H W 3 of uint8, got shape {pixels.shape} of {pixels.dtype}. "
                 "Read files with cv2.imread, or flip the last axis of an RGB array."
             )
@@ -104,7 +106,7 @@ class Predictor:
         sample = self.model.test_step(batch)[0]  # type: ignore[operator]
         prediction = read_prediction(sample)
         if prediction is None:
-            raise ValueError(
+            raise InvalidValueError(
                 f"Predictor: expected 'pred_panoptic_seg', 'pred_instances' or 'pred_sem_seg' of "
                 f"{type(self.model).__name__}, got {sample.keys()}. Choose a segmentor or a detector; a MaskDetector "
                 "answers what its test_cfg says."
@@ -123,7 +125,7 @@ class Predictor:
     def _check_class_count(self, *, type_name: str) -> None:
         predicted = getattr(getattr(self.model, "decode_head", None), "num_classes", len(self.classes))
         if predicted != len(self.classes):
-            raise ValueError(
+            raise InvalidValueError(
                 f"model.decode_head.num_classes is {predicted}, but test_dataloader.dataset ({type_name}) has "
                 f"{len(self.classes)} classes. Set num_classes={len(self.classes)}, or the dataset's "
                 "metainfo=dict(classes=[...])."
@@ -141,7 +143,7 @@ def _test_dataset(cfg: Config) -> Mapping:
     """The config of the dataset below wrappers that testing reads."""
     loader = cfg.get("test_dataloader") or cfg.get("val_dataloader")
     if loader is None:
-        raise ValueError(
+        raise InvalidValueError(
             f"Predictor: config {cfg.filename} has no test_dataloader; expected one, for its pipeline and classes. "
             "Add a dataset ingredient."
         )
@@ -166,7 +168,7 @@ def _metainfo(dataset: Mapping, checkpoint: Mapping) -> Mapping[str, object]:
     try:
         return DATASETS.build({**dataset, "pipeline": []}).metainfo
     except FileNotFoundError as error:
-        raise ValueError(
+        raise InvalidValueError(
             "Predictor: expected class names in test_dataloader.dataset.metainfo, in the checkpoint "
             f"(meta.dataset_meta, as training writes it) or in the dataset's files, got none ({error}). Set "
             "test_dataloader.dataset.metainfo=dict(classes=[...]) or data_root."

@@ -1,4 +1,4 @@
-"""Layer norm of maps."""
+"""Layer norm of maps B C H W."""
 
 import torch.nn.functional as F
 from jaxtyping import Float

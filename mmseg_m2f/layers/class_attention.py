@@ -1,4 +1,4 @@
-"""Class embeddings made of class masks, and attention to them that gives new masks (arXiv 2308.12894, section 3).
+"""Class embeddings from class masks, and attention to them that gives new masks (ECENet, arXiv 2308.12894, section 3).
 
 The released inference code (Apache-2.0) is followed where it and the paper differ; see `ExplicitClassHead`.
 """
@@ -11,40 +11,41 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.layers.channel_norm import ChannelNorm
 
 
 class ClassTokens(nn.Module):
-    """One token per class, a linear map of its mask logits pooled to grids of several sizes.
+    """One token per class: a linear map of its mask logits, pooled to square grids of several sizes.
 
-    Beside `pool_sizes` there is a grid that grows with the number of classes, `class_grid_size` wide.
+    The sizes are `pool_sizes` and `class_grid_size(num_classes)`.
     """
 
-    def __init__(
-        self, channels: int, *, num_classes: int, pool_sizes: Sequence[int] = (1, 2, 3, 6), pool_ratio: float = 1.0
-    ) -> None:
+    def __init__(self, channels: int, *, num_classes: int, pool_sizes: Sequence[int] = (1, 2, 3, 6)) -> None:
         super().__init__()
-        self.sizes = (*pool_sizes, class_grid_size(num_classes, pool_ratio))
+        self.sizes = (*pool_sizes, class_grid_size(num_classes))
         self.embed = nn.Linear(sum(size**2 for size in self.sizes), channels)
 
     def forward(self, mask_logits: Float[Tensor, "B K H W"]) -> Float[Tensor, "B K C"]:
-        # Masks smaller than a grid repeat their pixels.
+        # Adaptive pooling repeats pixels of masks that are smaller than a grid.
         pooled = [F.adaptive_avg_pool2d(mask_logits, size).flatten(2) for size in self.sizes]
         return self.embed(torch.cat(pooled, -1))
 
 
-def class_grid_size(num_classes: int, ratio: float = 1.0) -> int:
-    """Root of the number of classes times `ratio`, rounded down, and up to the next odd number."""
-    size = int(math.sqrt(num_classes) * ratio)
+def class_grid_size(num_classes: int) -> int:
+    """⌊√K⌋, or the next odd number where that is even."""
+    size = math.isqrt(num_classes)
     return size + (size + 1) % 2
 
 
 class ClassAttention(nn.Module):
     """Transformer layer in which the pixels of a map attend to class embeddings; the scores are mask logits.
 
+    With scores `s_mkn = q_mn · k_mk / √(C/M)` of pixel n and class k in head m, the attention is `softmax_k(a s) v`
+    with a = `attn_sign`, and the mask logits are the mean of s over the heads.
+
     Args:
-        query_act: "ReLU" after both convolutions of the query, or none.
-        attn_sign: -1 gives weight to the classes a pixel scores lowest, +1 to those it scores highest.
+        attn_sign: -1 attends to the classes with the lowest scores, as released; +1 to those with the highest.
     """
 
     def __init__(
@@ -53,19 +54,19 @@ class ClassAttention(nn.Module):
         *,
         num_heads: int = 4,
         mlp_ratio: float = 4.0,
-        query_act: str | None = None,
         attn_sign: int = -1,
     ) -> None:
         super().__init__()
         if channels % num_heads:
-            raise ValueError(f"ClassAttention: channels {channels} must be a multiple of num_heads {num_heads}.")
+            raise InvalidValueError(f"ClassAttention: channels {channels} must be a multiple of num_heads {num_heads}.")
+        if attn_sign not in (-1, 1):
+            raise InvalidValueError(f"ClassAttention: attn_sign must be -1 or 1, got {attn_sign!r}.")
         self.num_heads, self.attn_sign = num_heads, attn_sign
         self.norm_map, self.norm_classes = ChannelNorm(channels), nn.LayerNorm(channels)
         self.q = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1, groups=channels),
-            nn.ReLU() if query_act else nn.Identity(),
+            nn.Identity(),  # keeps the names of the weights
             nn.Conv2d(channels, channels, 1),
-            nn.ReLU() if query_act else nn.Identity(),
         )
         self.kv = nn.Linear(channels, 2 * channels, bias=False)
         self.out = nn.Conv2d(channels, channels, 1)
@@ -87,13 +88,13 @@ class ClassAttention(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             scores = torch.einsum("bmcn,bkmc->bmkn", queries.float(), keys.float()) * queries.shape[2] ** -0.5
             weights = (self.attn_sign * scores).softmax(2)
-            seen = torch.einsum("bmkn,bkmc->bmcn", weights, values.float())
-        x = x + self.out(seen.flatten(1, 2).unflatten(-1, x.shape[-2:]).to(x.dtype))
+            attended = torch.einsum("bmkn,bkmc->bmcn", weights, values.float())
+        x = x + self.out(attended.flatten(1, 2).unflatten(-1, x.shape[-2:]).to(x.dtype))
         return x + self.ffn(self.norm_ffn(x)), scores.mean(1).unflatten(-1, x.shape[-2:])
 
 
 class ClassUpdater(nn.Module):
-    """Class embeddings with news added through a gate that compares both."""
+    """Gated update of class embeddings c by new ones n: `out(g · norm(B n) + c)` with `g = gate(W c · A n)`."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

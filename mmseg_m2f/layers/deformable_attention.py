@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.layers.kernels import deformable_attention as kernels
 
 
@@ -18,19 +19,20 @@ def deformable_attention(
     offsets: Float[Tensor, "B Nq M L P 2"],
     logits: Float[Tensor, "B Nq M L*P"],
 ) -> Float[Tensor, "B Nq M*D"]:
-    """Weighted sum of values read bilinearly at each query's own places in every level.
+    """`Σ_lp softmax(logits)_lp · value_l(reference + offset_lp)` for each query and head.
 
-    The one place where a kernel is chosen: a compiled one where there is one for the device, else plain PyTorch. All
-    give the same values and gradients, in the dtype of `value`; places, weights and sums are in at least float32.
-    `MMSEG_M2F_KERNELS=off` in the environment keeps to plain PyTorch.
+    Values are read bilinearly at P points of each of the L levels. This function chooses the kernel: a compiled one
+    where there is one for the device, else plain PyTorch. All give the same values and gradients, in the dtype of
+    `value`; points, weights and sums are in at least float32. `MMSEG_M2F_KERNELS=off` in the environment selects plain
+    PyTorch.
 
     Args:
         value: the maps of all levels, flattened and concatenated.
         sizes: height and width of each level, in the order of `value`.
-        reference_points: where each query stands, xy in [0, 1]; no gradient flows to it. Half precision would move
-            it by up to a quarter of a cell in a map of 128.
-        offsets: from there to its places, in cells of each level; outside a map the value is zero.
-        logits: how much each place counts, before the softmax over the places of a head.
+        reference_points: position of each query, xy in [0, 1]; it gets no gradient. Half precision would move it by up
+            to a quarter of a cell in a map of 128.
+        offsets: from the reference point to the sampled points, in cells of each level; outside a map the value is 0.
+        logits: weights of the points, before the softmax over the L · P points of a head.
     """
     if kernels.is_available(value, num_readings=logits.shape[-1]):
         shapes = [side for size in sizes for side in size]
@@ -45,13 +47,15 @@ def deformable_attention_in_pytorch(
     offsets: Float[Tensor, "B Nq M L P 2"],
     logits: Float[Tensor, "B Nq M L*P"],
 ) -> Float[Tensor, "B Nq M*D"]:
-    """The same in plain PyTorch: the definition that every kernel is compared with."""
+    """The same in plain PyTorch: the reference for every kernel."""
     heads, dtype = value.shape[2], value.dtype
     value, reference_points, offsets, logits = (
         _at_least_float32(x) for x in (value, reference_points, offsets, logits)
     )
-    cells = offsets.new_tensor([[width, height] for height, width in sizes])
-    locations = reference_points[:, None, None, None] + offsets / cells[:, None]
+    # Sizes stay numbers of the host: a tensor of them would have to be uploaded.
+    x, y = offsets.unbind(-1)
+    shifts = [torch.stack([x[..., i, :] / width, y[..., i, :] / height], -1) for i, (height, width) in enumerate(sizes)]
+    locations = reference_points[:, None, None, None] + torch.stack(shifts, 3)
     weights = logits.softmax(-1)
     maps = value.flatten(2).transpose(1, 2)
     grids = (2 * locations - 1).permute(0, 2, 1, 3, 4, 5).flatten(0, 1)  # B*M Nq L P 2
@@ -71,15 +75,17 @@ def _at_least_float32(x: Float[Tensor, "*_"]) -> Float[Tensor, "*_"]:
 
 
 class DeformableAttention(nn.Module):
-    """Self-attention in which each token reads a few learnt places of every level.
+    """Self-attention in which each token reads P learnt points of every level.
 
-    The learnt offsets start as a ring: head m looks in direction 2πm/M, point p at p+1 cells.
+    Initially, point p of head m lies p + 1 cells from the token in the direction of the angle 2πm/M, on a square.
     """
 
     def __init__(self, channels: int, *, num_levels: int, num_heads: int = 8, num_points: int = 4) -> None:
         super().__init__()
         if channels % num_heads:
-            raise ValueError(f"DeformableAttention: channels {channels} must be a multiple of num_heads {num_heads}.")
+            raise InvalidValueError(
+                f"DeformableAttention: channels {channels} must be a multiple of num_heads {num_heads}."
+            )
         self.num_levels, self.num_heads, self.num_points = num_levels, num_heads, num_points
         readings = num_heads * num_levels * num_points
         self.sampling_offsets = nn.Linear(channels, readings * 2)

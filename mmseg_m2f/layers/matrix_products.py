@@ -1,4 +1,4 @@
-"""Linear layers and 1×1 convolutions by oneDNN on processors where PyTorch's usual way is slow.
+"""Linear layers and 1×1 convolutions by oneDNN on processors where PyTorch's default is slow.
 
 PyTorch multiplies float32 matrices with MKL, which uses no AVX-512 on AMD's processors; oneDNN, which PyTorch brings as
 well, does, and is about twice as fast there. Values differ by rounding alone.

@@ -12,8 +12,8 @@ def sine_position_encoding(
 ) -> Float[Tensor, "C H W"]:
     """Encode row and column of each cell; the first half of the channels encodes the row.
 
-    Positions count from 1 and are scaled so that the last one is 2π. Even channels hold sines, odd ones
-    cosines. Dtype and device are those of `like`; computed in at least float32.
+    Channels 2i and 2i + 1 of a half with D channels hold the sine and cosine of `2π (y + 1) / H / temperature^(2i/D)`.
+    Dtype and device are those of `like`; computed in at least float32.
     """
     period = _periods(channels, like, temperature)
     height, width = size
@@ -26,9 +26,9 @@ def sine_position_encoding(
 def padded_position_encoding(
     valid: Bool[Tensor, "B H W"], channels: int, like: Tensor, *, temperature: float = 10000.0
 ) -> Float[Tensor, "B C H W"]:
-    """The same for images with padding: positions count, and are scaled by, the valid cells of a row or column.
+    """The same for padded images: positions are counted among, and divided by, the valid cells of a row or column.
 
-    Valid cells get what they would get without the padding. The values of the others mean nothing.
+    Valid cells get the values that they would get without the padding; the values of other cells are undefined.
     """
     period = _periods(channels, like, temperature)
     rows, columns = (valid.cumsum(axis, dtype=period.dtype) for axis in (1, 2))
@@ -37,7 +37,7 @@ def padded_position_encoding(
 
 
 def positions_to_learn(size: tuple[int, int], channels: int) -> Float[Tensor, "N C"]:
-    """What vectors that are learnt for the cells of a grid, row by row, may start with: sine encodings."""
+    """Initial values of learnt position vectors, row by row: sine encodings."""
     return sine_position_encoding(size, channels, torch.empty(0)).flatten(1).T.contiguous()
 
 

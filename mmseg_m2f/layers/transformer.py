@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.layers.deformable_attention import DeformableAttention
 from mmseg_m2f.layers.matrix_products import linear
 from mmseg_m2f.layers.position_encoding import padded_position_encoding, sine_position_encoding
@@ -17,14 +18,14 @@ from mmseg_m2f.layers.position_encoding import padded_position_encoding, sine_po
 class Attention(nn.Module):
     """Multi-head attention (arXiv 1706.03762, section 3.2) without the residual connection.
 
-    `attn` only holds the parameters; the computation is `scaled_dot_product_attention`, which needs no mask
-    copy per head and never stores the attention probabilities.
+    `attn` only holds the parameters; the computation is `scaled_dot_product_attention`, which needs no copy of the mask
+    per head and does not store the attention probabilities.
     """
 
     def __init__(self, channels: int, *, num_heads: int = 8, dropout: float = 0.0) -> None:
         super().__init__()
         if channels % num_heads:
-            raise ValueError(f"Attention: channels {channels} must be a multiple of num_heads {num_heads}.")
+            raise InvalidValueError(f"Attention: channels {channels} must be a multiple of num_heads {num_heads}.")
         self.num_heads, self.dropout = num_heads, dropout
         self.attn = nn.MultiheadAttention(channels, num_heads)
 
@@ -35,7 +36,11 @@ class Attention(nn.Module):
         value: Float[Tensor, "B N C"],
         may_attend: Bool[Tensor, "B #Q N"] | None = None,
     ) -> Float[Tensor, "B Q C"]:
-        """Attend from each query to the keys it may see; every query must see at least one."""
+        """`softmax(Q Kᵀ / √(C/M)) V` per head, projected.
+
+        Args:
+            may_attend: True where a query may attend to a key, at least once in every row; None for everywhere.
+        """
         weights = self.attn.in_proj_weight.chunk(3)
         biases = self.attn.in_proj_bias.chunk(3)
         q, k, v = (
@@ -69,8 +74,8 @@ class DeformableEncoderLayer(nn.Module):
     """Deformable self-attention over the tokens of all levels, then a feed-forward network.
 
     Args:
-        recompute: in the backward pass, compute again what lies between the sums before the two norms, instead of
-            keeping it: three maps of tokens are kept and not twelve.
+        recompute: compute the activations between the sums before the two norms again in the backward pass; three
+            tensors of the size of the tokens are kept instead of twelve.
     """
 
     def __init__(
@@ -101,9 +106,9 @@ class DeformableEncoderLayer(nn.Module):
     ) -> Float[Tensor, "B N C"]:
         if not (self.recompute and torch.is_grad_enabled()):
             return self.norms[1](self._feed_forward(self._attend(tokens, position, reference_points, sizes)))
-        again = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)  # nothing is random
-        attended = again(self._attend, tokens, position, reference_points, sizes)
-        return self.norms[1](again(self._feed_forward, attended))
+        recomputed = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)  # draws no random numbers
+        attended = recomputed(self._attend, tokens, position, reference_points, sizes)
+        return self.norms[1](recomputed(self._feed_forward, attended))
 
     def _attend(
         self,
@@ -157,7 +162,11 @@ class Encoder(nn.Module):
     def forward(
         self, x: Float[Tensor, "B C H W"], valid: Bool[Tensor, "B H W"] | None = None
     ) -> Float[Tensor, "B C H W"]:
-        """The encoded map; no cell looks at one that is not valid."""
+        """The encoded map.
+
+        Args:
+            valid: True for cells that may be attended to; None for all.
+        """
         tokens, position = place_tokens(x, valid)
         may_attend = attend_valid(valid)
         for layer in self.layers:
@@ -213,7 +222,7 @@ class Decoder(nn.Module):
         *,
         last_only: bool = False,
     ) -> list[Float[Tensor, "B Q C"]]:
-        """Normed queries after every layer, or after the last one only. Queries start as zeros."""
+        """Normed queries after every layer, or after the last one only. The initial queries are 0."""
         value, position = place_tokens(memory, valid)
         key, may_attend = value + position, attend_valid(valid)
         queries = query_position.new_zeros(len(memory), *query_position.shape)
@@ -261,19 +270,19 @@ def init_matrices(module: nn.Module) -> None:
 
 
 def attend_inside(mask_logits: Float[Tensor, "B Q N"]) -> Bool[Tensor, "B Q N"]:
-    """Where each query may attend: where its mask logit is not negative, and everywhere if that is nowhere."""
+    """True where a query's mask logit is not negative; everywhere for queries whose logits are all negative."""
     inside = mask_logits >= 0
     return inside | ~inside.any(-1, keepdim=True)
 
 
 def attend_valid(valid: Bool[Tensor, "B H W"] | None) -> Bool[Tensor, "B 1 N"] | None:
-    """Cells that may be attended to: those on the image. None, for all of them, where there is no padding."""
+    """True for cells that may be attended to, those on the image; None, for all, without padding."""
     return None if valid is None else valid.flatten(1).unsqueeze(1)
 
 
 def place_tokens(
     x: Float[Tensor, "B C H W"], valid: Bool[Tensor, "B H W"] | None
-) -> tuple[Float[Tensor, "B N C"], Float[Tensor, "*_ N C"]]:
+) -> tuple[Float[Tensor, "B N C"], Float[Tensor, "*#B N C"]]:
     """The cells of a map as tokens, and their positions: `N C`, or `B N C` where padding differs between images."""
     if valid is None:
         position = sine_position_encoding((x.shape[-2], x.shape[-1]), x.shape[1], x)

@@ -4,7 +4,6 @@ Below one folder lie `labels/<name>.png` (class indices), `panoptic/<name>.png` 
 `panoptic.json`, and `instances.json`. A category id is the index of the class, an image id the image's file name.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmseg_m2f.core.postprocess import INSTANCE_OFFSET
+from mmseg_m2f.files import save_json, save_png
+from mmseg_m2f.predictions.images import label_image, segment_image
+from mmseg_m2f.predictions.palettes import Palette
 from mmseg_m2f.predictions.prediction import Objects, Prediction
-from mmseg_m2f.visualization import Palette, label_image, replace_file, save_png, segment_image
 
 
 class ImageRecord(NamedTuple):
@@ -60,10 +61,10 @@ def write_records(records: Sequence[ImageRecord], out_dir: Path, *, classes: Seq
             dict(id=index, name=name, color=list(colour))
             for index, (name, colour) in enumerate(zip(classes, palette, strict=True))
         ]
-        _write_json(out_dir / "panoptic.json", dict(images=images, annotations=annotations, categories=categories))
+        save_json(dict(images=images, annotations=annotations, categories=categories), out_dir / "panoptic.json")
     if any(record.objects is not None for record in records):
         found = [dict(image_id=record.image, **entry) for record in records for entry in record.objects or ()]
-        _write_json(out_dir / "instances.json", found)
+        save_json(found, out_dir / "instances.json")
 
 
 def number_segments(panoptic: NDArray[np.int64], num_classes: int) -> tuple[NDArray[np.int64], list[dict[str, object]]]:
@@ -105,7 +106,3 @@ def coco_objects(objects: Objects) -> list[dict[str, object]]:
         for entry, code in zip(entries, run_lengths.encode(columns_first), strict=True):
             entry["segmentation"] = dict(size=[int(side) for side in code["size"]], counts=code["counts"].decode())
     return entries
-
-
-def _write_json(path: Path, content: object) -> None:
-    replace_file(path, (json.dumps(content) + "\n").encode())

@@ -1,5 +1,7 @@
 """Data samples, mmseg's or mmdet's, to predictions as arrays."""
 
+from pathlib import PurePath
+
 import numpy as np
 import torch
 from mmengine.structures import BaseDataElement, InstanceData
@@ -8,8 +10,7 @@ from numpy.typing import NDArray
 from mmseg_m2f.core.postprocess import INSTANCE_OFFSET, tight_boxes
 from mmseg_m2f.predictions.prediction import Objects, Prediction
 from mmseg_m2f.samples import dense_masks
-
-IGNORE_INDEX = 255
+from mmseg_m2f.structures import IGNORE_INDEX
 
 
 def read_prediction(sample: BaseDataElement) -> Prediction | None:
@@ -36,6 +37,12 @@ def read_truth(sample: BaseDataElement, num_classes: int) -> Prediction | None:
         for index in reversed(range(len(objects.labels))):
             panoptic[objects.masks[index]] = objects.labels[index] + INSTANCE_OFFSET * (index + 1)
     return _prediction(sample, semantic, panoptic, objects)
+
+
+def sample_name(sample: BaseDataElement) -> str:
+    """The image's file name without folder and suffix."""
+    path = str(sample.metainfo.get("img_path") or "image")
+    return PurePath(path).stem if PurePath(path).suffix else PurePath(path).name
 
 
 def _prediction(

@@ -4,29 +4,20 @@ Images are H W 3 uint8 arrays in RGB, labels H W integer arrays of class indices
 triple (0-255) for each class. Nothing here shows a window or touches pyplot's global state.
 """
 
-from mmseg_m2f.visualization.colours import Palette, distinct_palette, shades
 from mmseg_m2f.visualization.curves import Curve, plot_curves
-from mmseg_m2f.visualization.files import label_image, replace_file, save_png, segment_image
 from mmseg_m2f.visualization.overlays import overlay, overlay_objects, overlay_panoptic, overlay_prediction
 from mmseg_m2f.visualization.sheets import SheetEntry, annotate, contact_sheet, legend, scale_entry
 
 __all__ = [
     "Curve",
-    "Palette",
     "SheetEntry",
     "annotate",
     "contact_sheet",
-    "distinct_palette",
-    "label_image",
     "legend",
     "overlay",
     "overlay_objects",
     "overlay_panoptic",
     "overlay_prediction",
     "plot_curves",
-    "replace_file",
-    "save_png",
     "scale_entry",
-    "segment_image",
-    "shades",
 ]

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from mmseg_m2f.core.postprocess import INSTANCE_OFFSET
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.predictions import Kind, Objects, Prediction, resize_prediction
-from mmseg_m2f.visualization.colours import Palette, distinct_palette, shades
+from mmseg_m2f.predictions.palettes import Palette, distinct_palette, shades
 from mmseg_m2f.visualization.tags import draw_names, draw_tags
 
 _VOID = (90, 90, 90)
@@ -153,7 +154,7 @@ def overlay_prediction(
             score_threshold=score_threshold,
             show_scores=show_scores,
         )
-    raise ValueError(
+    raise InvalidValueError(
         f"overlay_prediction: expected a prediction with the answer '{kind}', got {prediction.kinds()}. Draw one of "
         "its kinds()."
     )
@@ -161,7 +162,7 @@ def overlay_prediction(
 
 def _check_size(function: str, image: NDArray[np.uint8], size: tuple[int, ...]) -> None:
     if size != image.shape[:2]:
-        raise ValueError(
+        raise InvalidValueError(
             f"{function}: expected labels of the image's size {image.shape[:2]}, got {size}. "
             "Resize one of them (nearest neighbour for labels)."
         )

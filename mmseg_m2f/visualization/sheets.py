@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mmseg_m2f.core.postprocess import INSTANCE_OFFSET
 from mmseg_m2f.predictions import KINDS, Kind, Prediction, resize_prediction
-from mmseg_m2f.visualization.colours import Palette
+from mmseg_m2f.predictions.palettes import Palette
 from mmseg_m2f.visualization.overlays import overlay_prediction
 
 _TEXT = (40, 40, 40)

@@ -10,8 +10,8 @@ from mmengine.registry import HOOKS, MODELS
 from mmseg.structures import SegDataSample
 from torch import nn
 
+from mmseg_m2f.config.load import load_config
 from mmseg_m2f.engine.hooks import MaskAnnealing
-from mmseg_m2f.engine.launch import load_config
 from mmseg_m2f.engine.parameter_rule import ParameterRule
 from mmseg_m2f.models.backbones import TimmTokenStream
 

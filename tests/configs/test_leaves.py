@@ -13,8 +13,8 @@ from mmengine.registry import MODELS
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from mmseg.structures import SegDataSample
 
-from mmseg_m2f.engine.launch import load_config
-from mmseg_m2f.engine.preflight import check_config
+from mmseg_m2f.config.checks import check_config
+from mmseg_m2f.config.load import load_config
 from mmseg_m2f.models.query_decoders import BoxDecoder
 from mmseg_m2f.models.segmentors import MaskDetector
 

@@ -12,8 +12,8 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import nn
 
-from mmseg_m2f.engine.launch import load_config
-from mmseg_m2f.engine.preflight import check_config
+from mmseg_m2f.config.checks import check_config
+from mmseg_m2f.config.load import load_config
 from mmseg_m2f.models.decode_heads import ContextAwareHead, ExplicitClassHead
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -129,8 +129,8 @@ def test_ecenet__published_settings():
     assert cfg.model.test_cfg == dict(mode="slide", crop_size=(640, 640), stride=(608, 608))
     attention, gate = head.attentions[0], head.reconstruction.levels[0].gate
     assert (head.channels, attention.num_heads, attention.attn_sign) == (256, 4, -1)
-    assert (head.mask_target, head.dropout.p) == ("without_last", 0.1)
-    assert [type(part) for part in (attention.q[1], attention.q[3], gate[-1])] == [nn.Identity] * 3
+    assert head.dropout.p == 0.1
+    assert [type(part) for part in (attention.q[1], gate[-1])] == [nn.Identity] * 2
     weights = {name: loss.loss_weight for name, loss in head.mask_losses.items()}
     assert weights | dict(loss_div=head.loss_div.loss_weight) == dict(loss_mask=5.0, loss_dice=2.0, loss_div=0.2)
     head.init_weights()

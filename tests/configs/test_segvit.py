@@ -11,7 +11,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import nn
 
-from mmseg_m2f.layers.attention_to_mask import AttentionToMaskLayer, ScoringAttention
+from mmseg_m2f.layers.scoring_attention import AttentionToMaskLayer, ScoringAttention
 from mmseg_m2f.layers.transformer import Attention
 from mmseg_m2f.models.backbones import ShrunkVisionTransformer
 from tests.models.query_decoders.test_attention_to_mask import BASE, LARGE, SHRUNK
@@ -43,7 +43,7 @@ def test_segvit_recipe__is_the_model_whose_operations_are_counted(leaf, vit, num
     """By `test_segvit__published_multiply_adds`."""
     cfg = Config.fromfile(ROOT / f"configs/segvit/{leaf}.py")
     backbone, head = cfg.model.backbone, cfg.model.decode_head
-    settings = dict(shrink_stride=1) | backbone
+    settings = dict(shrink=dict(stride=1)) | backbone
     if vit is SHRUNK:
         settings = {p.name: p.default for p in signature(ShrunkVisionTransformer).parameters.values()} | backbone
     assert {name: settings[name] for name in vit} == vit

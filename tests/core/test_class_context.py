@@ -64,24 +64,20 @@ def test_soft_prototypes__weighted_means():
             torch.testing.assert_close(found, expected / weights[b, k].sum())
 
 
-@pytest.mark.parametrize("per_image", [False, True])
-def test_label_prototypes__means_over_the_pixels_of_a_class(per_image):
+def test_label_prototypes__means_over_the_pixels_of_a_class():
     features, labels = torch.randn(2, 3, 5, 6), make_labels(classes=3)
-    means, present = label_prototypes(features, labels, NUM_CLASSES, per_image=per_image)
-    assert means.shape == (2 if per_image else 1, NUM_CLASSES, 3)
-    scopes = [(features[i : i + 1], labels[i : i + 1]) for i in range(2)] if per_image else [(features, labels)]
-    for row, (scope_features, scope_labels) in enumerate(scopes):
-        for k in range(3):
-            expected = scope_features.movedim(1, -1)[scope_labels == k].mean(0)
-            torch.testing.assert_close(means[row, k], expected)
-    assert present.tolist() == [[True, True, True, False]] * len(means)
+    means, present = label_prototypes(features, labels, NUM_CLASSES)
+    assert means.shape == (1, NUM_CLASSES, 3)
+    for k in range(3):
+        torch.testing.assert_close(means[0, k], features.movedim(1, -1)[labels == k].mean(0))
+    assert present.tolist() == [[True, True, True, False]]
     assert not means[:, 3].any()
 
 
 def test_prototypes__a_sure_estimate_gives_those_of_the_labels():
     features, labels = torch.randn(1, 3, 5, 6), torch.randint(2, (1, 5, 6))
     sure = 1e4 * F.one_hot(labels, NUM_CLASSES).movedim(-1, 1).float()
-    means, _ = label_prototypes(features, labels, NUM_CLASSES, per_image=False)
+    means, _ = label_prototypes(features, labels, NUM_CLASSES)
     assert torch.equal(soft_prototypes(features, sure.softmax(1)), means)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmseg_m2f.datasets import CocoPanoptic
-from mmseg_m2f.datasets.segments import VOID
+from mmseg_m2f.structures import IGNORE_INDEX
 from tests.datasets.coco_data import CATEGORIES, IDS, SEGMENTS, change_json, segment, write_ids, write_panoptic
 
 
@@ -42,7 +42,7 @@ def test_coco_panoptic__takes_classes_and_their_order_from_metainfo(
     dataset = CocoPanoptic(**arguments, metainfo=dict(classes=("grass", "dog"), palette=[(1, 1, 1), (2, 2, 2)]))
     assert dataset.metainfo["thing_ids"] == (1,)
     assert dataset.metainfo["palette"] == [(1, 1, 1), (2, 2, 2)]
-    assert [info[1] for info in dataset.get_data_info(0)["segments_info"]] == [0, 1, VOID, VOID]
+    assert [info[1] for info in dataset.get_data_info(0)["segments_info"]] == [0, 1, IGNORE_INDEX, IGNORE_INDEX]
     with pytest.raises(ValueError, match=r"exactly one category named 'gras'.*Nearest: \['grass'\]"):
         CocoPanoptic(**arguments, metainfo=dict(classes=("gras", "dog")))
 
@@ -202,8 +202,8 @@ def test_coco_panoptic__more_than_255_segments_survive_the_transforms(tmp_path: 
     assert sample.gt_instances.labels.tolist() == [0] * 300
     assert sample.gt_instances.masks.sum((1, 2)).tolist() == [4] * 300
     assert sample.gt_instances.masks[:, :2, 38:40].flatten(1).all(1).nonzero().tolist() == [[0]]  # flipped
-    assert (sample.gt_sem_seg.sem_seg[0, 30:] == VOID).all()
-    assert (sample.gt_sem_seg.sem_seg[0, :, 40:] == VOID).all()
+    assert (sample.gt_sem_seg.sem_seg[0, 30:] == IGNORE_INDEX).all()
+    assert (sample.gt_sem_seg.sem_seg[0, :, 40:] == IGNORE_INDEX).all()
     assert (sample.gt_sem_seg.sem_seg[0, :30, :40] == 0).all()
 
 

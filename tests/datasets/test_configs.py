@@ -16,9 +16,9 @@ from tests.datasets.coco_data import polygon, write_ids, write_image
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs" / "_base_" / "datasets").glob("*.py"))
-OBJECT_WORDS = ("instance", "panoptic", "segments", "detection", "dsb2018")
+OBJECT_WORDS = ("instance", "panoptic", "objects", "detection", "dsb2018")
 SEMANTIC = [path for path in CONFIGS if not any(word in path.stem for word in OBJECT_WORDS)]
-COMPLETE = [path for path in SEMANTIC if path.stem not in ("common", "loaders") and not path.stem.startswith("recipe")]
+COMPLETE = [path for path in SEMANTIC if path.stem not in ("common", "loaders")]
 OBJECTS = [path for path in CONFIGS if path not in SEMANTIC and not path.stem.startswith("common")]
 KEYS = (
     *("num_classes", "crop_size", "train_dataloader", "val_dataloader", "test_dataloader"),

@@ -7,11 +7,9 @@ from mmdet.datasets.transforms import PackDetInputs
 from mmdet.structures.mask import BitmapMasks
 
 from mmseg_m2f.datasets import GeneratedShapes, ObjectsToSegments, Segment, SegmentsToLabels, SegmentsToObjects
-from mmseg_m2f.datasets.segments import VOID
 from mmseg_m2f.registry import TRANSFORMS
 from mmseg_m2f.samples import read_segments_target
-from mmseg_m2f.structures import BACKGROUND, CROWD
-from mmseg_m2f.structures import VOID as VOID_TARGET
+from mmseg_m2f.structures import BACKGROUND, CROWD, IGNORE_INDEX, VOID
 
 PIPELINE = [
     dict(type="mmengine.RandomFlip", prob=1.0),
@@ -48,7 +46,7 @@ SEGMENTS = (
     Segment(2, True, 0, is_crowd=True),
     Segment(2, True, 0),
 )
-ROW = [VOID, 0, 0, 1, 2, 2, 3, 3]
+ROW = [IGNORE_INDEX, 0, 0, 1, 2, 2, 3, 3]
 
 
 def sample() -> dict:
@@ -65,10 +63,10 @@ def test_segments_to_objects__crowds_are_ignored_and_keep_their_class() -> None:
     assert results.gt_instances.labels.tolist() == [3, 2]
     assert results.ignored_instances.labels.tolist() == [2]
     assert results.ignored_instances.masks[0, 0].nonzero().flatten().tolist() == [4, 5]
-    assert results.gt_sem_seg.sem_seg[0, 0].tolist() == [VOID, 0, 0, 3, 2, 2, 2, 2]
+    assert results.gt_sem_seg.sem_seg[0, 0].tolist() == [IGNORE_INDEX, 0, 0, 3, 2, 2, 2, 2]
     target = read_segments_target(results, torch.tensor([False, False, True, True]))
     assert target.labels.tolist() == [3, 2, 0]
-    assert target.segment_map[0, 0].tolist() == [VOID_TARGET, 2, 2, 0, CROWD - 2, CROWD - 2, 1, 1]
+    assert target.segment_map[0, 0].tolist() == [VOID, 2, 2, 0, CROWD - 2, CROWD - 2, 1, 1]
 
 
 def test_segments_to_objects__things_alone_have_stuff_as_background() -> None:
@@ -76,7 +74,7 @@ def test_segments_to_objects__things_alone_have_stuff_as_background() -> None:
     assert packed.gt_instances.labels.tolist() == [1, 0]
     assert "gt_sem_seg" not in packed
     target = read_segments_target(packed, torch.tensor([True, True]))
-    expected = [VOID_TARGET, BACKGROUND, BACKGROUND, 0, CROWD, CROWD, 1, 1]
+    expected = [VOID, BACKGROUND, BACKGROUND, 0, CROWD, CROWD, 1, 1]
     assert target.segment_map[0, 0].tolist() == expected
 
 
@@ -98,7 +96,7 @@ def test_segments_to_labels__are_the_semantic_labels_of_the_scene() -> None:
 def test_segments_to_labels__crowds_have_their_class() -> None:
     results = SegmentsToLabels()(sample())
     assert results["gt_seg_map"].dtype == np.uint8
-    assert results["gt_seg_map"][0].tolist() == [VOID, 0, 0, 3, 2, 2, 2, 2]
+    assert results["gt_seg_map"][0].tolist() == [IGNORE_INDEX, 0, 0, 3, 2, 2, 2, 2]
 
 
 def test_objects_to_segments__undo_the_split_of_generated_scenes() -> None:
@@ -110,11 +108,11 @@ def test_objects_to_segments__undo_the_split_of_generated_scenes() -> None:
         split["gt_bboxes_labels"] = split["gt_bboxes_labels"] - things[0]
         merged = ObjectsToSegments(things)(split)
         ours, theirs = merged["gt_seg_map"], info["gt_seg_map"]
-        assert np.array_equal(ours == VOID, theirs == VOID)
+        assert np.array_equal(ours == IGNORE_INDEX, theirs == IGNORE_INDEX)
         pairs = np.unique(np.stack([ours.ravel(), theirs.ravel()]), axis=1).T
         assert len(pairs) == len({a for a, _ in pairs.tolist()}) == len({b for _, b in pairs.tolist()})
         for a, b in pairs.tolist():
-            assert a == b == VOID or merged["segments"][a] == info["segments"][b]
+            assert a == b == IGNORE_INDEX or merged["segments"][a] == info["segments"][b]
         assert "gt_masks" not in merged
 
 
@@ -128,7 +126,7 @@ def test_objects_to_segments__small_objects_win_and_unseparated_things_are_void(
         gt_seg_map=np.tile(np.asarray([0, 0, 0, 0, 0, 2, 1, 255], np.uint8), (4, 1)),
     )
     out = ObjectsToSegments(thing_classes=[2, 3])(results)
-    found = [out["segments"][i] if i != VOID else None for i in out["gt_seg_map"][0]]
+    found = [out["segments"][i] if i != IGNORE_INDEX else None for i in out["gt_seg_map"][0]]
     stuff, big, small = Segment(0, False, 4), Segment(2, True, 8), Segment(3, True, 8)
     assert found == [stuff, big, big, small, small, None, Segment(1, False, 4), None]
 

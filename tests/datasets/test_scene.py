@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from mmseg_m2f.datasets.scene import CLASSES, STUFF_CLASSES, VOID, Scene, draw_scene
+from mmseg_m2f.datasets.scene import CLASSES, STUFF_CLASSES, Scene, draw_scene
+from mmseg_m2f.structures import IGNORE_INDEX
 
 SIZE = (96, 96)
 
@@ -37,7 +38,7 @@ def test_draw_scene__gives_the_requested_size_and_types(size: tuple[int, int]) -
 
 def test_draw_scene__segments_and_semantic_labels_agree(scenes: list[Scene]) -> None:
     for scene in scenes:
-        categories = np.array([*(s.category for s in scene.segments), VOID])
+        categories = np.array([*(s.category for s in scene.segments), IGNORE_INDEX])
         np.testing.assert_array_equal(categories[scene.segment_map], scene.semantic)
 
 
@@ -66,8 +67,8 @@ def test_draw_scene__every_class_occurs_and_void_is_rare(scenes: list[Scene]) ->
     pixels = np.bincount(np.concatenate([s.semantic.ravel() for s in scenes]), minlength=256)
     share = pixels / pixels.sum()
     assert (share[: len(CLASSES)] > 0.02).all()
-    assert 0.01 < share[VOID] < 0.15
-    assert all(0.01 < (s.semantic == VOID).mean() < 0.30 for s in scenes)
+    assert 0.01 < share[IGNORE_INDEX] < 0.15
+    assert all(0.01 < (s.semantic == IGNORE_INDEX).mean() < 0.30 for s in scenes)
 
 
 def test_draw_scene__things_are_tiny_to_half_the_image(scenes: list[Scene]) -> None:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from mmseg_m2f.datasets import CheckedLoading, LoadCityscapesSegments, LoadPanoptic, Segment
-from mmseg_m2f.datasets.segments import VOID
+from mmseg_m2f.structures import IGNORE_INDEX
 from tests.datasets.coco_data import IDS, write_ids
 
 INFOS = [(70000, 2, False, False), (1, 1, True, False), (300, 0, True, True), (5, 0, True, False)]
@@ -21,7 +21,7 @@ def test_load_panoptic__reads_ids_of_three_colours(tmp_path: Path) -> None:
     write_ids(tmp_path / "a.png", IDS)
     results = panoptic(tmp_path / "a.png")
     assert results["gt_seg_map"].dtype == np.int16
-    assert results["gt_seg_map"][3].tolist() == [VOID, 1, 1, 0, 0, 2, 2, 3]
+    assert results["gt_seg_map"][3].tolist() == [IGNORE_INDEX, 1, 1, 0, 0, 2, 2, 3]
     assert results["segments"] == (
         Segment(2, False, 12),
         Segment(1, True, 12),
@@ -35,20 +35,20 @@ def test_load_panoptic__leaves_out_segments_without_a_pixel(tmp_path: Path) -> N
     write_ids(tmp_path / "a.png", IDS)
     results = panoptic(tmp_path / "a.png", [(4, 1, True, False), *INFOS])
     assert [segment.area for segment in results["segments"]] == [12, 12, 12, 6]
-    assert results["gt_seg_map"][0].tolist() == [VOID, 1, 1, 0, 0, 2, 2, 3]
+    assert results["gt_seg_map"][0].tolist() == [IGNORE_INDEX, 1, 1, 0, 0, 2, 2, 3]
 
 
 def test_load_panoptic__segments_without_a_class_are_void(tmp_path: Path) -> None:
     write_ids(tmp_path / "a.png", IDS)
-    results = panoptic(tmp_path / "a.png", [(70000, VOID, False, False), *INFOS[1:]])
-    assert results["gt_seg_map"][0].tolist() == [VOID, 0, 0, VOID, VOID, 1, 1, 2]
+    results = panoptic(tmp_path / "a.png", [(70000, IGNORE_INDEX, False, False), *INFOS[1:]])
+    assert results["gt_seg_map"][0].tolist() == [IGNORE_INDEX, 0, 0, IGNORE_INDEX, IGNORE_INDEX, 1, 1, 2]
 
 
 def test_load_panoptic__all_void(tmp_path: Path) -> None:
     write_ids(tmp_path / "a.png", 0 * IDS)
     results = panoptic(tmp_path / "a.png", [])
     assert results["segments"] == ()
-    assert (results["gt_seg_map"] == VOID).all()
+    assert (results["gt_seg_map"] == IGNORE_INDEX).all()
 
 
 def test_load_panoptic__refuses_ids_that_are_not_listed(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_load_cityscapes__splits_stuff_objects_and_crowds(tmp_path: Path) -> Non
     row = [7, 1, 26000, 26001, 26, 30000, 65535, 33002]
     Image.fromarray(np.tile(np.asarray(row, np.uint16), (6, 1))).save(tmp_path / "a.png")
     results = LoadCityscapesSegments()(dict(seg_map_path=str(tmp_path / "a.png")))
-    categories = [results["segments"][i] if i != VOID else None for i in results["gt_seg_map"][0]]
+    categories = [results["segments"][i] if i != IGNORE_INDEX else None for i in results["gt_seg_map"][0]]
     car = Segment(13, True, 6)
     expected = [Segment(0, False, 6), None, car, car, car._replace(is_crowd=True), None, None, Segment(18, True, 6)]
     assert categories == expected

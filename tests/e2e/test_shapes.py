@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmseg_m2f.checkpoints.checking import check_checkpoint
 from mmseg_m2f.engine.launch import find_checkpoint
-from mmseg_m2f.engine.preflight import check_checkpoint
 from tests.command_line import ROOT, environment, run, run_tool
 
 LEAF = "configs/mask2former/mask2former_r18_shapes_debug.py"

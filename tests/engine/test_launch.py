@@ -1,6 +1,5 @@
 """Config, options and checks as the command line does them; interrupted and resumed runs."""
 
-import functools
 import json
 import os
 from pathlib import Path
@@ -9,18 +8,14 @@ from unittest import mock
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.fileio import get_file_backend
 from mmengine.hooks import Hook
-from mmengine.registry import HOOKS, MODELS
+from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from PIL import Image
 
+from mmseg_m2f.checkpoints.checking import check_checkpoint
 from mmseg_m2f.engine import Bfloat16OptimWrapper, launch
-from mmseg_m2f.engine.command_line import concise_errors
-from mmseg_m2f.engine.launch import evaluate, find_checkpoint, load_config, train
-from mmseg_m2f.engine.options import drop_initial_weights
-from mmseg_m2f.engine.preflight import check_checkpoint
-from tests.command_line import ROOT
+from mmseg_m2f.engine.launch import evaluate, find_checkpoint, train
 from tests.tiny_segmentation import tiny_config, write_config, write_dataset
 
 
@@ -57,116 +52,13 @@ def config(tmp_path: Path) -> Path:
     return folder / "tiny.py"
 
 
-def test_load_config__names_the_nearest_file(config: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"tyni.py: expected an existing file.*Nearest: .*tiny.py"):
-        load_config(config.with_name("tyni.py"))
-    with pytest.raises(FileNotFoundError, match=r"Nearest: .*method/tiny.py"):
-        load_config(config.parents[1] / "methods/tiny.py")
-
-
-def test_load_config__work_dir_is_option_or_config_or_name(config: Path) -> None:
-    assert load_config(config).work_dir == "work_dirs/tiny"
-    assert load_config(config, {"work_dir": "mine"}).work_dir == "mine"
-    assert load_config(config, {"work_dir": "mine"}, work_dir="given").work_dir == "given"
-
-
-def test_load_config__data_root_reaches_the_datasets_that_shared_it(config: Path) -> None:
-    cfg = load_config(config, {"data_root": "/new"})
-    roots = [cfg[f"{loop}_dataloader"].dataset.data_root for loop in ("train", "val", "test")]
-    assert roots == ["/new", "/new", "elsewhere"]
-    assert cfg.data_root == "/new"
-
-
-def test_load_config__data_root_needs_a_dataset_with_files(tmp_path: Path) -> None:
-    (tmp_path / "generated.py").write_text('train_dataloader = dict(dataset=dict(type="mmseg_m2f.GeneratedShapes"))\n')
-    with pytest.raises(ValueError, match=r"data_root=/new: no dataset of .*generated.py has a data_root"):
-        load_config(tmp_path / "generated.py", {"data_root": "/new"})
-
-
-@pytest.mark.parametrize("as_path", [True, False])
-def test_load_config__backbone_is_replaced_whole(config: Path, as_path: bool) -> None:
-    name = str(config.parents[1] / "_base_/backbones/wide.py") if as_path else "wide"
-    cfg = load_config(config, {"backbone": name, "model.backbone.out_indices": (0,)})
-    assert dict(cfg.model.backbone) == dict(type="mmseg.ResNet", depth=34, out_indices=(0,))
-
-
-@pytest.mark.parametrize(
-    ("name", "error", "message"),
-    [
-        ("wid", ValueError, "backbone=wid: expected the name of a file.*Nearest: wide"),
-        ("empty", ValueError, "empty.py defines no backbone"),
-        ("no/such.py", FileNotFoundError, "expected an ingredient file"),
-    ],
-)
-def test_load_config__backbone_names_the_nearest(config: Path, name: str, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        load_config(config, {"backbone": name})
-
-
-@pytest.mark.parametrize(
-    ("leaf", "part", "expected"),
-    [
-        ("ecenet/ecenet_r18_shapes_demo", "decode_head", dict(in_channels=[32, 48, 64, 96])),
-        ("segnext/segnext_r18_shapes_demo", "decode_head", dict(in_channels=[48, 64, 96])),
-        ("cac/cac-deeplabv3plus_r18_shapes_demo", "decode_head.host", dict(in_channels=96, c1_in_channels=32)),
-        ("cac/cac-deeplabv3plus_r18_shapes_demo", "auxiliary_head", dict(in_channels=64)),
-        ("context_cluster/semantic-fpn_coc_tiny_shapes_demo", "neck", dict(in_channels=[64, 128, 256, 512])),
-    ],
-)
-def test_load_config__per_pixel_heads_get_the_channels_of_another_backbone(
-    leaf: str, part: str, expected: dict
-) -> None:
-    name = "r18_from_scratch" if part == "neck" else "coc_tiny_from_scratch"
-    cfg = load_config(ROOT / f"configs/{leaf}.py", {"backbone": name})
-    node = functools.reduce(getattr, part.split("."), cfg.model)
-    assert {key: node[key] for key in expected} == expected
-    model = MODELS.build(cfg.model).eval()
-    with torch.no_grad():
-        assert model(torch.zeros(1, 3, 64, 64)).shape[:2] == (1, 8)
-
-
-def test_load_config__channels_that_are_given_stay() -> None:
-    options = {"backbone": "coc_tiny_from_scratch", "model.decode_head.in_channels": [1, 2, 3, 4]}
-    cfg = load_config(ROOT / "configs/ecenet/ecenet_r18_shapes_demo.py", options)
-    assert cfg.model.decode_head.in_channels == [1, 2, 3, 4]
-
-
-def test_load_config__another_backbone_with_too_few_maps() -> None:
-    options = {"backbone": "coc_tiny_from_scratch", "model.backbone.out_indices": (0, 1)}
-    with pytest.raises(ValueError, match=r"LightHamHead reads map 3 \(in_index\), but the backbone gives 2"):
-        load_config(ROOT / "configs/segnext/segnext_r18_shapes_demo.py", options)
-
-
-def test_load_config__another_type_keeps_what_it_takes(config: Path) -> None:
-    with pytest.warns(UserWarning, match=r"former type: base_channels, depth; it keeps norm_cfg"):
-        cfg = load_config(config, {"model.backbone.type": "mmseg.MobileNetV2"})
-    assert dict(cfg.model.backbone) == dict(type="mmseg.MobileNetV2", norm_cfg=dict(type="BN", requires_grad=True))
-
-
-def test_load_config__another_optimizer_wrapper_keeps_the_parameter_rule() -> None:
-    options = {"optim_wrapper.type": "mmseg_m2f.Bfloat16OptimWrapper"}
-    cfg = load_config(ROOT / "configs/mask2former/mask2former_r50_ade20k-512_160k.py", options)
-    assert cfg.optim_wrapper.constructor == "mmseg_m2f.ParameterRule"
-    cfg = load_config(ROOT / "configs/ecenet/ecenet_swin_b_ade20k-640_160k.py", options)
-    assert cfg.optim_wrapper.paramwise_cfg == dict(backbone_lr_mult=1.0)
-
-
-def test_load_config__another_type_in_a_list(config: Path) -> None:
-    options = {"param_scheduler.0.type": "mmengine.LinearLR", "param_scheduler.0.start_factor": 0.1}
-    with pytest.warns(UserWarning, match=r"param_scheduler.0.type=mmengine.LinearLR drops .*: eta_min, power;"):
-        cfg = load_config(config, options)
-    assert dict(cfg.param_scheduler[0]) == dict(
-        type="mmengine.LinearLR", begin=0, end=8, by_epoch=False, start_factor=0.1
-    )
-
-
 def amp_wrapper(
     config: Path, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] | None, **given: str
 ) -> dict:
     """The type and precision that `--amp` gives the optimizer's wrapper on such a GPU, or on the CPU."""
     built = []
     runner = mock.MagicMock(spec=Runner)
-    monkeypatch.setattr(launch, "_build_runner", lambda cfg, **_: built.append(cfg) or runner)
+    monkeypatch.setattr(launch, "build_runner", lambda cfg, **_: built.append(cfg) or runner)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: capability is not None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
     train(config, {f"optim_wrapper.{key}": value for key, value in given.items()}, amp=True)
@@ -246,22 +138,6 @@ def test_find_checkpoint__takes_the_highest_number(tmp_path: Path) -> None:
     assert find_checkpoint(tmp_path) == str(tmp_path / "iter_10.pth")
 
 
-def test_atomic_backend__keeps_the_old_file_when_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    backend = get_file_backend(backend_args=dict(backend="mmseg_m2f.atomic"))
-    backend.put(b"old", tmp_path / "sub/file")
-
-    def interrupted(path: Path, data: bytes) -> None:
-        with open(path, "wb") as file:
-            file.write(data[:1])
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Path, "write_bytes", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        backend.put(b"new", tmp_path / "sub/file")
-    assert (tmp_path / "sub/file").read_bytes() == b"old"
-    assert os.listdir(tmp_path / "sub") == ["file"]
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with data, config and a checkpoint of four iterations."""
@@ -297,32 +173,38 @@ def test_evaluate__tta_needs_a_pipeline(run: Path, tmp_path: Path) -> None:
         evaluate(write_config(cfg, tmp_path / "plain.py"), str(run / "iter_4.pth"), tta=True)
 
 
-def test_concise_errors__prints_our_message_alone(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended, concise_errors():
-        load_config(config, {"backbone": "wid"})
-    assert ended.value.code == 2
-    assert capsys.readouterr().err.startswith("ValueError: backbone=wid: expected")
+def installed(cfg: Config, loops: tuple = ("train", "val")) -> list[str]:
+    runner = launch.build_runner(cfg, loops=loops)
+    return [type(hook).__name__ for hook in runner.hooks if type(hook).__name__ in ("Preflight", "Report")]
 
 
-def test_concise_errors__leaves_other_errors_alone() -> None:
-    with pytest.raises(ValueError, match=r"not ours"), concise_errors():
-        raise ValueError("not ours")
+@pytest.mark.parametrize(
+    ("changes", "loops", "expected"),
+    [
+        (dict(custom_hooks=[dict(type="mmengine.EMAHook")]), ("train",), ["Preflight", "Report"]),
+        (dict(custom_hooks=None), ("test",), ["Preflight"]),
+        (
+            dict(custom_hooks=[dict(type="mmseg_m2f.Report", num_images=2), dict(type="mmseg_m2f.Preflight")]),
+            ("train",),
+            ["Preflight", "Report"],
+        ),
+        (dict(report=False), ("train",), ["Preflight"]),
+        (dict(preflight=False), ("train",), ["Report"]),  # also where the config lists it
+    ],
+)
+def test_build_runner__installs_checks_and_report(
+    tmp_path: Path, changes: dict, loops: tuple, expected: list[str]
+) -> None:
+    write_dataset(tmp_path / "data")
+    cfg = tiny_config(tmp_path / "data")
+    cfg.merge_from_dict(dict(work_dir=str(tmp_path / "run"), experiment_name=str(tmp_path)))
+    cfg.update(changes)
+    assert installed(cfg, loops) == expected
 
 
-def test_drop_initial_weights__nothing_is_fetched() -> None:
-    cfg = load_config(ROOT / "configs/mask2former/mask2former_convnext_t_ade20k-512_160k.py")
-    assert cfg.model.backbone.pretrained
-    drop_initial_weights(cfg.model)
-    assert cfg.model.backbone.pretrained is False
-    cfg = load_config(ROOT / "configs/mask2former/mask2former_r50_ade20k-512_160k.py")
-    assert "init_cfg" in cfg.model.backbone
-    drop_initial_weights(cfg.model)
-    assert "init_cfg" not in cfg.model.backbone
-
-
-def test_load_config__data_root_reaches_the_paths_below_it(tmp_path: Path) -> None:
-    leaf = ROOT / "configs/detr/detr_r50_coco-detection-800_150e.py"
-    cfg = load_config(leaf, {"data_root": str(tmp_path)})
-    assert cfg.val_evaluator.ann_file == f"{tmp_path}/annotations/instances_val2017.json"
-    assert cfg.test_dataloader.dataset.data_root == str(tmp_path)
-    assert cfg.train_dataloader.dataset.ann_file == "annotations/instances_train2017.json"
+def test_build_runner__refuses_a_schedule_that_ends_elsewhere(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "data")
+    cfg = tiny_config(tmp_path / "data")
+    cfg.param_scheduler[0].end = 8
+    with pytest.raises(ValueError, match="param_scheduler ends after 8 iterations, after training"):
+        launch.build_runner(cfg)

@@ -80,6 +80,9 @@ class TinyViT(torch.nn.Module):
         )
         self.norm = torch.nn.LayerNorm(2)
 
+    def no_weight_decay(self) -> set[str]:
+        return {"cls_token"}
+
 
 def tiny_model() -> torch.nn.Module:
     backbone = torch.nn.ModuleDict(dict(vit=TinyViT()))
@@ -133,3 +136,42 @@ def test_parameter_rule__layer_decay_of_stages():
     rule = ParameterRule(dict(optimizer=dict(type="AdamW", lr=1.0)), dict(layer_decay=0.8))
     with pytest.raises(ValueError, match="layer_decay: expected a plain vision transformer with blocks.0"):
         rule.parameter_groups(model)
+
+
+#: What the rule told by names alone before modules could say it themselves.
+FORMER_NAMES = {
+    "layer_scale_1", "layer_scale_2", "sim_alpha", "sim_beta", "relative_position_bias_table", "absolute_pos_embed",
+    "pos_embed", "cls_token", "reg_token", "mask_token",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("file", sorted((CONFIGS / "_base_/backbones").glob("*.py")), ids=lambda file: file.stem)
+def test_parameter_rule__groups_of_published_backbones_stay(file, monkeypatch):
+    linspace = torch.linspace  # drop-path rates, which the backbones read as numbers
+    monkeypatch.setattr(torch, "linspace", lambda *args, **_: linspace(*args, device="cpu"))
+    cfg = Config.fromfile(file).backbone
+    cfg.pop("init_cfg", None)
+    if "pretrained" in cfg:
+        cfg.pretrained = False if "timm" in cfg.type.lower() else None
+    if cfg.type.endswith((".VisionTransformer", ".ShrunkVisionTransformer", ".TimmTokenStream")):
+        cfg.img_size = (64, 64)
+    with torch.device("meta"):
+        model = torch.nn.ModuleDict(dict(backbone=MODELS.build(cfg)))
+    groups = ParameterRule(dict(optimizer=dict(type="AdamW", lr=1.0, weight_decay=0.1))).parameter_groups(model)
+    undecayed = {id(p) for group in groups if group["weight_decay"] == 0 for p in group["params"]}
+    for module in model.modules():
+        by_type = isinstance(module, (torch.nn.modules.batchnorm._NormBase, torch.nn.GroupNorm, torch.nn.LayerNorm))
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad:
+                assert (id(parameter) in undecayed) == (by_type or name in FORMER_NAMES), (type(module), name)
+
+
+def test_parameter_rule__module_names_what_is_not_decayed():
+    class Table(torch.nn.Linear):
+        def no_weight_decay(self) -> set[str]:
+            return {"bias"}
+
+    model = torch.nn.ModuleDict(dict(decode_head=torch.nn.Sequential(Table(2, 3))))
+    rule = ParameterRule(dict(optimizer=dict(type="AdamW", lr=1.0, weight_decay=0.1)))
+    sizes = {group["weight_decay"]: [p.numel() for p in group["params"]] for group in rule.parameter_groups(model)}
+    assert sizes == {0.1: [6], 0.0: [3]}

@@ -14,7 +14,7 @@ from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from PIL import Image
 from torch import Tensor, nn
 
-from mmseg_m2f.engine.launch import load_config
+from mmseg_m2f.config.load import load_config
 from mmseg_m2f.inference.folder import predict_folder
 from mmseg_m2f.inference.predictor import Predictor
 from mmseg_m2f.registry import MODELS

@@ -8,7 +8,7 @@ from pathlib import Path
 import mmseg
 import pytest
 
-from mmseg_m2f.engine.launch import load_config
+from mmseg_m2f.config.load import load_config
 from tests.command_line import ROOT
 
 SOURCE = Path(mmseg.__file__).parent / ".mim/configs/maskformer/maskformer_r50-d32_8xb2-160k_ade20k-512x512.py"
@@ -43,7 +43,7 @@ def test_migrate_config__reports_and_asks_before_replacing(
     assert load_config(target).model.decode_head.query_decoder.type == "mmseg_m2f.CrossAttentionDecoder"
     assert run_main(str(SOURCE), str(target)) == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"ValueError: Target {target} exists.")
+    assert error.startswith(f"Error: Target {target} exists.")
     assert "--force" in error
     assert run_main(str(SOURCE), str(target), "--force") == 0
 

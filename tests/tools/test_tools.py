@@ -81,7 +81,7 @@ def test_convert_checkpoint__reports_and_refuses(
     ]
     target.write_bytes(target.read_bytes()[:-100])
     assert run_main("convert_checkpoint", str(target), str(tmp_path / "a.bin"), "--to", "transformers") == 2
-    assert capsys.readouterr().err.startswith(f"ValueError: Pickle {target} (")
+    assert capsys.readouterr().err.startswith(f"Error: Pickle {target} (")
     target.write_bytes(pickle.dumps({"model": {"a": Path("a")}}))
     assert run_main("convert_checkpoint", str(target), str(tmp_path / "a.bin"), "--to", "transformers") == 2
     assert f"Pickle {target} names pathlib." in capsys.readouterr().err
@@ -122,8 +122,8 @@ def test_convert_checkpoint__help_shows_an_example(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["model.backbone.depht=18"], "TypeError: model.backbone.depht: ResNet takes no argument 'depht'"),
-        (["data_root=/nowhere"], "FileNotFoundError: train_dataloader.dataset.data_root: expected an existing"),
+        (["model.backbone.depht=18"], "Error: model.backbone.depht: ResNet takes no argument 'depht'"),
+        (["data_root=/nowhere"], "Error: train_dataloader.dataset.data_root: expected an existing"),
     ],
 )
 def test_train__prints_the_message_alone_for_a_wrong_config(

@@ -1,5 +1,5 @@
 # ViT-B/16 (arXiv 2010.11929), ImageNet-21k weights tuned at 384; three maps of stride 16. A leaf adds img_size.
-pixel_range = dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5])  # what the weights expect
+normalization = dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5])  # what the weights expect
 backbone = dict(
     type="mmseg.VisionTransformer",
     embed_dims=768,

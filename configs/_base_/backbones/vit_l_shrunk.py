@@ -1,5 +1,5 @@
 # ViT-L/16 that keeps a quarter of its tokens from block 8 on (arXiv 2210.05844); maps of stride 16 and 32.
-pixel_range = dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5])  # what the weights expect
+normalization = dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5])  # what the weights expect
 backbone = dict(
     type="mmseg_m2f.ShrunkVisionTransformer",
     drop_path_rate=0.3,

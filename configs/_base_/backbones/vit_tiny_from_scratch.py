@@ -1,5 +1,5 @@
 # A vision transformer of 4 layers and 96 channels from random weights, patches of 4 pixels; two maps of stride 4.
-pixel_range = dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5])
+normalization = dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5])
 backbone = dict(
     type="mmseg.VisionTransformer",
     patch_size=4,

@@ -1,11 +1,8 @@
 # ADE20K with sizes drawn from a continuous range: short side 256...1024, 512 x 512 crops.
-_base_ = "ade20k_512.py"
+_base_ = "./ade20k_512.py"
+from mmseg_m2f.config.recipes import draw_ratio, label_map_pipelines, loaders, resize
 
-train_pipeline = [
-    _base_.load_image,
-    _base_.load_labels,
-    dict(type="mmengine.RandomResize", scale=(2048, 512), ratio_range=(0.5, 2.0), keep_ratio=True),
-    dict(_base_.random_crop, crop_size=_base_.crop_size),
-    *_base_.vary_and_pack,
-]
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+train_pipeline, test_pipeline, tta_pipeline = label_map_pipelines(
+    _base_.crop_size, draw=draw_ratio((2048, 512)), test_resize=[resize((2048, 512))]
+)
+train_dataloader, val_dataloader, test_dataloader = loaders(train_pipeline, test_pipeline)

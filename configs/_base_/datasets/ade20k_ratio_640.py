@@ -1,35 +1,11 @@
 # ADE20K with sizes drawn from a continuous range: short side 320...1280, 640 x 640 crops, tests at 640 but no longer
 # than 2048.
-_base_ = "ade20k_640.py"
+_base_ = "./ade20k_512.py"
+from mmseg_m2f.config.recipes import draw_ratio, label_map_pipelines, loaders, resize
 
-train_pipeline = [
-    _base_.load_image,
-    _base_.load_labels,
-    dict(type="mmengine.RandomResize", scale=(2048, 640), ratio_range=(0.5, 2.0), keep_ratio=True),
-    dict(_base_.random_crop, crop_size=_base_.crop_size),
-    *_base_.vary_and_pack,
-]
-test_pipeline = [
-    _base_.load_image,
-    dict(type="mmengine.Resize", scale=(2048, 640), keep_ratio=True),
-    _base_.load_labels,  # after resizing: labels keep their original size
-    *_base_.pack,
-]
-tta_pipeline = [
-    _base_.load_image,
-    dict(
-        type="mmengine.TestTimeAug",
-        transforms=[
-            [
-                dict(type="mmengine.Resize", scale=(int(2048 * ratio), int(640 * ratio)), keep_ratio=True)
-                for ratio in _base_.tta_ratios
-            ],
-            _base_.flip_views,
-            [_base_.load_labels],
-            _base_.pack,
-        ],
-    ),
-]
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-test_dataloader = val_dataloader
+crop_size = (640, 640)
+train_pipeline, test_pipeline, tta_pipeline = label_map_pipelines(
+    crop_size, draw=draw_ratio((2048, 640)), test_resize=[resize((2048, 640))]
+)
+train_dataloader, val_dataloader, test_dataloader = loaders(train_pipeline, test_pipeline)
+data_preprocessor = dict(size=crop_size)

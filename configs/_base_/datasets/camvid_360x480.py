@@ -1,5 +1,6 @@
 # CamVid, 11 classes, 480 x 360 pixels: images/{train,val}/*.jpg, annotations/{train,val}/*.png, void is 11.
-_base_ = "common.py"
+_base_ = "./common.py"
+from mmseg_m2f.config.recipes import draw_short_side, label_map_pipelines, loaders, resize
 
 num_classes = 11
 data_root = "data/camvid"
@@ -14,56 +15,15 @@ dataset_metainfo = dict(
         *([192, 128, 128], [64, 64, 128], [64, 0, 128], [64, 64, 0], [0, 128, 192]),
     ],
 )
-load_labels = dict(
-    type="mmseg_m2f.CheckedLoading",
-    transforms=[dict(type="mmseg.LoadAnnotations"), dict(type="mmseg_m2f.IgnoreLabels", labels=[11])],
+train_pipeline, test_pipeline, tta_pipeline = label_map_pipelines(
+    crop_size, draw=draw_short_side(360), test_resize=[], views_resize=resize((480, 360)), void_labels=[11]
 )
-train_pipeline = [
-    _base_.load_image,
-    load_labels,
-    dict(_base_.random_scale, scales=[int(360 * 0.1 * step) for step in range(5, 21)], max_size=1440),
-    dict(_base_.random_crop, crop_size=crop_size),
-    *_base_.vary_and_pack,
-]
-test_pipeline = [
-    _base_.load_image,
-    load_labels,
-    *_base_.pack,
-]
-tta_pipeline = [
-    _base_.load_image,
-    dict(
-        type="mmengine.TestTimeAug",
-        transforms=[
-            [
-                dict(type="mmengine.Resize", scale=(int(480 * ratio), int(360 * ratio)), keep_ratio=True)
-                for ratio in _base_.tta_ratios
-            ],
-            _base_.flip_views,
-            [load_labels],
-            _base_.pack,
-        ],
-    ),
-]
-train_dataloader = dict(
-    batch_size=8,
-    dataset=dict(
-        type="mmseg.BaseSegDataset",
-        data_root=data_root,
-        data_prefix=dict(img_path="images/train", seg_map_path="annotations/train"),
-        metainfo=dataset_metainfo,
-        pipeline=train_pipeline,
-    ),
+train_dataloader, val_dataloader, test_dataloader = loaders(
+    train_pipeline,
+    test_pipeline,
+    both=dict(type="mmseg.BaseSegDataset", data_root=data_root, metainfo=dataset_metainfo),
+    train=dict(data_prefix=dict(img_path="images/train", seg_map_path="annotations/train")),
+    val=dict(data_prefix=dict(img_path="images/val", seg_map_path="annotations/val")),
 )
-val_dataloader = dict(
-    dataset=dict(
-        type="mmseg.BaseSegDataset",
-        data_root=data_root,
-        data_prefix=dict(img_path="images/val", seg_map_path="annotations/val"),
-        metainfo=dataset_metainfo,
-        pipeline=test_pipeline,
-        test_mode=True,
-    ),
-)
-test_dataloader = val_dataloader
+train_dataloader.update(batch_size=8)
 data_preprocessor = dict(size=crop_size)

@@ -1,5 +1,6 @@
 # Cityscapes objects: the 8 things of the panoptic annotation; stuff is background.
-_base_ = "cityscapes_panoptic_512x1024.py"
+_base_ = "./cityscapes_panoptic_512x1024.py"
+from mmseg_m2f.config.recipes import crops_of_segments, loaders, resize, segment_pipelines
 
 num_classes = 8
 thing_classes = list(range(num_classes))
@@ -10,12 +11,16 @@ dataset_metainfo = dict(
         *([0, 60, 100], [0, 80, 100], [0, 0, 230], [119, 11, 32]),
     ],
 )
-compact = dict(type="mmseg_m2f.CompactSegments")
-take_things = dict(type="mmseg_m2f.SegmentsToObjects", thing_classes=_base_.thing_classes)
-take_things_for_test = dict(take_things, ignore_void=False)
-folder = dict(type="mmseg.BaseSegDataset", img_suffix="_leftImg8bit.png", metainfo=dataset_metainfo)
-train_dataloader = dict(dataset=dict(folder, pipeline=[*_base_.vary, take_things, _base_.pack, compact]))
-val_dataloader = dict(dataset=dict(folder, pipeline=[*_base_.load_for_test, take_things_for_test, _base_.pack]))
-test_dataloader = val_dataloader
+train_pipeline, test_pipeline = segment_pipelines(
+    crops_of_segments(_base_.crop_size, short_side=1024),
+    test_resize=[resize((2048, 1024))],
+    load="mmseg_m2f.LoadCityscapesSegments",
+    only_things=_base_.thing_classes,
+)
+train_dataloader, val_dataloader, test_dataloader = loaders(
+    train_pipeline,
+    test_pipeline,
+    both=dict(type="mmseg.BaseSegDataset", img_suffix="_leftImg8bit.png", metainfo=dataset_metainfo),
+)
 val_evaluator = [dict(type="mmseg_m2f.MaskAP")]
 test_evaluator = val_evaluator

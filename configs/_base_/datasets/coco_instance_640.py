@@ -1,30 +1,12 @@
 # COCO 2017 instances with EoMT's recipe: large-scale jitter to 640 x 640; tests with the long side at 640, padded.
-_base_ = "coco_instance_1024.py"
+_base_ = "./coco_instance_1024.py"
+from mmseg_m2f.config.recipes import jitter_objects, loaders, object_pipelines, resize
 
 crop_size = (640, 640)
-train_pipeline = [
-    _base_.load_image,
-    _base_.load_objects,
-    dict(type="mmdet.RandomFlip", prob=0.5),
-    dict(
-        type="mmengine.RandomResize",
-        scale=crop_size,
-        ratio_range=(0.1, 2.0),
-        resize_type="mmdet.Resize",
-        keep_ratio=True,
-    ),
-    dict(_base_.random_crop, crop_size=crop_size),
-    *_base_.finish,
-]
-test_pipeline = [
-    _base_.load_image,
-    dict(type="mmdet.Resize", scale=crop_size, keep_ratio=True),
-    _base_.load_objects,
-    _base_.pack_for_test,
-]
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-test_dataloader = val_dataloader
+train_pipeline, test_pipeline = object_pipelines(
+    jitter_objects(crop_size), test_resize=[resize(crop_size, by="mmdet.Resize")]
+)
+train_dataloader, val_dataloader, test_dataloader = loaders(train_pipeline, test_pipeline)
 data_preprocessor = dict(
     pad_size_divisor=640,  # to the square that the positions are learnt for, in training and in tests
     batch_augments=None,

@@ -1,5 +1,6 @@
 # Mapillary Vistas v1.2, 65 classes, void is 65: training/ and validation/ with images and v1.2/labels.
-_base_ = "common.py"
+_base_ = "./common.py"
+from mmseg_m2f.config.recipes import draw_short_side, label_map_pipelines, loaders, resize
 
 num_classes = 65
 data_root = "data/mapillary"
@@ -32,56 +33,14 @@ dataset_metainfo = dict(
         *([0, 0, 70], [0, 0, 192], [32, 32, 32], [120, 10, 10]),
     ],
 )
-load_labels = dict(
-    type="mmseg_m2f.CheckedLoading",
-    transforms=[dict(type="mmseg.LoadAnnotations"), dict(type="mmseg_m2f.IgnoreLabels", labels=[65])],
+train_pipeline, test_pipeline, tta_pipeline = label_map_pipelines(
+    crop_size, draw=draw_short_side(2048), test_resize=[resize((2048, 2048))], void_labels=[65]
 )
-train_pipeline = [
-    _base_.load_image,
-    load_labels,
-    dict(_base_.random_scale, scales=[int(2048 * 0.1 * step) for step in range(5, 21)], max_size=8192),
-    dict(_base_.random_crop, crop_size=crop_size),
-    *_base_.vary_and_pack,
-]
-test_pipeline = [
-    _base_.load_image,
-    dict(type="mmengine.Resize", scale=(2048, 2048), keep_ratio=True),
-    load_labels,  # after resizing: labels keep their original size
-    *_base_.pack,
-]
-tta_pipeline = [
-    _base_.load_image,
-    dict(
-        type="mmengine.TestTimeAug",
-        transforms=[
-            [
-                dict(type="mmengine.Resize", scale=(int(2048 * ratio), int(2048 * ratio)), keep_ratio=True)
-                for ratio in _base_.tta_ratios
-            ],
-            _base_.flip_views,
-            [load_labels],
-            _base_.pack,
-        ],
-    ),
-]
-train_dataloader = dict(
-    dataset=dict(
-        type="mmseg.BaseSegDataset",
-        data_root=data_root,
-        data_prefix=dict(img_path="training/images", seg_map_path="training/v1.2/labels"),
-        metainfo=dataset_metainfo,
-        pipeline=train_pipeline,
-    ),
+train_dataloader, val_dataloader, test_dataloader = loaders(
+    train_pipeline,
+    test_pipeline,
+    both=dict(type="mmseg.BaseSegDataset", data_root=data_root, metainfo=dataset_metainfo),
+    train=dict(data_prefix=dict(img_path="training/images", seg_map_path="training/v1.2/labels")),
+    val=dict(data_prefix=dict(img_path="validation/images", seg_map_path="validation/v1.2/labels")),
 )
-val_dataloader = dict(
-    dataset=dict(
-        type="mmseg.BaseSegDataset",
-        data_root=data_root,
-        data_prefix=dict(img_path="validation/images", seg_map_path="validation/v1.2/labels"),
-        metainfo=dataset_metainfo,
-        pipeline=test_pipeline,
-        test_mode=True,
-    ),
-)
-test_dataloader = val_dataloader
 data_preprocessor = dict(size=crop_size)

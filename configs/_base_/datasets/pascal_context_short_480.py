@@ -1,26 +1,10 @@
 # PASCAL-Context tested at short side 520, so that every image covers a window of 480 pixels.
-_base_ = "pascal_context_480.py"
+_base_ = "./pascal_context_480.py"
+from mmseg_m2f.config.recipes import draw_ratio, label_map_pipelines, loaders
 
-test_pipeline = [
-    _base_.load_image,
-    dict(type="mmseg.ResizeShortestEdge", scale=520, max_size=2080),
-    _base_.load_labels,  # after resizing: labels keep their original size
-    *_base_.pack,
-]
-tta_pipeline = [
-    _base_.load_image,
-    dict(
-        type="mmengine.TestTimeAug",
-        transforms=[
-            [
-                dict(type="mmseg.ResizeShortestEdge", scale=int(520 * ratio), max_size=int(2080 * ratio))
-                for ratio in _base_.tta_ratios
-            ],
-            _base_.flip_views,
-            [_base_.load_labels],
-            _base_.pack,
-        ],
-    ),
-]
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-test_dataloader = val_dataloader
+train_pipeline, test_pipeline, tta_pipeline = label_map_pipelines(
+    _base_.crop_size,
+    draw=draw_ratio((520, 520)),
+    test_resize=[dict(type="mmseg.ResizeShortestEdge", scale=520, max_size=2080)],
+)
+train_dataloader, val_dataloader, test_dataloader = loaders(train_pipeline, test_pipeline)

@@ -1,5 +1,5 @@
 # Generated scenes, 8 classes, void 255: nothing to download. Different seeds never share a scene.
-_base_ = "common.py"
+_base_ = "./common.py"
 
 num_classes = 8
 crop_size = (96, 96)  # height and width of the scenes
@@ -11,7 +11,7 @@ tta_pipeline = [
         transforms=[
             # The truth is taken from the first view, which therefore leaves the scene as it is.
             [dict(type="mmengine.Resize", scale_factor=ratio, keep_ratio=True) for ratio in (1.0, 1.5)],
-            _base_.flip_views,
+            [dict(type="mmengine.RandomFlip", prob=prob) for prob in (0.0, 1.0)],
             [dict(type="mmseg.PackSegInputs")],
         ],
     ),

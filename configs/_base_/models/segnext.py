@@ -2,7 +2,7 @@
 model = dict(
     type="mmseg.EncoderDecoder",
     decode_head=dict(
-        type="mmseg.LightHamHead",
+        type="mmseg_m2f.SegNeXtHead",
         in_index=[1, 2, 3],
         channels=256,
         ham_channels=256,

@@ -3,6 +3,6 @@ _base_ = "./segvit_tiny.py"
 model = dict(
     decode_head=dict(
         query_decoder=dict(type="mmseg_m2f.QueryUpsamplingDecoder"),
-        feature_loss=dict(type="mmseg_m2f.TokenEdgeLoss"),
+        extra_losses=[dict(type="mmseg_m2f.TokenEdgeLoss")],
     )
 )

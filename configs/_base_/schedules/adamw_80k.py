@@ -1,7 +1,5 @@
 # The published recipe over 80,000 iterations.
 _base_ = "./adamw_160k.py"
-max_iters = 80000
-param_scheduler = [
-    dict(type="mmengine.PolyLR", eta_min=0.0, power=0.9, begin=0, end=max_iters, by_epoch=False),
-]
-train_cfg = dict(max_iters=max_iters)
+from mmseg_m2f.config.recipes import poly_schedule
+
+max_iters, param_scheduler, train_cfg = poly_schedule(80000)

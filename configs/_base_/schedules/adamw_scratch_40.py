@@ -1,8 +1,5 @@
 # 40 iterations, to see whether everything runs.
 _base_ = "./adamw_scratch_1500.py"
-max_iters = 40
-param_scheduler = [
-    dict(type="mmengine.LinearLR", start_factor=0.01, begin=0, end=10, by_epoch=False),
-    dict(type="mmengine.PolyLR", eta_min=0.0, power=0.9, begin=10, end=max_iters, by_epoch=False),
-]
-train_cfg = dict(max_iters=max_iters, val_interval=20)
+from mmseg_m2f.config.recipes import poly_schedule
+
+max_iters, param_scheduler, train_cfg = poly_schedule(40, warmup=10, warmup_factor=0.01, val_interval=20)

@@ -1,8 +1,5 @@
 # From random weights in 800 iterations: what the generated shapes need.
 _base_ = "./adamw_scratch_1500.py"
-max_iters = 800
-param_scheduler = [
-    dict(type="mmengine.LinearLR", start_factor=0.01, begin=0, end=100, by_epoch=False),
-    dict(type="mmengine.PolyLR", eta_min=0.0, power=0.9, begin=100, end=max_iters, by_epoch=False),
-]
-train_cfg = dict(max_iters=max_iters, val_interval=200)
+from mmseg_m2f.config.recipes import poly_schedule
+
+max_iters, param_scheduler, train_cfg = poly_schedule(800, warmup=100, warmup_factor=0.01, val_interval=200)

@@ -1,6 +1,8 @@
 # SegNeXt's recipe (arXiv 2209.08575, section 4.1): head ten times faster, linear warm-up, straight decay. As published,
 # norms are not decayed in the backbone but are in the head: of two keys that fit, mmengine takes "head".
 _base_ = "./adamw_160k.py"
+from mmseg_m2f.config.recipes import poly_schedule
+
 optim_wrapper = dict(
     constructor="mmengine.DefaultOptimWrapperConstructor",
     optimizer=dict(lr=6e-5, weight_decay=0.01),
@@ -11,8 +13,5 @@ optim_wrapper = dict(
         custom_keys={"head": dict(lr_mult=10.0), "norm": dict(decay_mult=0.0)},
     ),
 )
-param_scheduler = [
-    dict(type="mmengine.LinearLR", start_factor=1e-6, begin=0, end=1500, by_epoch=False),
-    dict(type="mmengine.PolyLR", eta_min=0.0, power=1.0, begin=1500, end=_base_.max_iters, by_epoch=False),
-]
+max_iters, param_scheduler, train_cfg = poly_schedule(160000, power=1.0, warmup=1500)
 sync_bn = "torch"  # batch norm over all GPUs, where there are several

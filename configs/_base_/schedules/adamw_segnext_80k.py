@@ -1,8 +1,5 @@
 # SegNeXt's recipe over 80,000 iterations.
 _base_ = "./adamw_segnext_160k.py"
-max_iters = 80000
-param_scheduler = [
-    dict(type="mmengine.LinearLR", start_factor=1e-6, begin=0, end=1500, by_epoch=False),
-    dict(type="mmengine.PolyLR", eta_min=0.0, power=1.0, begin=1500, end=max_iters, by_epoch=False),
-]
-train_cfg = dict(max_iters=max_iters)
+from mmseg_m2f.config.recipes import poly_schedule
+
+max_iters, param_scheduler, train_cfg = poly_schedule(80000, power=1.0, warmup=1500)

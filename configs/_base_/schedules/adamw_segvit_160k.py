@@ -2,6 +2,8 @@
 # are not decayed in the backbone but are in the head: of two keys that fit mmengine takes the longer one, and of two
 # equally long ones the first in the alphabet.
 _base_ = "./adamw_160k.py"
+from mmseg_m2f.config.recipes import poly_schedule
+
 optim_wrapper = dict(
     constructor="mmengine.DefaultOptimWrapperConstructor",
     optimizer=dict(lr=2e-5, weight_decay=0.01),
@@ -11,7 +13,4 @@ optim_wrapper = dict(
         custom_keys={"head": dict(lr_mult=10.0), "norm": dict(decay_mult=0.0), "ln": dict(decay_mult=0.0)},
     ),
 )
-param_scheduler = [
-    dict(type="mmengine.LinearLR", start_factor=1e-6, begin=0, end=1500, by_epoch=False),
-    dict(type="mmengine.PolyLR", eta_min=0.0, power=1.0, begin=1500, end=_base_.max_iters, by_epoch=False),
-]
+max_iters, param_scheduler, train_cfg = poly_schedule(160000, power=1.0, warmup=1500)

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 
 from mmengine.config import Config, ConfigDict
 
-from mmseg_m2f.benchmark.heads.data import LOADERS, is_a, replace_data
-from mmseg_m2f.engine.hooks import TwoStageWarmup
-from mmseg_m2f.engine.options import apply_options, config_nodes, drop_initial_weights
-from mmseg_m2f.engine.type_lookup import default_argument
+from mmseg_m2f.config.crops import set_crop_size
+from mmseg_m2f.config.initial_weights import set_pretrained
+from mmseg_m2f.config.nodes import is_a
+from mmseg_m2f.config.options import apply_options
+from mmseg_m2f.config.schedules import set_max_iters
+from mmseg_m2f.config.swap_data import replace_data
+from mmseg_m2f.errors import InvalidValueError
 
-_LENGTHS = ("begin", "end", "T_max", "step_size", "total_steps")  # of a schedule, in its own unit
-_LONGEST_WARM_UP = 0.1  # of the budget, where its share of the original run is not known
-_WARM_UPS = ("head_iters", "backbone_iters")  # of TwoStageWarmup
 _EPOCH_HOOKS = ("YOLOXModeSwitchHook", "PipelineSwitchHook")  # change the data in an epoch that a budget never reaches
 
 
@@ -40,9 +40,9 @@ class Budget:
     def __post_init__(self) -> None:
         for name in ("iterations", "validations"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}.")
+                raise InvalidValueError(f"{name}: expected at least 1, got {getattr(self, name)}.")
         if self.crop is not None and min(self.crop) < 1:
-            raise ValueError(f"crop: expected height and width in pixels, got {self.crop}.")
+            raise InvalidValueError(f"crop: expected height and width in pixels, got {self.crop}.")
 
     @property
     def interval(self) -> int:
@@ -57,52 +57,20 @@ def apply_budget(cfg: Config, budget: Budget, *, seed: int) -> None:
         FileNotFoundError, ValueError: the budget's data or crop do not fit the config.
     """
     if budget.data is not None:
-        replace_data(cfg, budget.data)
+        replace_data(cfg, budget.data, beside=cfg.filename)
     apply_options(cfg, budget.options)
     if budget.from_scratch:
-        drop_initial_weights(cfg.model)
+        set_pretrained(cfg, False)
     if budget.crop is not None:
-        _set_crop(cfg, budget.crop)
+        set_crop_size(cfg, budget.crop)
     cfg.custom_hooks = _without_epoch_hooks(cfg.get("custom_hooks") or [])
-    _set_iterations(cfg, budget)
+    set_max_iters(cfg, budget.iterations)
+    _set_intervals(cfg, budget)
     cfg.randomness = dict(cfg.get("randomness") or {}, seed=seed)
-    if not any(hook["type"] == "mmseg_m2f.Report" for hook in cfg.custom_hooks):
-        cfg.custom_hooks = [*cfg.custom_hooks, dict(type="mmseg_m2f.Report")]
 
 
-def _set_crop(cfg: Config, crop: tuple[int, int]) -> None:
-    """Random crops of training, and generated scenes of any loop; batches are padded to the same size."""
-    places = [(node, "crop_size") for node in config_nodes(cfg.train_dataloader) if is_a(node, "RandomCrop")]
-    places += [(node, "image_size") for key in LOADERS for node in config_nodes(cfg.get(key)) if "image_size" in node]
-    if not places:
-        raise ValueError(
-            f"--crop {crop[0]} {crop[1]}: expected a RandomCrop or generated scenes in train_dataloader, got neither. "
-            "Leave the option out, or set the size of the images with --cfg-options."
-        )
-    preprocessor = cfg.model.get("data_preprocessor") or {}
-    sized = [preprocessor, *(preprocessor.get("batch_augments") or [])]
-    for node, key in [*places, *((node, "size") for node in sized if node.get("size"))]:
-        node[key] = crop
-
-
-def _set_iterations(cfg: Config, budget: Budget) -> None:
-    before = cfg.train_cfg
-    by_epoch = "max_epochs" in before
-    length = before["max_epochs" if by_epoch else "max_iters"]
-    schedules = cfg.get("param_scheduler") or []
-    scaled = [
-        _scaled(
-            schedule, budget.iterations, epochs=length if by_epoch else None, iterations=None if by_epoch else length
-        )
-        for schedule in (schedules if isinstance(schedules, list) else [schedules])
-    ]
-    cfg.param_scheduler = [schedule for schedule in scaled if schedule is not None]
-    cfg.custom_hooks = [
-        _scaled_warm_up(hook, budget.iterations, iterations=None if by_epoch else length)
-        if is_a(hook, "TwoStageWarmup")
-        else hook
-        for hook in cfg.get("custom_hooks") or []
-    ]
+def _set_intervals(cfg: Config, budget: Budget) -> None:
+    """Validate, log and keep checkpoints in the same way in all runs, whatever the configs do."""
     cfg.train_cfg = dict(type="mmengine.IterBasedTrainLoop", max_iters=budget.iterations, val_interval=budget.interval)
     hooks = ConfigDict(cfg.get("default_hooks") or {})
     hooks.logger = dict(type="mmengine.LoggerHook", interval=max(budget.iterations // 10, 1), log_metric_by_epoch=False)
@@ -129,38 +97,3 @@ def _without_epoch_hooks(hooks: Sequence[Mapping]) -> list[Mapping]:
             stacklevel=3,
         )
     return kept
-
-
-def _scaled_warm_up(hook: Mapping, length: int, *, iterations: int | None) -> dict[str, object]:
-    """The two-stage warm-up of a run of `iterations`, over `length`; each stage keeps an iteration.
-
-    Args:
-        iterations: None for a run that counts epochs, whose warm-up then takes no more than its share of the budget.
-    """
-    stages = {name: hook.get(name, default_argument(TwoStageWarmup, name)) for name in _WARM_UPS}
-    if iterations is None:
-        ratio = min(_LONGEST_WARM_UP * length / sum(stages.values()), 1.0)
-    else:
-        ratio = length / iterations
-    return dict(hook, **{name: max(round(value * ratio), 1) for name, value in stages.items()})
-
-
-def _scaled(
-    schedule: Mapping[str, object], length: int, *, epochs: int | None, iterations: int | None
-) -> dict[str, object] | None:
-    """The schedule over `length` iterations instead of the run's epochs or iterations; None where nothing is left."""
-    new = dict(schedule, by_epoch=False)
-    new.pop("convert_to_iter_based", None)
-    total = epochs if schedule.get("by_epoch", True) else iterations
-    if total is None:  # in the other unit: the warm-up of a run that counts epochs
-        longest = max((int(schedule[key]) for key in _LENGTHS if schedule.get(key)), default=1)  # type: ignore[call-overload]
-        ratio = min(_LONGEST_WARM_UP * length / longest, 1.0)
-    else:
-        ratio = length / total
-    for key in _LENGTHS:
-        if schedule.get(key) is not None:
-            new[key] = round(float(schedule[key]) * ratio)  # type: ignore[arg-type]
-    if "milestones" in schedule:
-        new["milestones"] = [round(step * ratio) for step in schedule["milestones"]]  # type: ignore[attr-defined]
-    empty = new.get("end") is not None and new["end"] <= new.get("begin", 0)  # type: ignore[operator]
-    return None if empty else new

@@ -14,28 +14,30 @@ from mmseg_m2f.benchmark.heads.page import page
 from mmseg_m2f.benchmark.heads.running import Failure, Run, default_processes, perform_all, prepare_runs
 from mmseg_m2f.benchmark.heads.summary import Row, as_json, in_words, markdown, notes, summarise
 from mmseg_m2f.benchmark.machine import describe_machine
-from mmseg_m2f.visualization import replace_file
+from mmseg_m2f.files import replace_file
 
 EXAMPLES = """examples:
-  python tools/benchmark.py heads configs/*/*_shapes_demo.py --iterations 400 --seeds 0 1 2
-  python tools/benchmark.py heads A.py B.py --iterations 20000 --crop 512 512 --cfg-options data_root=/data/ade
-  python tools/benchmark.py heads A.py B.py --data shapes --from-scratch --iterations 800 --crop 128 128
+  {run} heads configs/*/*_shapes_demo.py --iterations 400 --seeds 0 1 2
+  {run} heads A.py B.py --iterations 20000 --crop 512 512 --cfg-options data_root=/data/ade
+  {run} heads A.py B.py --data shapes --from-scratch --iterations 800 --crop 128 128
 
 Run it again after an interruption: finished runs are kept, the others go on where they were. A config may be one of
 this package, of mmsegmentation or of mmdetection.
 """
 
 
-def add_heads(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """The sub-command."""
+def add_heads(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", *, run: str) -> None:
+    """The sub-command; `run` is what runs the benchmark, for the examples."""
     parser = commands.add_parser(
         "heads",
         help="train and test configs under one budget; one table and one page",
         description="Train and test configs under one budget, each run in processes of its own.",
-        epilog=EXAMPLES,
+        epilog=EXAMPLES.replace("{run}", run),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("configs", nargs="+", metavar="CONFIG", help="what is compared")
+    parser.add_argument(
+        "configs", nargs="+", metavar="CONFIG", help="what is compared: paths, or names of published ones"
+    )
     parser.add_argument("--iterations", type=int, required=True, help="of training; schedules are scaled to them")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="runs of each config; default 0")
     parser.add_argument(

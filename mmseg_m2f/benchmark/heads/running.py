@@ -16,9 +16,12 @@ import torch
 
 from mmseg_m2f.benchmark.heads.budget import Budget, apply_budget
 from mmseg_m2f.benchmark.heads.scores import SCORES, check_evaluator
-from mmseg_m2f.engine.launch import load_config
-from mmseg_m2f.engine.preflight import check_config, check_data_paths
-from mmseg_m2f.visualization import replace_file
+from mmseg_m2f.config.checks import check_config
+from mmseg_m2f.config.data_paths import check_data_paths
+from mmseg_m2f.config.finding import find_config
+from mmseg_m2f.config.load import load_config
+from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.files import replace_file
 
 _PACKAGE_ROOT = Path(__file__).parents[3]
 _ITERATION = re.compile(r"Iter\((train|val|test)\)\s*\[\s*(\d+)/\s*(\d+)\]")
@@ -74,15 +77,17 @@ def prepare_runs(configs: Sequence[str], seeds: Sequence[int], budget: Budget, o
         ValueError: a config given twice, or a folder in which a run with another budget was begun.
         FileNotFoundError, KeyError, TypeError: a config does not exist, or cannot be trained here.
     """
-    if len(set(map(os.path.abspath, configs))) < len(configs) or len(set(seeds)) < len(seeds):
-        raise ValueError(f"configs and seeds: expected each once, got {', '.join(configs)}; seeds {list(seeds)}.")
-    stems = Counter(Path(config).stem for config in configs)
+    paths = [find_config(config) for config in configs]
+    if len(set(map(os.path.abspath, paths))) < len(configs) or len(set(seeds)) < len(seeds):
+        raise InvalidValueError(
+            f"configs and seeds: expected each once, got {', '.join(configs)}; seeds {list(seeds)}."
+        )
+    stems = Counter(path.stem for path in paths)
     runs = []
-    for config in configs:
-        path = Path(config)
+    for path in paths:
         name = path.stem if stems[path.stem] == 1 else f"{path.parent.name}/{path.stem}"
         for seed in seeds:
-            run = Run(name, config, seed, Path(out) / name / f"seed-{seed}")
+            run = Run(name, str(path), seed, Path(out) / name / f"seed-{seed}")
             _write_config(run, budget)
             runs.append(run)
     return runs
@@ -123,7 +128,7 @@ def writing(folder: Path) -> Iterator[None]:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
             file.seek(0)
-            raise ValueError(
+            raise InvalidValueError(
                 f"{folder}: expected a run that nobody is doing, got one that process {file.read().strip()} is at. "
                 "Wait until it has finished, end it, or give another --out."
             ) from error
@@ -168,7 +173,7 @@ def _write_config(run: Run, budget: Budget) -> None:
         raise type(error)(f"{run.source}: {error.args[0]}") from error
     text = cfg.pretty_text
     if run.config.exists() and run.config.read_text(encoding="utf-8") != text:
-        raise ValueError(
+        raise InvalidValueError(
             f"{run.folder}: expected nothing, or a run under the same budget to go on with, got one whose config "
             "differs. Give another --out, or delete the folder."
         )

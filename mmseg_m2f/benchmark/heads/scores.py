@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from mmseg_m2f.engine.type_lookup import find_types
+from mmseg_m2f.config.type_lookup import find_types
+from mmseg_m2f.errors import InvalidValueError
 
 #: What a metric calls a score (behind the last slash), and what the table calls it.
 SCORES = {
@@ -104,13 +105,13 @@ def check_evaluator(evaluator: Evaluator, *, scope: str) -> None:
     promised = [name for name, _ in _promised(evaluator, scope=scope)]
     if not promised and all(_known(metric, scope=scope) for metric in metrics):
         names = ", ".join(str(metric["type"]) for metric in metrics)
-        raise ValueError(
+        raise InvalidValueError(
             f"test_evaluator: expected a metric that reports one of {', '.join(SCORES)}, got {names or 'none'} "
             f"with settings that report none of them. {_ADVICE}"
         )
     twice = sorted({name for name in promised if promised.count(name) > 1})
     if twice:
-        raise ValueError(
+        raise InvalidValueError(
             f"test_evaluator: expected a name for each score, got two metrics that report {', '.join(twice)}. "
             "Give one of them another prefix."
         )
@@ -123,13 +124,13 @@ def check_scores(scores: Mapping[str, float], metrics: Mapping[str, object], *, 
         ValueError: no score, or one that is no fraction.
     """
     if not scores:
-        raise ValueError(
+        raise InvalidValueError(
             f"{source}: expected one of {', '.join(SCORES)} in the report of test_evaluator, got "
             f"{', '.join(metrics) or 'nothing'}. {_ADVICE}"
         )
     for name, score in scores.items():
         if score > 1:
-            raise ValueError(
+            raise InvalidValueError(
                 f"{source}: expected a fraction in [0, 1] as {name}, got {score:g} from a metric of your own. Let it "
                 "report fractions."
             )

@@ -6,6 +6,7 @@ from statistics import mean, median
 from typing import Any, NamedTuple
 
 from mmseg_m2f.benchmark.heads.running import Run
+from mmseg_m2f.errors import InvalidValueError
 
 
 class Spread(NamedTuple):
@@ -145,7 +146,7 @@ def _read(run: Run) -> dict[str, Any]:
         content = json.loads(run.result.read_text(encoding="utf-8"))
         content["scores"], content["costs"], content["history"]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(
+        raise InvalidValueError(
             f"{run.result}: expected the result of a run with 'scores', 'costs' and 'history', got something else "
             f"({error}). Delete the file; the run is then tested again."
         ) from error

@@ -13,7 +13,8 @@ from mmseg_m2f.benchmark.implementations.ours import Ours, config_of
 from mmseg_m2f.benchmark.implementations.upstream import Upstream, upstream_config
 from mmseg_m2f.benchmark.setting import Setting
 from mmseg_m2f.compat import is_installed
-from mmseg_m2f.engine.launch import load_config
+from mmseg_m2f.config.load import load_config
+from mmseg_m2f.errors import InvalidValueError
 
 NAMES = ("ours", "mmseg", "huggingface")
 
@@ -26,18 +27,18 @@ def check_names(names: Sequence[str]) -> None:
         FileNotFoundError: a config, or the one that mmseg ships, is missing.
     """
     if not names or names[0] in NAMES[1:]:
-        raise ValueError(
+        raise InvalidValueError(
             f"implementations: expected 'ours' or a config of ours first, got {' '.join(names) or 'none'}. The others "
             "are compared with the first."
         )
     if len(set(names)) < len(names):
-        raise ValueError(f"implementations: expected each once, got {' '.join(names)}.")
+        raise InvalidValueError(f"implementations: expected each once, got {' '.join(names)}.")
     for name in names:
         if name == "mmseg":
             upstream_config()
         elif name == "huggingface":
             if not is_installed("transformers"):
-                raise ValueError(
+                raise InvalidValueError(
                     "implementations: huggingface needs transformers. Install it: pip install transformers."
                 )
         else:

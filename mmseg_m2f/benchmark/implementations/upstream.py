@@ -22,7 +22,8 @@ from mmseg_m2f.benchmark.implementations.interface import (
 )
 from mmseg_m2f.benchmark.setting import Batch, Setting
 from mmseg_m2f.checkpoints.layouts import convert
-from mmseg_m2f.engine.options import drop_initial_weights
+from mmseg_m2f.config.initial_weights import drop_initial_weights
+from mmseg_m2f.errors import MissingFileError
 
 _UPSTREAM = ".mim/configs/mask2former/mask2former_r50_8xb2-160k_ade20k-512x512.py"
 
@@ -82,7 +83,7 @@ def upstream_config() -> Config:
     folders = [] if spec is None else list(spec.submodule_search_locations or [])
     found = [path for folder in folders if (path := Path(folder) / _UPSTREAM).is_file()]
     if not found:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"mmseg: expected its config {_UPSTREAM} in {folders or 'an installed package'}, got none. Install "
             "mmsegmentation with its configs (pip does), or leave mmseg out."
         )

@@ -1,19 +1,22 @@
 """Pictures and files of what a model predicts in the test loop."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 
-import numpy as np
 from mmengine.dist import collect_results
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
-from torch import Tensor
 
-from mmseg_m2f.predictions import read_prediction, read_truth
+from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.files import save_png
+from mmseg_m2f.predictions import read_prediction
 from mmseg_m2f.predictions.files import ImageRecord, write_maps, write_records
+from mmseg_m2f.predictions.palettes import class_colours
+from mmseg_m2f.predictions.samples import sample_name
 from mmseg_m2f.registry import HOOKS
-from mmseg_m2f.visualization import Palette, SheetEntry, contact_sheet, distinct_palette, save_png
+from mmseg_m2f.visualization import contact_sheet
+from mmseg_m2f.visualization.entries import sheet_entry
 
 
 @HOOKS.register_module()
@@ -115,57 +118,8 @@ class _UniqueNames:
         return name if number == 1 else f"{name}_{number}"
 
 
-def class_colours(dataset: object) -> tuple[list[str], Palette]:
-    """Class names and palette of a dataset; colours are made up where it has none.
-
-    Raises:
-        ValueError: The dataset does not name its classes.
-    """
-    metainfo = getattr(dataset, "metainfo", {})
-    classes = list(metainfo.get("classes") or ())
-    if not classes:
-        raise ValueError(
-            f"{type(dataset).__name__}: expected class names to draw with, got metainfo {metainfo}. "
-            "Pass metainfo=dict(classes=[...]) in the dataset config."
-        )
-    palette = metainfo.get("palette") or ()
-    return classes, palette if len(palette) == len(classes) else distinct_palette(len(classes))
-
-
-def sheet_entry(data_batch: Mapping, index: int, sample: BaseDataElement, *, num_classes: int) -> SheetEntry | None:
-    """Input, truth and prediction of image `index` of a batch; None where nothing was predicted.
-
-    The input is taken from the batch before normalisation (3 H W, BGR).
-    """
-    prediction = read_prediction(sample)
-    if prediction is None:
-        return None
-    inputs = _plain_view(data_batch)[index]
-    image = np.ascontiguousarray(inputs.cpu().numpy()[::-1].transpose(1, 2, 0))  # C H W, BGR -> H W C, RGB
-    return SheetEntry(sample_name(sample), image, read_truth(sample, num_classes), prediction)
-
-
-def sample_name(sample: BaseDataElement) -> str:
-    """The image's file name without folder and suffix."""
-    path = str(sample.metainfo.get("img_path") or "image")
-    return PurePath(path).stem if PurePath(path).suffix else PurePath(path).name
-
-
-def _plain_view(data_batch: Mapping) -> Sequence[Tensor]:
-    """The inputs of a batch; with test-time augmentation the largest view that is not flipped."""
-    inputs = data_batch["inputs"]
-    if isinstance(inputs[0], Tensor):
-        return inputs
-    upright = [
-        view
-        for view, samples in zip(inputs, data_batch["data_samples"], strict=True)
-        if not samples[0].metainfo.get("flip")
-    ]
-    return max(upright or inputs, key=lambda view: view[0].shape[-1])
-
-
-def _no_prediction(hook: str, sample: BaseDataElement) -> ValueError:
-    return ValueError(
+def _no_prediction(hook: str, sample: BaseDataElement) -> InvalidValueError:
+    return InvalidValueError(
         f"{hook}, {sample_name(sample)}: expected 'pred_panoptic_seg', 'pred_instances' or 'pred_sem_seg', got "
         f"{sample.keys()}. Use the hook with a segmentor or a detector; a MaskDetector answers what its test_cfg says."
     )

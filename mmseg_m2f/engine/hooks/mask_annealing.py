@@ -6,6 +6,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmseg_m2f.engine.hooks.preflight import unwrap_model
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.registry import HOOKS
 
 
@@ -24,9 +25,9 @@ class MaskAnnealing(Hook):
 
     def __init__(self, *, start: float = 1 / 6, end: float = 5 / 6, length: float = 1 / 6, power: float = 0.9) -> None:
         if not 0 <= start < end < 1:
-            raise ValueError(f"MaskAnnealing: expected 0 <= start < end < 1, got start={start}, end={end}.")
+            raise InvalidValueError(f"MaskAnnealing: expected 0 <= start < end < 1, got start={start}, end={end}.")
         if not 0 < length <= end - start:
-            raise ValueError(
+            raise InvalidValueError(
                 f"MaskAnnealing: expected 0 < length <= end - start = {end - start:.4g}, got length={length}. For "
                 "blocks one after the other take that over the number of joint blocks."
             )
@@ -36,7 +37,7 @@ class MaskAnnealing(Hook):
         """Sets the probabilities of this iteration."""
         decoder = getattr(getattr(unwrap_model(runner.model), "decode_head", None), "query_decoder", None)
         if decoder is None or not hasattr(decoder, "set_attn_mask_probs"):
-            raise ValueError(
+            raise InvalidValueError(
                 f"MaskAnnealing: expected EncoderMaskDecoder as model.decode_head.query_decoder, got "
                 f"{type(decoder).__name__}. Take the hook out of custom_hooks."
             )

@@ -13,7 +13,8 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 
 from mmseg_m2f.checkpoints.loading import load_weights
-from mmseg_m2f.engine.preflight import is_remote
+from mmseg_m2f.errors import InvalidValueError, MissingFileError
+from mmseg_m2f.files import is_remote
 from mmseg_m2f.registry import HOOKS
 
 
@@ -70,7 +71,7 @@ class Preflight(Hook):
         faults: list[str | None] = [find_missing_labels(dataset, loop=loop) if is_main_process() else None]
         broadcast_object_list(faults)
         if faults[0] is not None:
-            raise FileNotFoundError(faults[0])
+            raise MissingFileError(faults[0])
 
 
 def unwrap_model(model: torch.nn.Module) -> torch.nn.Module:
@@ -84,7 +85,7 @@ def check_classes(model: torch.nn.Module, dataset: object, *, loop: str) -> None
     """Raise ValueError unless the dataset has samples, as many classes as each decode head, and the model's things."""
     source = f"{loop}_dataloader.dataset"
     if len(dataset) == 0:  # type: ignore[arg-type]
-        raise ValueError(
+        raise InvalidValueError(
             f"{source} ({type(dataset).__name__}) has no samples; expected at least one. Check data_root, "
             "data_prefix and img_suffix against the file names."
         )
@@ -96,7 +97,7 @@ def check_classes(model: torch.nn.Module, dataset: object, *, loop: str) -> None
     for part in head if isinstance(head, torch.nn.ModuleList) else [head]:
         num_classes = getattr(part, "num_classes", len(classes))
         if num_classes != len(classes):
-            raise ValueError(
+            raise InvalidValueError(
                 f"model.decode_head.num_classes is {num_classes}, but {source} ({type(dataset).__name__}) has "
                 f"{len(classes)} classes ({', '.join(map(str, classes[:4]))}, ...). Set "
                 f"model.decode_head.num_classes={len(classes)}, or {source}.metainfo=dict(classes=[...]) to the "
@@ -104,7 +105,7 @@ def check_classes(model: torch.nn.Module, dataset: object, *, loop: str) -> None
             )
     is_thing, things = getattr(model, "is_thing", None), metainfo.get("thing_ids")
     if is_thing is not None and things is not None and sorted(things) != is_thing.nonzero().squeeze(1).tolist():
-        raise ValueError(
+        raise InvalidValueError(
             f"model.thing_classes are {is_thing.nonzero().squeeze(1).tolist()}, but the things of {source} "
             f"({type(dataset).__name__}) are {sorted(things)}. Set model.thing_classes to these."
         )

@@ -11,9 +11,12 @@ from mmengine.hooks import Hook
 from mmengine.logging import MessageHub
 from mmengine.runner import Runner
 
-from mmseg_m2f.engine.hooks.draw_predictions import class_colours, sheet_entry
+from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.files import replace_file, save_png
+from mmseg_m2f.predictions.palettes import class_colours
 from mmseg_m2f.registry import HOOKS
-from mmseg_m2f.visualization import Curve, SheetEntry, contact_sheet, plot_curves, replace_file, save_png, scale_entry
+from mmseg_m2f.visualization import Curve, SheetEntry, contact_sheet, plot_curves, scale_entry
+from mmseg_m2f.visualization.entries import sheet_entry
 
 _MAX_LOSS_CURVES = 6
 _CELL_WIDTH = 256
@@ -189,7 +192,7 @@ def _read_history(folder: Path) -> list[_Validation]:
     try:
         history = json.loads(path.read_text())["history"]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(
+        raise InvalidValueError(
             f"{path}: expected the metrics of an earlier run with a 'history', got something else ({error}). "
             "Move the file away or choose another work folder."
         ) from error

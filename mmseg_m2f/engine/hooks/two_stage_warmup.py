@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.registry import HOOKS
 
 
@@ -31,9 +32,9 @@ class TwoStageWarmup(Hook):
         """Notes the initial rates; resumed groups have theirs."""
         groups = runner.optim_wrapper.param_groups
         if runner.param_schedulers:
-            raise ValueError("TwoStageWarmup: it sets the learning rate alone. Set param_scheduler=None.")
+            raise InvalidValueError("TwoStageWarmup: it sets the learning rate alone. Set param_scheduler=None.")
         if not any(group.get("in_backbone") for group in groups):
-            raise ValueError(
+            raise InvalidValueError(
                 "TwoStageWarmup: expected groups of parameters marked as the backbone's, got none. Set "
                 "optim_wrapper.constructor='mmseg_m2f.ParameterRule' and paramwise_cfg=dict(layer_decay=...)."
             )

@@ -26,6 +26,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmseg_m2f.errors import InvalidTypeError, InvalidValueError
+
 try:
     import triton
     import triton.language as tl
@@ -99,13 +101,13 @@ def _launch(
     value, _, offsets, *_ = inputs
     for x in inputs:
         if x.dtype not in _DTYPES:
-            raise TypeError(
+            raise InvalidTypeError(
                 f"triton_deformable_attention: expected float32, float16 or bfloat16, got {x.dtype}. "
                 "Convert it, or call layers.deformable_attention.deformable_attention."
             )
     images, tokens, heads, channels = value.shape
     if tokens * heads * channels >= _INT32:
-        raise ValueError(
+        raise InvalidValueError(
             f"triton_deformable_attention: expected fewer than {_INT32} values per image, got "
             f"{tokens * heads * channels}. Use smaller images."
         )

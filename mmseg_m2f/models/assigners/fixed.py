@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from mmseg_m2f.core.transfer import upload
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.registry import TASK_UTILS
 from mmseg_m2f.structures import Assignment, MaskSampling, Prediction, TargetBatch
 
@@ -32,7 +33,7 @@ class FixedAssigner:
         """
         _, num_queries, num_logits = predictions[0].class_logits.shape
         if num_queries < num_logits - 1:
-            raise ValueError(
+            raise InvalidValueError(
                 f"FixedAssigner: query k is matched with class k, so expected at least {num_logits - 1} queries, one "
                 f"per class, got {num_queries}. Use AttentionToMaskDecoder or QueryUpsamplingDecoder, or set "
                 "decode_head.criterion.assigner to HungarianAssigner."
@@ -58,7 +59,7 @@ def _pairs_of_classes(targets: TargetBatch, num_layers: int) -> Assignment:
 def _check_one_segment_per_class(targets: TargetBatch) -> None:
     for name, classes in zip(targets.names, targets.classes_on_host(), strict=True):
         if len(set(classes)) < len(classes):
-            raise ValueError(
+            raise InvalidValueError(
                 f"{name or 'An image'}: FixedAssigner expected one segment per class, got classes {[*classes]}. Train "
                 "on semantic labels with a MaskSegmentor, or set decode_head.criterion.assigner to HungarianAssigner."
             )

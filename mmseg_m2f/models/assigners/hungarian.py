@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmseg_m2f.core.matching import solve_assignment
 from mmseg_m2f.core.transfer import download, upload
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.models.assigners.match_costs import MatchInputs
 from mmseg_m2f.registry import TASK_UTILS
 from mmseg_m2f.structures import Assignment, MaskSampling, Prediction, TargetBatch, in_float32
@@ -114,7 +115,7 @@ def _solve(costs: Float[Tensor, "B L Q G"], targets: TargetBatch) -> Assignment:
 
 def _check_finite(costs: Float[np.ndarray, "Q G"], layer: int, name: str) -> None:
     if not np.isfinite(costs).all():
-        raise ValueError(
+        raise InvalidValueError(
             f"Matching cost of {name or 'an image'}, supervised layer {layer} (0 is before the first decoder "
             f"layer): expected finite values, got {np.count_nonzero(~np.isfinite(costs))} of {costs.size} NaN or "
             "infinite. The prediction itself is no longer finite: look for a diverging loss before this "

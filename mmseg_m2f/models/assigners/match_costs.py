@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mmseg_m2f.core import matching
 from mmseg_m2f.core.targets import required_boxes
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.registry import TASK_UTILS
 from mmseg_m2f.structures import MaskReadings, MaskSampling, Prediction, TargetBatch, boxes_of
 
@@ -55,7 +56,7 @@ class MatchInputs:
             ValueError: the criterion has no sampling.
         """
         if self._sampling is None:
-            raise ValueError(
+            raise InvalidValueError(
                 "A match cost compares masks, but the criterion has no sampling. Set "
                 "decode_head.criterion.sampling, or match by class and box alone."
             )

@@ -1,4 +1,4 @@
-"""Backbones, and what those of other libraries are built with."""
+"""Backbones, and a norm for backbones of other libraries."""
 
 from mmseg_m2f.models.backbones.context_cluster import ContextCluster, ContextClusterBlock
 from mmseg_m2f.models.backbones.frozen_norm import FrozenBN

@@ -1,12 +1,12 @@
-"""Image as Set of Points (Context Cluster, arXiv 2303.01494): pixels are points that join centres, region by region.
+"""Image as Set of Points (Context Cluster, arXiv 2303.01494): pixels are points, clustered within regions.
 
 Written from the paper and a description of the authors' code; nothing is copied. Names of parameters are those of the
 authors' files, which load as they are: classifiers lack the norms of the outputs (`norm0`, `norm2`, `norm4`, `norm6`),
 and the number of centres has no parameters, so weights trained with 4 centres serve for 25 and 49.
 
 Deviations:
-- A map whose sides the fold does not divide is padded; padded points join no centre and count in no mean. The authors'
-  code refuses such a map. Where nothing is padded, nothing differs.
+- A map whose sides the fold does not divide is padded; padded points are assigned to no centre and enter no mean. The
+  authors' code refuses such a map. Without padding the results are the same.
 - Sums over points are matrix products, and similarities are computed in float32 under autocast: the same numbers,
   without a tensor of regions × centres × points × channels, and without zero vectors that become NaN in half precision.
 """
@@ -24,16 +24,18 @@ from mmengine.config import ConfigDict
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.registry import MODELS
+from mmseg_m2f.structures import FeatureSpec
 
 
 class ClusterArch(NamedTuple):
-    """What tells the variants apart; every tuple has one entry per stage.
+    """Sizes of a variant; every tuple has one entry per stage.
 
     Args:
         depths: blocks.
         widths: C of the maps.
-        heads: sets of centres that work side by side.
+        heads: M, independent sets of centres.
         head_width: channels of each of them.
         center_grid: p; a region has p × p centres.
         folds: φ; a map is cut into φ × φ regions.
@@ -62,16 +64,16 @@ ARCHS = {
 
 @MODELS.register_module()
 class ContextCluster(BaseModule):
-    """Maps of strides 4, 8, 16 and 32, fine to coarse, each behind a norm of its own.
+    """Maps of strides 4, 8, 16 and 32, fine to coarse, each with its own norm.
 
     Args:
         arch: a name of `ARCHS`, or the fields of a `ClusterArch`.
         in_channels: of the images; their coordinates come on top.
         center_grid: p of all stages or of each; the variant's own if not given. Segmentation uses 2, 5 or 7.
-        out_indices: stages (0…3) whose maps are given; those behind the last of them are not built.
+        out_indices: stages (0…3) whose maps are returned; later stages than the last of them are not built.
         drop_path_rate: of the last block; it grows linearly from 0.
-        layer_scale_init: of the factors of both branches of a block. The published 1e-5 suits long training; from
-            scratch on little data such a net barely moves, take 1 there.
+        layer_scale_init: initial factor of both branches of a block. The published 1e-5 suits long training; from
+            random weights on little data training hardly progresses with it: set 1.
         with_cp: compute blocks again in the backward pass, for memory.
 
     Raises:
@@ -134,12 +136,20 @@ class ContextCluster(BaseModule):
                 maps.append(self.get_submodule(f"norm{index}")(x))
         return tuple(maps)
 
+    @property
+    def feature_info(self) -> FeatureSpec:
+        """Channels and strides of the maps."""
+        return FeatureSpec(
+            tuple(self.arch.widths[stage] for stage in self.out_indices),
+            tuple(4 * 2**stage for stage in self.out_indices),
+        )
+
     def _saves(self, x: Tensor) -> bool:
         return self.with_cp and self.training and x.requires_grad
 
 
 class PointReducer(nn.Module):
-    """Fewer points with other channels: neighbours side by side, and a linear layer; together a convolution."""
+    """Concatenates neighbouring points and projects them linearly, which is a convolution."""
 
     def __init__(self, proj: nn.Conv2d) -> None:
         super().__init__()
@@ -150,20 +160,20 @@ class PointReducer(nn.Module):
 
 
 class CoordinateConv(nn.Conv2d):
-    """A convolution over the input and two more channels: row and column, both from -0.5 to 0.5 whatever the size."""
+    """A convolution over the input and two coordinate channels, row and column, from -0.5 to 0.5 at any size."""
 
     def __init__(self, in_channels: int, out_channels: int, *, kernel_size: int, stride: int) -> None:
         super().__init__(in_channels + 2, out_channels, kernel_size, stride)
-        self.in_channels = in_channels  # of what it is given, which whoever probes a backbone asks for
+        self.in_channels = in_channels  # without the coordinates, for `probe_feature_spec`
 
     def forward(self, x: Float[Tensor, "B _ H W"]) -> Float[Tensor, "B _ _ _"]:
         rows, columns = (torch.linspace(-0.5, 0.5, size, dtype=x.dtype, device=x.device) for size in x.shape[-2:])
-        place = torch.stack(torch.meshgrid(rows, columns, indexing="ij")).expand(len(x), -1, -1, -1)
-        return super().forward(torch.cat([x, place], dim=1))
+        coordinates = torch.stack(torch.meshgrid(rows, columns, indexing="ij")).expand(len(x), -1, -1, -1)
+        return super().forward(torch.cat([x, coordinates], dim=1))
 
 
 class ContextClusterBlock(nn.Module):
-    """Clustering and an MLP, each behind a norm and added to its input; usable on any map.
+    """`x + s₁ · cluster(norm(x))`, then `x + s₂ · MLP(norm(x))`, with a factor s per channel; usable on any map.
 
     Args:
         channels: C.
@@ -196,6 +206,10 @@ class ContextClusterBlock(nn.Module):
         self.layer_scale_2 = nn.Parameter(torch.full((channels,), layer_scale_init))
         self.drop_path = DropPath(drop_path)
 
+    def no_weight_decay(self) -> set[str]:
+        """Factors of the branches and of the similarity."""
+        return {"layer_scale_1", "layer_scale_2", "token_mixer.sim_alpha", "token_mixer.sim_beta"}
+
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         x = x + self.drop_path(self.layer_scale_1[:, None, None] * self.token_mixer(self.norm1(x)))
         return x + self.drop_path(self.layer_scale_2[:, None, None] * self.mlp(self.norm2(x)))
@@ -217,14 +231,14 @@ class PointMLP(nn.Module):
 
 
 class PointClustering(nn.Module):
-    """Each point of a region joins the most similar of p × p centres, which gathers its points and answers them.
+    """Assigns each point of a region to the most similar of p × p centres and returns the centre's mean; see `cluster`.
 
     Args:
         channels: C.
-        heads: sets of centres, each with channels and points of its own.
-        head_width: channels of each head, both where points are compared and where they are gathered.
+        heads: M, independent sets of centres, each on its own channels.
+        head_width: channels of each head, of both features and values.
         center_grid: p.
-        fold: φ; a map is cut into φ × φ regions that know nothing of each other.
+        fold: φ; a map is cut into φ × φ independent regions.
     """
 
     def __init__(self, channels: int, *, heads: int, head_width: int, center_grid: int = 2, fold: int = 1) -> None:
@@ -244,8 +258,8 @@ class PointClustering(nn.Module):
         if bottom or right:
             inside = F.pad(x.new_ones(1, 1, height, width), (0, right, 0, bottom))
             valid = _regions(inside, self.fold).repeat(len(x) * self.heads, 1, 1, 1)
-        answers = cluster(points, values, self.sim_alpha, self.sim_beta, center_grid=self.center_grid, valid=valid)
-        merged = answers.unflatten(0, (len(x), self.heads, self.fold, self.fold))  # B M φ φ c h w
+        gathered = cluster(points, values, self.sim_alpha, self.sim_beta, center_grid=self.center_grid, valid=valid)
+        merged = gathered.unflatten(0, (len(x), self.heads, self.fold, self.fold))  # B M φ φ c h w
         merged = merged.permute(0, 1, 4, 2, 5, 3, 6).flatten(5, 6).flatten(3, 4).flatten(1, 2)
         return self.proj(merged[..., :height, :width])
 
@@ -263,18 +277,20 @@ def cluster(
     center_grid: int,
     valid: Float[Tensor, "R 1 h w"] | None = None,
 ) -> Float[Tensor, "R c h w"]:
-    """What the centres of R regions answer their points: the mean of a centre's values, times the similarity to it.
+    """Mean value of each point's centre, times the point's similarity to it, in R regions.
 
-    A point joins one centre; where similarities are equal, as on a constant map, which one depends on the device. The
-    choice has no gradient, the similarity has one.
+    `s_ij = sigmoid(α · cos(centre_i, point_j) + β)`; point j belongs to the centre c(j) with the largest s. Centre i
+    has the value `g_i = (v_i + Σ_{c(j)=i} s_ij · v_j) / (1 + Σ_{c(j)=i} s_ij)`, where v_i is the mean of its bin, and
+    point j gets `s_{c(j)j} · g_{c(j)}`. Where similarities are equal, as on a constant map, the choice of the centre
+    depends on the device. The choice has no gradient, the similarity has one.
 
     Args:
-        points: by which similarity is judged (cosine).
-        values: what is gathered; both are 0 where they are not valid.
-        alpha: factor of the cosine.
-        beta: summand; the sigmoid of `alpha · cosine + beta` is the similarity.
-        center_grid: centres start as the means of p × p bins of their region.
-        valid: 1 for points, 0 for padding, whose answers are 0; None where all are points.
+        points: features whose cosine is the similarity.
+        values: v; both are 0 where they are not valid.
+        alpha: α.
+        beta: β.
+        center_grid: p; centres are the means of p × p bins of their region.
+        valid: 1 for points, 0 for padding, whose result is 0; None without padding.
     """
     shares = None if valid is None else F.adaptive_avg_pool2d(valid, center_grid).flatten(2)  # R 1 centres
     centers, center_values = (_bin_means(x, center_grid, shares) for x in (points, values))
@@ -283,18 +299,18 @@ def cluster(
         cosine = torch.einsum("rci,rcj->rij", *directions)  # R centres points
         similarity = torch.sigmoid(beta.float()[0] + alpha.float()[0] * cosine)
     if shares is not None:
-        similarity = similarity.masked_fill(shares.transpose(1, 2) == 0, -1.0)  # nobody joins an empty bin
+        similarity = similarity.masked_fill(shares.transpose(1, 2) == 0, -1.0)  # an empty bin gets no points
     nearest, choice = similarity.max(dim=1, keepdim=True)  # R 1 points
     if valid is not None:
         nearest = nearest * valid.flatten(2)
     joined = torch.zeros_like(similarity).scatter(1, choice, nearest).to(values.dtype)
-    gathered = center_values + torch.einsum("rij,rcj->rci", joined, values.flatten(2))
-    means = gathered / (1 + joined.sum(dim=2)).unsqueeze(1)
+    sums = center_values + torch.einsum("rij,rcj->rci", joined, values.flatten(2))
+    means = sums / (1 + joined.sum(dim=2)).unsqueeze(1)
     return torch.einsum("rij,rci->rcj", joined, means.to(values.dtype)).unflatten(2, tuple(values.shape[-2:]))
 
 
 def _bin_means(x: Tensor, center_grid: int, shares: Tensor | None) -> Tensor:
-    """R c h w → R c centres. `shares` tell what part of each bin counts; an empty bin has mean 0."""
+    """R c h w → R c centres. `shares` is the valid part of each bin; an empty bin has mean 0."""
     means = F.adaptive_avg_pool2d(x, center_grid).flatten(2)
     return means if shares is None else means / shares.masked_fill(shares == 0, 1.0)
 
@@ -310,14 +326,14 @@ def _checked_arch(
 ) -> ClusterArch:
     if isinstance(arch, str) and arch not in ARCHS:
         near = difflib.get_close_matches(arch, ARCHS, n=2, cutoff=0.4)
-        raise ValueError(
+        raise InvalidValueError(
             f"ContextCluster: arch: expected one of {', '.join(ARCHS)}, got '{arch}'. "
             f"Did you mean {' or '.join(near) or 'a dict of the fields of ClusterArch'}?"
         )
     if not isinstance(arch, str):
         needed = set(ClusterArch._fields) - set(ClusterArch._field_defaults)
         if not needed <= set(arch) <= set(ClusterArch._fields):
-            raise ValueError(
+            raise InvalidValueError(
                 f"ContextCluster: arch: expected the fields {', '.join(ClusterArch._fields)}, of which the first "
                 f"{len(needed)} have no default, got {', '.join(arch)}."
             )
@@ -326,7 +342,7 @@ def _checked_arch(
         found = found._replace(center_grid=(center_grid,) * 4 if isinstance(center_grid, int) else center_grid)
     for name, entries in found._asdict().items():
         if name != "head_width" and (len(entries) != 4 or min(entries) < 1):
-            raise ValueError(
+            raise InvalidValueError(
                 f"ContextCluster: {name}: expected four positive numbers, one per stage, got {tuple(entries)}."
             )
     return found
@@ -335,7 +351,7 @@ def _checked_arch(
 def _checked_stages(out_indices: Sequence[int]) -> tuple[int, ...]:
     stages = tuple(out_indices)
     if not stages or list(stages) != sorted(set(stages) & set(range(4))):
-        raise ValueError(
+        raise InvalidValueError(
             f"ContextCluster: out_indices: expected stages among 0, 1, 2, 3 in ascending order, got {stages}."
         )
     return stages

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.layers.matrix_products import PointwiseConv
 from mmseg_m2f.models.backbones.frozen_norm import FrozenBN
 
@@ -20,13 +21,17 @@ _PROBE_SIZE = 64
 
 @torch.no_grad()
 def fold_norms(backbone: nn.Module) -> int:
-    """Multiply batch norms into the convolutions that feed them, in place, and give how many.
+    """Fold batch norms into the convolutions before them, in place: `W' = W · γ / σ`, `b' = (b - μ) · γ / σ + β`.
 
-    What feeds what is seen in one run on noise, not guessed from the order of the modules. Outputs stay the same up to
-    rounding. The backbone must be in evaluation mode and can no longer be trained; its norms are gone from its weights.
+    One run on noise records which convolution feeds which norm. Outputs stay the same up to rounding. The backbone must
+    be in evaluation mode; it cannot be trained afterwards, and its weights contain no norms.
+
+    Returns:
+        How many norms were folded.
 
     Raises:
-        ValueError: outputs change, as where something else reads a convolution as well; nothing is folded then.
+        ValueError: outputs change, for example because another module also reads the convolution's output; the backbone
+            is left as it was.
     """
     if not any(type(module) in _NORMS for module in backbone.modules()):
         return 0
@@ -41,15 +46,15 @@ def fold_norms(backbone: nn.Module) -> int:
     if not _are_close(backbone(noise), expected):
         for module in (module for pair in pairs for module in pair):
             _replace(parents, module, module)
-        raise ValueError(
-            f"fold_norms: {type(backbone).__name__} answers differently once its norms are folded: something else than "
-            "a norm reads the output of its convolution. Leave fold_norms out."
+        raise InvalidValueError(
+            f"fold_norms: {type(backbone).__name__} returns other maps after folding: not only a norm reads the "
+            "output of a convolution. Leave fold_norms out."
         )
     return len(pairs)
 
 
 def _fed_norms(backbone: nn.Module, images: Tensor) -> tuple[list[tuple[nn.Conv2d, _BatchNorm]], Sequence[Tensor]]:
-    """Pairs of a convolution and the norm that reads it, each called once; and the maps of the backbone."""
+    """Pairs of a convolution and the norm that reads its output, each called once; and the backbone's maps."""
     # The tensors are kept, so that no other gets their id; the version tells those that were changed in place.
     made: dict[int, tuple[nn.Conv2d, Tensor, int]] = {}
     pairs: list[tuple[nn.Conv2d, _BatchNorm]] = []

@@ -1,4 +1,4 @@
-"""Batch norm that is not trained, without the copy of its input that training would keep."""
+"""Frozen batch norm that keeps no copy of its input for the backward pass."""
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +11,10 @@ from mmseg_m2f.registry import MODELS
 
 @MODELS.register_module()
 class FrozenBN(nn.BatchNorm2d):
-    """A fixed scale and shift per channel, from the stored statistics, in training as in testing.
+    """`(x - μ) · γ / √(σ² + ε) + β` with the stored statistics, in training and testing.
 
-    A norm for `norm_cfg` of any backbone; names are those of batch norm, so checkpoints load. Gradients flow to the
-    input alone, and need nothing but the scales: batch norm, also where it is frozen, keeps its whole input for them.
+    A norm for `norm_cfg` of any backbone; names are those of batch norm, so checkpoints load. Only the input gets a
+    gradient, `upstream · γ / √(σ² + ε)`, for which the scale alone is kept; PyTorch's batch norm keeps its whole input.
     """
 
     def __init__(self, num_features: int, eps: float = 1e-5) -> None:

@@ -1,15 +1,14 @@
-"""A plain vision transformer (arXiv 2010.11929) that goes on with a part of its tokens (SegViT, 2210.05844, 3.3).
+"""A plain vision transformer (arXiv 2010.11929) that drops a part of its tokens (SegViT, 2210.05844, 3.3).
 
 Deviations: positions are resized wherever the grid differs, not only where the number of tokens does; without weights
 to load they start as sine encodings.
 
 Keeping edges is SegViTv2's idea (2306.06289), of which no code was released. Our own are: the layers that find edges,
-the budget, that unused places are masked out and zero, and, of low confidence, the threshold of 0.7.
+the budget, that unused entries are masked out and zero, and the threshold of 0.7.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import overload
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,40 +18,31 @@ from mmengine.model import BaseModule
 from mmengine.utils import to_2tuple
 from torch import Tensor, nn
 
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.layers.position_encoding import positions_to_learn
 from mmseg_m2f.layers.transformer import Attention, flatten_maps
+from mmseg_m2f.models.backbones.partial_maps import PartialMaps
 from mmseg_m2f.registry import MODELS
 
 _NORM_EPS = 1e-6
 
 
-@dataclass(frozen=True, eq=False)
-class PartialMaps(Sequence[Tensor]):
-    """Maps of which some have a token in some cells only; to those who ask for maps, just these.
+class Shrinking(NamedTuple):
+    """Which tokens later blocks keep.
 
-    Attributes:
-        maps: all on the same grid; zero where there is no token.
-        valid: for each map, where it has tokens; None where it has all.
-        edge_logits: how surely a cell holds more than one class, from the tokens before some were dropped.
-        patch_size: of a cell, in pixels.
+    Args:
+        block: the first block of fewer tokens.
+        stride: of the regular grid of tokens that is kept; 1 keeps all tokens.
+        sampler: "grid" keeps the regular grid; "edge" also keeps edges: maps are then `PartialMaps` on the fine grid,
+            for `QueryUpsamplingDecoder`, and `TokenEdgeLoss` trains the layers that find edges.
+        edge_threshold, edge_budget: see `EdgeSampler`.
     """
 
-    maps: tuple[Float[Tensor, "B _ H W"], ...]
-    valid: tuple[Bool[Tensor, "B H W"] | None, ...]
-    edge_logits: Float[Tensor, "B H W"]
-    patch_size: int
-
-    def __len__(self) -> int:
-        return len(self.maps)
-
-    @overload
-    def __getitem__(self, index: int) -> Tensor: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Tensor]: ...
-
-    def __getitem__(self, index: int | slice) -> Tensor | Sequence[Tensor]:
-        return self.maps[index]
+    block: int = 8
+    stride: int = 2
+    sampler: str = "grid"
+    edge_threshold: float = 0.7
+    edge_budget: float = 0.125
 
 
 class TransformerBlock(nn.Module):
@@ -73,7 +63,12 @@ class TransformerBlock(nn.Module):
         kept: Int[Tensor, "B n"] | None = None,
         may_attend: Bool[Tensor, "B 1 N"] | None = None,
     ) -> Float[Tensor, "B n C"]:
-        """The tokens after the block; only those `kept`, which still look at all, unless it is None."""
+        """The tokens after the block.
+
+        Args:
+            kept: indices of the tokens to return; they attend to all tokens. None returns all.
+            may_attend: True for tokens that may be attended to; None for all.
+        """
         normed = queries = self.ln1(tokens)
         if kept is not None:
             tokens, queries = _take(tokens, kept), _take(normed, kept)
@@ -100,37 +95,39 @@ class EdgeSampler(nn.Module):
     def forward(
         self, tokens: Float[Tensor, "B N C"], size: tuple[int, int]
     ) -> tuple[Int[Tensor, "B n"], Bool[Tensor, "B n"], Float[Tensor, "B N"]]:
-        """Cells to keep, the regular grid first; which of them count, the others fill up; edge logits of all."""
+        """Which cells to keep.
+
+        Returns:
+            Indices of n cells, the regular grid first; True for those that are kept, False for filling; edge logits of
+            all cells.
+        """
         logits = self.edge(tokens).squeeze(-1)
         grid = regular_grid(size, self.stride, tokens)
         probs = logits.detach().sigmoid().index_fill(1, grid.flatten(), -1.0)
-        most = min(int(self.budget * tokens.shape[1]), tokens.shape[1] - grid.numel())
-        edges = probs.topk(most)
+        num_edges = min(int(self.budget * tokens.shape[1]), tokens.shape[1] - grid.numel())
+        edges = probs.topk(num_edges)
         kept = torch.cat([grid.flatten().expand(len(tokens), -1), edges.indices], 1)
         return kept, F.pad(edges.values > self.threshold, (grid.numel(), 0), value=True), logits
 
 
 @MODELS.register_module()
 class ShrunkVisionTransformer(BaseModule):
-    """A vision transformer without class token and final norm, whose later blocks see fewer tokens.
+    """A vision transformer without class token and final norm, whose later blocks get fewer tokens.
 
-    Block `shrink_index` keeps the tokens at every `shrink_stride`-th row and column, starting with the first; they
-    look at all tokens once more. `shrink_stride=1` is the plain transformer. Weights of `mmseg.VisionTransformer`
+    Block `shrink.block` keeps the tokens at every `shrink.stride`-th row and column, starting with the first; they
+    attend to all tokens in this block. A stride of 1 gives the plain transformer. Weights of `mmseg.VisionTransformer`
     load as they are; positions of another grid are resized and those of a class token dropped. Grids of checkpoints are
-    taken for square, unless they have no class token and as many positions as this model.
+    assumed to be square, unless they have no class token and as many positions as this model.
 
     Args:
-        img_size: height and width in pixels, or one number for both, that the positions are learnt for; other inputs
-            resize them.
-        drop_path_rate: of the last block; those before have less, linearly.
+        img_size: height and width in pixels, or one number for both, that the positions are learnt for; they are
+            resized for other inputs.
+        drop_path_rate: of the last block; it grows linearly from 0.
         out_indices: blocks whose tokens are returned, as maps; one number or several.
-        shrink_index: the first block of fewer tokens.
-        sampler: "grid", or "edge" to keep edges as well: maps are then `PartialMaps` on the fine grid, for
-            `QueryUpsamplingDecoder`, and `TokenEdgeLoss` trains what finds the edges.
-        edge_threshold, edge_budget: see `EdgeSampler`.
+        shrink: fields of a `Shrinking`.
 
     Raises:
-        ValueError: a number is out of its range.
+        ValueError: a number is out of its range, or `shrink` has an unknown field.
     """
 
     def __init__(
@@ -144,27 +141,18 @@ class ShrunkVisionTransformer(BaseModule):
         num_heads: int = 16,
         drop_path_rate: float = 0.0,
         out_indices: int | tuple[int, ...] = (7, 23),
-        shrink_index: int = 8,
-        shrink_stride: int = 2,
-        sampler: str = "grid",
-        edge_threshold: float = 0.7,
-        edge_budget: float = 0.125,
+        shrink: Mapping[str, int | float | str] | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
         height, width = to_2tuple(img_size)
         out_indices = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
-        _check_choices(
-            sampler=(sampler, sampler in ("grid", "edge"), "'grid' or 'edge'"),
-            img_size=((height, width), min(height, width) >= patch_size, f"at least one patch of {patch_size} pixels"),
-            out_indices=(out_indices, len(out_indices) > 0, "one block or more"),
-            shrink_index=(shrink_index, 0 <= shrink_index < num_layers, f"a block, 0 to {num_layers - 1}"),
-            shrink_stride=(shrink_stride, shrink_stride >= 1, "1 or more; 1 keeps all tokens"),
-            edge_threshold=(edge_threshold, 0 <= edge_threshold <= 1, "a probability, 0 to 1"),
-            edge_budget=(edge_budget, 0 <= edge_budget <= 1, "a share of all tokens, 0 to 1"),
-        )
+        self.shrink = _checked_shrinking(shrink or {}, num_layers)
+        if min(height, width) < patch_size:
+            raise _wrong("img_size", f"at least one patch of {patch_size} pixels", (height, width))
+        if not out_indices:
+            raise _wrong("out_indices", "one block or more", out_indices)
         self.patch_size, self.out_indices = patch_size, out_indices
-        self.shrink_index, self.shrink_stride = shrink_index, shrink_stride
         self.grid_size = (height // patch_size, width // patch_size)
         projection = nn.Conv2d(in_channels, embed_dims, patch_size, stride=patch_size)
         self.patch_embed = nn.ModuleDict(dict(projection=projection))
@@ -176,9 +164,12 @@ class ShrunkVisionTransformer(BaseModule):
             for index in range(num_layers)
         )
         self.edge_sampler = None
-        if sampler == "edge":
+        if self.shrink.sampler == "edge":
             self.edge_sampler = EdgeSampler(
-                embed_dims, stride=shrink_stride, threshold=edge_threshold, budget=edge_budget
+                embed_dims,
+                stride=self.shrink.stride,
+                threshold=self.shrink.edge_threshold,
+                budget=self.shrink.edge_budget,
             )
         self.register_load_state_dict_pre_hook(_adopt_positions)
         for module in self.modules():
@@ -187,22 +178,26 @@ class ShrunkVisionTransformer(BaseModule):
                 nn.init.zeros_(module.bias)
 
     def forward(self, images: Float[Tensor, "B C H W"]) -> Sequence[Float[Tensor, "B _ _ _"]]:
-        """One map per entry of `out_indices`: strides are the patch size, and that times `shrink_stride`."""
+        """One map per entry of `out_indices`: strides are the patch size, and that times `shrink.stride`."""
         height, width = images.shape[-2:]
         padded = F.pad(images, (0, -width % self.patch_size, 0, -height % self.patch_size))
         x = self.patch_embed["projection"](padded)
         size = (x.shape[-2], x.shape[-1])
         tokens = flatten_maps([x]) + _resize_positions(self.pos_embed, self.grid_size, size)
         maps = []
-        for index, block in enumerate(self.layers[: self.shrink_index]):
+        for index, block in enumerate(self.layers[: self.shrink.block]):
             tokens = block(tokens)
             if index in self.out_indices:
                 maps.append(_as_map(tokens, size))
         if self.edge_sampler is not None:
             return self._keep_edges(maps, tokens, size, self.edge_sampler)
-        grid = regular_grid(size, self.shrink_stride, tokens)
+        grid = regular_grid(size, self.shrink.stride, tokens)
         later = self._run_later(tokens, grid.flatten().expand(len(tokens), -1))
         return maps + [_as_map(x, (grid.shape[0], grid.shape[1])) for x in later]
+
+    def no_weight_decay(self) -> set[str]:
+        """The positions."""
+        return {"pos_embed"}
 
     def _keep_edges(
         self, maps: list[Tensor], tokens: Float[Tensor, "B N C"], size: tuple[int, int], sampler: EdgeSampler
@@ -225,10 +220,10 @@ class ShrunkVisionTransformer(BaseModule):
         kept: Int[Tensor, "B n"],
         may_attend: Bool[Tensor, "B 1 n"] | None = None,
     ) -> list[Float[Tensor, "B n C"]]:
-        """The tokens kept, after those blocks from `shrink_index` on that are in `out_indices`."""
+        """The tokens kept, after those blocks from `shrink.block` on that are in `out_indices`."""
         outputs = []
-        for index in range(self.shrink_index, len(self.layers)):
-            first = index == self.shrink_index
+        for index in range(self.shrink.block, len(self.layers)):
+            first = index == self.shrink.block
             tokens = self.layers[index](tokens, kept) if first else self.layers[index](tokens, None, may_attend)
             if index in self.out_indices:
                 outputs.append(tokens)
@@ -241,11 +236,26 @@ def regular_grid(size: tuple[int, int], stride: int, like: Tensor) -> Int[Tensor
     return cells[::stride, ::stride]
 
 
-def _check_choices(**choices: tuple[object, bool, str]) -> None:
-    """Each is a value, whether it fits, and what is expected."""
-    for name, (value, fits, expected) in choices.items():
-        if not fits:
-            raise ValueError(f"backbone.{name} (ShrunkVisionTransformer): expected {expected}, got {value!r}.")
+def _checked_shrinking(fields: Mapping[str, int | float | str], num_layers: int) -> Shrinking:
+    unknown = set(fields) - set(Shrinking._fields)
+    if unknown:
+        raise _wrong("shrink", f"the fields {', '.join(Shrinking._fields)}", f"{', '.join(sorted(unknown))} as well")
+    shrink = Shrinking(**fields)  # type: ignore[arg-type]
+    if not 0 <= shrink.block < num_layers:
+        raise _wrong("shrink.block", f"a block, 0 to {num_layers - 1}", shrink.block)
+    if shrink.stride < 1:
+        raise _wrong("shrink.stride", "1 or more; 1 keeps all tokens", shrink.stride)
+    if shrink.sampler not in ("grid", "edge"):
+        raise _wrong("shrink.sampler", "'grid' or 'edge'", shrink.sampler)
+    if not 0 <= shrink.edge_threshold <= 1:
+        raise _wrong("shrink.edge_threshold", "a probability, 0 to 1", shrink.edge_threshold)
+    if not 0 <= shrink.edge_budget <= 1:
+        raise _wrong("shrink.edge_budget", "a share of all tokens, 0 to 1", shrink.edge_budget)
+    return shrink
+
+
+def _wrong(name: str, expected: str, got: object) -> InvalidValueError:
+    return InvalidValueError(f"backbone.{name} (ShrunkVisionTransformer): expected {expected}, got {got!r}.")
 
 
 def _as_map(tokens: Float[Tensor, "B N C"], size: tuple[int, int]) -> Float[Tensor, "B C H W"]:
@@ -257,8 +267,8 @@ def _take(tokens: Float[Tensor, "B N C"], kept: Int[Tensor, "B n"]) -> Float[Ten
 
 
 def _resize_positions(
-    positions: Float[Tensor, "1 _ C"], size: tuple[int, int], new_size: tuple[int, int]
-) -> Float[Tensor, "1 _ C"]:
+    positions: Float[Tensor, "1 N C"], size: tuple[int, int], new_size: tuple[int, int]
+) -> Float[Tensor, "1 N2 C"]:
     if size == new_size:
         return positions
     grid = positions.transpose(1, 2).unflatten(-1, size)
@@ -277,7 +287,7 @@ def _adopt_positions(backbone: ShrunkVisionTransformer, state_dict: dict[str, Te
     same_number = positions.shape[1] == backbone.pos_embed.shape[1]
     if not same_number or (has_class_token and is_square):
         if not is_square:
-            raise ValueError(
+            raise InvalidValueError(
                 f"The checkpoint's positions ({prefix}pos_embed) are {positions.shape[1]}, expected "
                 f"{backbone.pos_embed.shape[1]}, or a square number to be resized. Set backbone.img_size to the size "
                 "the checkpoint was trained at."

@@ -8,13 +8,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.registry import MODELS
-from mmseg_m2f.structures import TokenBlock, TokenStream
+from mmseg_m2f.structures import FeatureSpec, TokenBlock, TokenStream
 
 
 @MODELS.register_module()
 class TimmTokenStream(nn.Module):
-    """A vision transformer of timm that runs all but its last blocks and hands those on (EoMT, arXiv 2503.19108).
+    """A vision transformer of timm that runs all but its last blocks and returns those (EoMT, arXiv 2503.19108).
 
     Any model that timm builds from `VisionTransformer` (ViT, DeiT III, DINOv2) or from `Eva` with rotary positions
     (DINOv3). Parameters keep timm's names below `vit.`. Needs the extra `timm`, whose blocks take boolean masks from
@@ -22,8 +23,8 @@ class TimmTokenStream(nn.Module):
 
     Args:
         model_name: timm's name of the model.
-        num_joint_blocks: last blocks that are left to the query decoder.
-        img_size: height and width in pixels that the positions are learnt for; other inputs resize them.
+        num_joint_blocks: last blocks, which the query decoder runs.
+        img_size: height and width in pixels that the positions are learnt for; they are resized for other inputs.
         patch_size: height and width in pixels of a patch; loaded weights of other sizes are resampled.
         pretrained: fetch timm's weights of this model.
         checkpoint_path: a file to take weights from instead, in timm's names or as DINOv2 and DINOv3 publish them.
@@ -56,7 +57,7 @@ class TimmTokenStream(nn.Module):
         )
         self.vit = cast(Any, vit)  # timm ships no types
         if not 0 < num_joint_blocks < len(self.vit.blocks):
-            raise ValueError(
+            raise InvalidValueError(
                 f"model.backbone ({model_name}): num_joint_blocks is {num_joint_blocks}, but there are "
                 f"{len(self.vit.blocks)} blocks. Expected at least one joint block and one before."
             )
@@ -69,7 +70,7 @@ class TimmTokenStream(nn.Module):
         """
         height, width = images.shape[-2:]
         if height % self.patch_size or width % self.patch_size:
-            raise ValueError(
+            raise InvalidValueError(
                 f"model.backbone (TimmTokenStream): expected images whose height and width are multiples of "
                 f"{self.patch_size}, got {height} × {width}. Nearest: {_nearest(height, self.patch_size)} × "
                 f"{_nearest(width, self.patch_size)}. Set the crop size, and size_divisor or pad_size_divisor in "
@@ -97,6 +98,15 @@ class TimmTokenStream(nn.Module):
             norm=self.vit.norm,
         )
 
+    @property
+    def feature_info(self) -> FeatureSpec:
+        """Channels and stride of the patches, and the number of joint blocks."""
+        return FeatureSpec((self.vit.embed_dim,), (self.patch_size,), self.num_joint_blocks)
+
+    def no_weight_decay(self) -> set[str]:
+        """Positions and tokens of timm's model."""
+        return {f"vit.{name}" for name in ("pos_embed", "cls_token", "reg_token", "mask_token")}
+
     def _joint_block(self, block: Callable[..., Tensor], grid: tuple[int, int]) -> TokenBlock:
         rope = getattr(self.vit, "rope", None)
         if rope is None:
@@ -117,11 +127,11 @@ def _run_rotated(
     tokens: Float[Tensor, "B N C"],
     may_attend: Bool[Tensor, "B 1 N N"] | None = None,
 ) -> Float[Tensor, "B N C"]:
-    """`rotation` holds sines, then cosines, of the patches; all tokens before them stay as they are."""
-    num_others = tokens.shape[1] - num_prefix - len(rotation)  # timm itself leaves out the first `num_prefix` tokens
-    still = torch.zeros_like(rotation[:1])
-    still[:, still.shape[1] // 2 :] = 1  # cosines
-    return block(tokens, rope=torch.cat([still.expand(num_others, -1), rotation]), attn_mask=may_attend)
+    """`rotation` holds sines, then cosines, of the patches; tokens before them are not rotated."""
+    num_others = tokens.shape[1] - num_prefix - len(rotation)  # timm skips the first `num_prefix` tokens
+    identity = torch.zeros_like(rotation[:1])
+    identity[:, identity.shape[1] // 2 :] = 1  # cosines
+    return block(tokens, rope=torch.cat([identity.expand(num_others, -1), rotation]), attn_mask=may_attend)
 
 
 def _build(model_name: str, **options: object) -> nn.Module:
@@ -140,7 +150,7 @@ def _build(model_name: str, **options: object) -> nn.Module:
         )
     model = timm.create_model(model_name, **options)
     if not isinstance(model, (VisionTransformer, Eva)):
-        raise ValueError(
+        raise InvalidValueError(
             f"model.backbone.model_name: expected a plain vision transformer of timm (VisionTransformer or Eva), got "
             f"'{model_name}', which is a {type(model).__name__}. Take for example 'vit_large_patch14_reg4_dinov2'."
         )

@@ -6,15 +6,17 @@ therefore: focal and dice loss of a class's mask are SegViT's, and the diversity
 statistic's share of its largest value.
 
 Where paper and released code differ, the code is the default:
-- attention goes to the classes that score lowest (`attn_sign=-1`); the paper writes +1;
-- the gate of feature reconstruction has no sigmoid (`gate_act=None`);
-- the query has no activation, as the original code asks (`query_act=None`); its port runs a ReLU there.
+- attention goes to the classes that score lowest (`attention.attn_sign=-1`); the paper writes +1;
+- the gate of feature reconstruction has no sigmoid (`gate_act=None`).
+
+The query has no activation, as the original code asks; its port runs a ReLU there. The masks that are compared with the
+classes are the sum of all levels but the finest, as the released forward pass hands them to the loss.
 
 Deviation: void pixels are left out of the mask losses; `void_is_background=True` trains them as outside every class.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +29,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor, nn
 
 from mmseg_m2f.core.transfer import upload
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.layers.class_attention import ClassAttention, ClassTokens, ClassUpdater
 from mmseg_m2f.models.losses.map_losses import Rows, map_losses
 from mmseg_m2f.models.necks.feature_reconstruction import FeatureReconstruction
@@ -35,17 +38,16 @@ from mmseg_m2f.registry import MODELS
 from mmseg_m2f.samples import read_targets
 from mmseg_m2f.structures import MaskReadings, TargetBatch
 
-_MASK_TARGETS = ("without_last", "total", "each")
 #: Pixels of masks that are compared at a time.
 _CHUNK_POINTS = 2**20
 
 
 class ClassMasks(NamedTuple):
-    """What the head says about a batch.
+    """Outputs of the head for a batch.
 
-    `pixel_logits` are those of the pixel classifier alone. `mask_logits` are the masks of every level at the finest
-    one's resolution, coarse to fine. `class_probs` say how sure each class's embedding is of its class. `diverse` are
-    the halves of the rebuilt maps that are made to differ.
+    `logits` is the result, `pixel_logits` that of the pixel classifier alone. `mask_logits` are the masks of every
+    level at the finest resolution, coarse to fine. `class_probs` is the probability of each class's own embedding for
+    this class. `diverse` are the diverse halves of the rebuilt maps, see `FeatureReconstruction`.
     """
 
     logits: Float[Tensor, "B K H W"]
@@ -57,31 +59,29 @@ class ClassMasks(NamedTuple):
 
 @MODELS.register_module()
 class ExplicitClassHead(BaseDecodeHead):
-    """Classes as embeddings that are made of their own masks, coarse to fine, and masks made of embeddings.
+    """Class embeddings computed from class masks, and masks computed from the embeddings, coarse to fine.
 
-    The coarsest map gives one mask per class; pooled, it is the class's embedding. Finer maps attend to the
-    embeddings: their scores are the next masks, which update the embeddings. The answer is a pixel classifier on all
-    maps plus, for each class, how sure its embedding is of itself times its mask, which lies in (0, 1).
+    The coarsest map gives one mask m₀ per class; pooled and projected, it is the class's embedding. Each finer map
+    attends to the embeddings; its scores are the next masks, which update the embeddings. With the pixel classifier's
+    logits z, the probabilities p of the embeddings for their own class and the masks m of all levels,
+    `logits_k = z_k + p_k · sigmoid(Σ_l m_kl)`.
 
-    Losses: `loss_ce` on the answer, `loss_mask` and `loss_dice` on the masks of the classes in the image, `loss_div`
-    on the rebuilt maps.
+    Losses: `loss_ce` on the logits, `loss_mask` and `loss_dice` on the masks of the classes in the image, `loss_div` on
+    the rebuilt maps.
 
     Args:
         in_channels: of the maps, fine to coarse, each half as large as the one before; multiples of 4.
         num_classes: K.
         in_index: which maps; the first ones unless given.
-        channels: width of everything behind the maps.
-        num_heads, mlp_ratio: of the attention to classes.
-        pool_sizes, pool_ratio: how masks become embeddings; see `ClassTokens`.
+        channels: C, width of all layers after the maps.
+        attention: arguments of `ClassAttention`: `num_heads`, `mlp_ratio`, `attn_sign`.
+        pool_sizes: how masks become embeddings; see `ClassTokens`.
         gate_act: see `FeatureReconstruction`.
-        query_act, attn_sign: see `ClassAttention`.
-        mask_target: which masks are compared with the classes: the sum of all levels "without_last", the finest; the
-            sum "total"; or "each" level alone, averaged.
-        void_is_background: whether void pixels lie outside every class or count nowhere in the mask losses.
-        loss_decode: losses of the answer; cross-entropy unless given.
+        void_is_background: whether void pixels lie outside every class or have weight 0 in the mask losses.
+        loss_decode: losses of the logits; cross-entropy unless given.
         loss_mask, loss_dice, loss_div: focal loss times 5, dice loss times 2, `SpatialDiversityLoss` unless given.
         norm_cfg: batch norm unless given.
-        dropout_ratio, ignore_index, align_corners: as in mmseg's other heads.
+        options: further arguments of mmseg's `BaseDecodeHead`: `dropout_ratio`, `ignore_index`, `align_corners` …
     """
 
     def __init__(
@@ -91,31 +91,24 @@ class ExplicitClassHead(BaseDecodeHead):
         num_classes: int,
         in_index: Sequence[int] | None = None,
         channels: int = 256,
-        num_heads: int = 4,
-        mlp_ratio: float = 4.0,
+        attention: Mapping[str, int | float] | None = None,
         pool_sizes: Sequence[int] = (1, 2, 3, 6),
-        pool_ratio: float = 1.0,
         gate_act: str | None = None,
-        query_act: str | None = None,
-        attn_sign: int = -1,
-        mask_target: str = "without_last",
         void_is_background: bool = False,
         loss_decode: ConfigDict | dict | list | None = None,
         loss_mask: ConfigDict | dict | None = None,
         loss_dice: ConfigDict | dict | None = None,
         loss_div: ConfigDict | dict | None = None,
         norm_cfg: ConfigDict | dict | None = None,
-        dropout_ratio: float = 0.1,
-        ignore_index: int = 255,
-        align_corners: bool = False,
+        **options: object,
     ) -> None:
-        _check_arguments(in_channels, query_act=query_act, attn_sign=attn_sign, mask_target=mask_target)
-        if in_index is not None and len(in_index) != len(in_channels):
-            raise ValueError(
-                f"decode_head.in_index: expected one index for each of in_channels {[*in_channels]}, got {[*in_index]}."
-            )
+        _check_maps(in_channels, in_index)
+        attention_options: dict[str, Any] = dict(num_heads=4) | dict(attention or {})
+        num_heads = attention_options["num_heads"]
         if channels % num_heads:
-            raise ValueError(f"decode_head.num_heads: expected a divisor of channels, {channels}, got {num_heads}.")
+            raise InvalidValueError(
+                f"decode_head.attention.num_heads: expected a divisor of channels, {channels}, got {num_heads}."
+            )
         norm_cfg = norm_cfg or dict(type="BN")
         super().__init__(
             list(in_channels),
@@ -123,11 +116,9 @@ class ExplicitClassHead(BaseDecodeHead):
             num_classes=num_classes,
             in_index=list(range(len(in_channels)) if in_index is None else in_index),
             input_transform="multiple_select",
-            dropout_ratio=dropout_ratio,
             norm_cfg=norm_cfg,
             loss_decode=loss_decode or dict(type="mmseg.CrossEntropyLoss"),
-            ignore_index=ignore_index,
-            align_corners=align_corners,
+            **options,
         )
         num_levels = len(in_channels)
         self.reconstruction = FeatureReconstruction(in_channels, gate_act=gate_act, norm_cfg=norm_cfg)
@@ -138,13 +129,9 @@ class ExplicitClassHead(BaseDecodeHead):
         )
         # Coarse to fine, like all that follows.
         self.tokens = nn.ModuleList(
-            ClassTokens(channels, num_classes=num_classes, pool_sizes=pool_sizes, pool_ratio=pool_ratio)
-            for _ in in_channels
+            ClassTokens(channels, num_classes=num_classes, pool_sizes=pool_sizes) for _ in in_channels
         )
-        self.attentions = nn.ModuleList(
-            ClassAttention(channels, num_heads=num_heads, mlp_ratio=mlp_ratio, query_act=query_act, attn_sign=attn_sign)
-            for _ in in_channels[1:]
-        )
+        self.attentions = nn.ModuleList(ClassAttention(channels, **attention_options) for _ in in_channels[1:])
         self.updaters = nn.ModuleList(ClassUpdater(channels) for _ in in_channels[1:])
         self.class_embed = nn.Linear(channels, num_classes)
         self.upsamplings = nn.ModuleList(
@@ -152,7 +139,7 @@ class ExplicitClassHead(BaseDecodeHead):
             for steps in reversed(range(num_levels))
         )
         self.fusion = ConvModule(num_levels * channels, channels, 3, padding=1, norm_cfg=norm_cfg)
-        self.mask_target, self.void_is_background = mask_target, void_is_background
+        self.void_is_background = void_is_background
         self.mask_losses = nn.ModuleDict(
             dict(
                 loss_mask=MODELS.build(loss_mask or dict(type="mmseg_m2f.MaskFocalLoss", loss_weight=5.0)),
@@ -162,7 +149,7 @@ class ExplicitClassHead(BaseDecodeHead):
         self.loss_div = MODELS.build(loss_div or dict(type="mmseg_m2f.SpatialDiversityLoss"))
 
     def forward(self, inputs: Sequence[Tensor]) -> Float[Tensor, "B K H W"]:
-        """Logits at the resolution of the finest map; scaling them would not scale the masks' share."""
+        """Logits at the resolution of the finest map."""
         return self.describe(inputs).logits
 
     def loss(
@@ -172,13 +159,13 @@ class ExplicitClassHead(BaseDecodeHead):
         train_cfg: ConfigDict | dict | None = None,
     ) -> dict[str, Tensor]:
         """All losses, and `acc_seg`."""
-        said = self.describe(inputs)
-        mask_losses = self._mask_losses(said.mask_logits, batch_data_samples)  # names labels that are no class
-        losses = self.loss_by_feat(said.logits, batch_data_samples)
-        return losses | mask_losses | dict(loss_div=self.loss_div(said.diverse))
+        outputs = self.describe(inputs)
+        mask_losses = self._mask_losses(outputs.mask_logits, batch_data_samples)  # names labels that are no class
+        losses = self.loss_by_feat(outputs.logits, batch_data_samples)
+        return losses | mask_losses | dict(loss_div=self.loss_div(outputs.diverse))
 
     def describe(self, inputs: Sequence[Tensor]) -> ClassMasks:
-        """The answer and what it is made of.
+        """Logits and the parts that they are computed from.
 
         Args:
             inputs: the backbone's maps.
@@ -219,8 +206,7 @@ class ExplicitClassHead(BaseDecodeHead):
         if self.void_is_background:
             batch = batch.with_void_as_background()
         images, segments, classes = _pairs(batch)
-        masks = mask_logits[:-1] if self.mask_target == "without_last" else mask_logits
-        supervised = masks if self.mask_target == "each" else [_total(masks)]
+        supervised = _total(mask_logits[:-1])
         sampling = FullMaskSampling()
 
         def read(maps: Float[Tensor, "n H W"], rows: Rows) -> MaskReadings:
@@ -228,14 +214,14 @@ class ExplicitClassHead(BaseDecodeHead):
 
         chunk = max(_CHUNK_POINTS // sampling.size_in_loss(batch), 1)
         losses = list(self.mask_losses.values())
-        values = [map_losses(x[images, classes], read, losses, chunk=chunk).sum(1) for x in supervised]
+        values = map_losses(supervised[images, classes], read, losses, chunk=chunk).sum(1)
         count = classes.new_full((), len(images), dtype=torch.float32)
         dist.all_reduce(count, "mean")
-        return dict(zip(self.mask_losses, torch.stack(values).mean(0) / count.clamp(min=1), strict=True))
+        return dict(zip(self.mask_losses, values / count.clamp(min=1), strict=True))
 
 
 class _GhostUpsampling(nn.Module):
-    """Twice the size: half of the pixels' channels come from the other half by a cheap convolution."""
+    """Doubles height and width: a 1×1 and a depth-wise convolution give 4 C channels, shuffled to pixels."""
 
     def __init__(self, channels: int, norm_cfg: ConfigDict | dict) -> None:
         super().__init__()
@@ -264,13 +250,13 @@ def _pairs(targets: TargetBatch) -> tuple[Int[Tensor, "N"], Int[Tensor, "N"], In
     return both[0], both[1], targets.labels[both[0], both[1]]
 
 
-def _check_arguments(in_channels: Sequence[int], **choices: object) -> None:
+def _check_maps(in_channels: Sequence[int], in_index: Sequence[int] | None) -> None:
     if len(in_channels) < 2:
-        raise ValueError(
+        raise InvalidValueError(
             f"decode_head.in_channels: expected two maps or more, fine to coarse, got {[*in_channels]}. Name the "
             "channels of several outputs of the backbone, or put a feature pyramid between."
         )
-    allowed = dict(query_act=(None, "ReLU"), attn_sign=(-1, 1), mask_target=_MASK_TARGETS)
-    for name, value in choices.items():
-        if value not in allowed[name]:
-            raise ValueError(f"decode_head.{name}: expected one of {allowed[name]}, got {value!r}.")
+    if in_index is not None and len(in_index) != len(in_channels):
+        raise InvalidValueError(
+            f"decode_head.in_index: expected one index for each of in_channels {[*in_channels]}, got {[*in_index]}."
+        )

@@ -1,6 +1,8 @@
 """The one head of all mask classifiers: pixel decoder, query decoder, criterion (arXiv 2107.06278, section 3)."""
 
+import warnings
 from collections.abc import Sequence
+from inspect import signature
 
 import torch
 import torch.nn.functional as F
@@ -9,9 +11,9 @@ from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
 from mmseg_m2f.checkpoints.openmmlab import adopt_head_keys
-from mmseg_m2f.models.backbones.shrunk_vit import PartialMaps
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.registry import MODELS
-from mmseg_m2f.structures import FeatureSpec, MaskTarget, Prediction, TargetBatch
+from mmseg_m2f.structures import FeatureSpec, MaskTarget, NeedsExtraLoss, Prediction, TargetBatch
 
 
 @MODELS.register_module()
@@ -22,16 +24,18 @@ class MaskHead(nn.Module):
 
     Args:
         num_classes: K.
-        pixel_decoder: config of the part that gives mask features and levels; None for query decoders that look at the
-            backbone's output itself, which are built with `feature_spec` instead of `pixel_spec`.
-        query_decoder: config of the part that gives mask predictions.
-        criterion: config of the losses; a head without one only predicts.
-        feature_loss: config of a loss of what the backbone returns, beside the criterion; e.g. `TokenEdgeLoss`.
-        content_loss: config of a loss of the queries' learnt content, beside the criterion; `ContentOrthogonalityLoss`.
+        pixel_decoder: config of a `PixelDecoder`; None for a `BackboneQueryDecoder`.
+        query_decoder: config of a `QueryDecoder`, or of a `BackboneQueryDecoder` without pixel decoder.
+        criterion: config of a `Criterion`; a head without one only predicts.
+        extra_losses: configs of losses of the backbone's output (`ExtraLoss`), for example `TokenEdgeLoss`.
+        feature_loss: former name of `extra_losses`, for one loss.
         deep_supervision: train all layers that predict, not just the last one.
-        feature_spec: what the backbone returns; the segmentor asks the backbone and passes it.
+        feature_spec: channels and strides of the backbone's maps; the shell passes it.
         replace_classifier: accept checkpoints with another number of classes; the class layer then keeps its
-            fresh weights, to be trained on the new classes. Otherwise such a checkpoint raises a ValueError.
+            initial weights, to be trained on the new classes. Otherwise such a checkpoint raises a ValueError.
+
+    Raises:
+        ValueError: the query decoder needs a pixel decoder and there is none, or the other way round.
     """
 
     def __init__(
@@ -41,8 +45,8 @@ class MaskHead(nn.Module):
         pixel_decoder: ConfigDict | dict | None,
         query_decoder: ConfigDict | dict,
         criterion: ConfigDict | dict | None = None,
+        extra_losses: Sequence[ConfigDict | dict] = (),
         feature_loss: ConfigDict | dict | None = None,
-        content_loss: ConfigDict | dict | None = None,
         deep_supervision: bool = True,
         feature_spec: FeatureSpec,
         replace_classifier: bool = False,
@@ -55,15 +59,18 @@ class MaskHead(nn.Module):
         self.pixel_decoder = None if pixel_decoder is None else MODELS.build(pixel_decoder, default_args=given)
         if self.pixel_decoder is not None:
             given = dict(pixel_spec=self.pixel_decoder.spec)
+        _check_query_decoder(query_decoder, reads=next(iter(given)))
         self.query_decoder = MODELS.build(query_decoder, default_args=dict(num_classes=num_classes, **given))
         self.criterion = None if criterion is None else MODELS.build(criterion)
-        self.feature_loss = None if feature_loss is None else MODELS.build(feature_loss)
-        self.content_loss = None if content_loss is None else MODELS.build(content_loss)
-        if self.content_loss is not None and not hasattr(self.query_decoder, "query_feat"):
-            raise ValueError(
-                f"decode_head.content_loss: {type(self.query_decoder).__name__} has no learnt content (query_feat) to "
-                "compare. Take the loss out, or compare mask embeddings by criterion.loss_orthogonality."
+        if feature_loss is not None:
+            warnings.warn(
+                "decode_head.feature_loss=LOSS is now decode_head.extra_losses=[LOSS]; the old name goes in the next "
+                "minor release.",
+                FutureWarning,
+                stacklevel=2,
             )
+            extra_losses = [*extra_losses, feature_loss]
+        self.extra_losses = nn.ModuleList(MODELS.build(loss) for loss in extra_losses)
         self.register_load_state_dict_pre_hook(adopt_head_keys)
         self.register_load_state_dict_pre_hook(_check_class_layer)
 
@@ -79,11 +86,11 @@ class MaskHead(nn.Module):
         *,
         last_only: bool = False,
     ) -> list[Prediction]:
-        """One prediction per supervised layer, the answer last; with `last_only`, the answer alone.
+        """One prediction per supervised layer, the result last; with `last_only`, the result alone.
 
         Args:
             features: the backbone's maps, fine to coarse.
-            valid: which pixels lie on the image, not on padding; None where all do, or padding counts as image.
+            valid: True for pixels of the image, False for padding; None without padding, or to treat it as image.
         """
         if valid is not None:
             cells = F.interpolate(valid.unsqueeze(1).float(), features[-1].shape[-2:], mode="nearest")
@@ -98,21 +105,33 @@ class MaskHead(nn.Module):
         targets: TargetBatch | Sequence[MaskTarget],
         valid: Bool[Tensor, "B H W"] | None = None,
     ) -> dict[str, Float[Tensor, ""]]:
-        """Losses of all supervised layers; `targets` lie on the canvas of the images, one per image."""
+        """Losses of all supervised layers.
+
+        Args:
+            features, valid: see `forward`.
+            targets: of each image, on the padded canvas.
+        """
+        return self.losses_of(self(features, valid), features, targets)
+
+    def losses_of(
+        self,
+        predictions: list[Prediction],
+        features: Sequence[Tensor] | None,
+        targets: TargetBatch | Sequence[MaskTarget],
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Losses of the predictions of all supervised layers.
+
+        Args:
+            features: see `forward`; only `extra_losses` need them.
+            targets: of each image, on the padded canvas.
+        """
         if self.criterion is None:
-            raise ValueError("decode_head.criterion is None: this head cannot be trained. Give it a criterion.")
-        predictions = self(features, valid)
+            raise InvalidValueError("decode_head.criterion is None: this head cannot be trained. Give it a criterion.")
+        if isinstance(features, NeedsExtraLoss):
+            features.check_extra_losses(list(self.extra_losses))
         losses = self.criterion(predictions if self.deep_supervision else predictions[-1:], targets)
-        if self.content_loss is not None:
-            losses["loss_content"] = self.content_loss(self.query_decoder.query_feat.weight)
-        if self.feature_loss is not None:
-            return losses | self.feature_loss(features, targets)
-        if isinstance(features, PartialMaps) and features.edge_logits.requires_grad:
-            raise ValueError(
-                "decode_head.feature_loss is None, but the backbone keeps tokens where it expects edges "
-                "(sampler='edge') and nothing teaches it where they are. Set "
-                "decode_head.feature_loss=dict(type='mmseg_m2f.TokenEdgeLoss'), or freeze the backbone."
-            )
+        for extra_loss in self.extra_losses:
+            losses |= extra_loss(features, targets)
         return losses
 
     @torch.no_grad()
@@ -121,14 +140,32 @@ class MaskHead(nn.Module):
         return self(features, valid, last_only=True)[-1]
 
 
+def _check_query_decoder(query_decoder: ConfigDict | dict, *, reads: str) -> None:
+    """Refuse a decoder that is not built with `reads`: "pixel_spec" behind a pixel decoder, else "feature_spec"."""
+    found = MODELS.get(query_decoder["type"]) if isinstance(query_decoder["type"], str) else query_decoder["type"]
+    if found is None or reads in signature(found).parameters:
+        return
+    name = found.__name__
+    if reads == "pixel_spec":
+        raise InvalidValueError(
+            f"decode_head.query_decoder ({name}): expected a decoder of pixel features, got one that reads the "
+            "backbone itself. Set decode_head.pixel_decoder=None."
+        )
+    raise InvalidValueError(
+        f"decode_head.query_decoder ({name}): expected a decoder that reads the backbone itself, because "
+        "decode_head.pixel_decoder is None, got one of pixel features. Set decode_head.pixel_decoder, for example "
+        "dict(type='mmseg_m2f.DeformablePixelDecoder')."
+    )
+
+
 def _check_class_layer(head: MaskHead, state_dict: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """Refuse, or where the user asked for it replace, a class layer of another size."""
+    """Refuse a class layer of another size, or keep the initial one with `replace_classifier`."""
     name = f"{prefix}query_decoder.cls_embed"
     stored = state_dict.get(f"{name}.weight")
     if stored is None or len(stored) == head.num_classes + 1:
         return
     if not head.replace_classifier:
-        raise ValueError(
+        raise InvalidValueError(
             f"The checkpoint's class layer ({name}) has {len(stored) - 1} classes, but decode_head.num_classes is "
             f"{head.num_classes}. Set num_classes={len(stored) - 1} to use the checkpoint as it is, or "
             "decode_head.replace_classifier=True to fine-tune it on the new classes."

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mmseg_m2f.core.query_similarity import query_similarity
 from mmseg_m2f.core.targets import required_boxes, stack_targets
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.models.losses.map_losses import Rows, map_losses, product_losses
 from mmseg_m2f.registry import MODELS, TASK_UTILS
 from mmseg_m2f.structures import (
@@ -68,11 +69,11 @@ class MaskCriterion(nn.Module):
     ) -> None:
         super().__init__()
         if reference not in (None, "mmdet"):
-            raise ValueError(f"MaskCriterion: reference must be None or 'mmdet', got {reference!r}.")
+            raise InvalidValueError(f"MaskCriterion: reference must be None or 'mmdet', got {reference!r}.")
         mask_losses = dict(loss_mask=loss_mask, loss_dice=loss_dice)
         box_losses = dict(loss_bbox=loss_bbox, loss_iou=loss_iou)
         if sampling is None and any(mask_losses.values()):
-            raise ValueError(
+            raise InvalidValueError(
                 "MaskCriterion: loss_mask and loss_dice compare masks, but sampling is None. Set "
                 "sampling=dict(type='mmseg_m2f.PointSampling') or FullMaskSampling."
             )
@@ -98,7 +99,7 @@ class MaskCriterion(nn.Module):
             ValueError: a loss looks at masks or boxes that the decoder does not predict.
         """
         if self.mask_losses and not predictions[-1].has_masks:
-            raise ValueError(
+            raise InvalidValueError(
                 "MaskCriterion: loss_mask and loss_dice need masks, but the decoder predicts none. Give "
                 "decode_head.query_decoder a mask_head, or take the two losses out."
             )
@@ -203,7 +204,7 @@ class MaskCriterion(nn.Module):
 
 def _mask_embeddings(prediction: Prediction) -> Float[Tensor, "B Q C"]:
     if not isinstance(prediction, MaskPrediction):
-        raise ValueError(
+        raise InvalidValueError(
             "MaskCriterion: loss_orthogonality compares mask embeddings, but the decoder predicts boxes. Take the loss "
             "out of decode_head.criterion."
         )

@@ -1,6 +1,6 @@
-"""Losses of the classes that a task is about (SegViTv2, arXiv 2306.06289).
+"""Losses of the classes of one task (SegViTv2, arXiv 2306.06289).
 
-No code was released; that pixels of other tasks' classes are background, and not void, is our own definition.
+No code was released; treating pixels of other tasks' classes as background, not as void, is our own definition.
 """
 
 from collections.abc import Sequence
@@ -17,41 +17,43 @@ from mmseg_m2f.structures import BACKGROUND, VOID, MaskTarget, Prediction, Targe
 
 @MODELS.register_module()
 class TaskCriterion(nn.Module):
-    """A criterion that sees the classes of one task, as 0, 1, …; all others are background, void and crowds are void.
+    """A criterion on the classes of one task, renumbered 0, 1, …; segments of other classes are background.
+
+    Void and crowds are void.
 
     Args:
         classes: of the task.
-        criterion: config of the criterion that compares what is left.
+        criterion: config of the criterion that gets these targets.
     """
 
-    _numbers: Tensor
+    _new_labels: Tensor
 
     def __init__(self, classes: Sequence[int], criterion: ConfigDict | dict) -> None:
         super().__init__()
-        self.number_in_task = {label: number for number, label in enumerate(classes)}
+        self.new_label = {label: number for number, label in enumerate(classes)}
         self.criterion = MODELS.build(criterion)
         numbers = torch.full((max(classes, default=0) + 2,), -1)  # the last entry is for all classes beyond
         numbers[list(classes)] = torch.arange(len(classes))
-        self.register_buffer("_numbers", numbers, persistent=False)
+        self.register_buffer("_new_labels", numbers, persistent=False)
 
     @property
     def box_losses(self) -> nn.ModuleDict:
-        """The criterion's; the head looks whether there are any."""
+        """Those of the criterion."""
         return self.criterion.box_losses
 
     def forward(
         self, predictions: Sequence[Prediction], targets: TargetBatch | Sequence[MaskTarget]
     ) -> dict[str, Float[Tensor, ""]]:
-        """The criterion's losses for this task."""
+        """Losses of this task."""
         return self.criterion(predictions, self._of_task(stack_targets(targets)))
 
     def _of_task(self, targets: TargetBatch) -> TargetBatch:
         """The segments of the task's classes, in their order; counts are known on the host if the classes are."""
         of_images = targets.classes_on_host()
-        classes = [[self.number_in_task[c] for c in each if c in self.number_in_task] for each in of_images]
+        classes = [[self.new_label[c] for c in each if c in self.new_label] for each in of_images]
         counts = [len(each) for each in classes]
         most = max(counts)
-        numbers = self._numbers[targets.labels.clamp(max=len(self._numbers) - 1)]  # B G
+        numbers = self._new_labels[targets.labels.clamp(max=len(self._new_labels) - 1)]  # B G
         new_segments = (numbers >= 0).cumsum(1) - 1
         is_kept = (numbers >= 0) & (new_segments < most)
         # Column `most` collects what is left out. Padding comes after an image's own segments, in its columns too.

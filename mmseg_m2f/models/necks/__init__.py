@@ -1,4 +1,4 @@
-"""What stands between a backbone and a head."""
+"""Modules between a backbone and a head."""
 
 from mmseg_m2f.models.necks.feature_reconstruction import FeatureReconstruction
 

@@ -1,6 +1,6 @@
 """Feature reconstruction of ECENet (arXiv 2308.12894, section 3.4), after the released inference code (Apache-2.0).
 
-The paper speaks of a squeeze-and-excitation block; the released gate has no sigmoid. `gate_act="sigmoid"` adds it.
+The paper describes a squeeze-and-excitation block; the released gate has no sigmoid. `gate_act="sigmoid"` adds it.
 """
 
 from collections.abc import Sequence
@@ -12,17 +12,18 @@ from mmengine.config import ConfigDict
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.layers.channel_norm import ChannelNorm
 from mmseg_m2f.registry import MODELS
 
 
 @MODELS.register_module()
 class FeatureReconstruction(BaseModule):
-    """Rebuilds each map of a backbone from half as many channels and as many that are made to differ from them.
+    """Replaces each map x by `norm(fuse([g(d) · d, y]))` of the same shape.
 
-    Shapes stay as they are, so that it fits between any backbone and head as a neck. Training the channels to differ
-    takes `SpatialDiversityLoss` on the second maps of `reconstruct`, which `ExplicitClassHead` does; a neck alone gets
-    no loss of its own.
+    y is a projection of x to half its channels, d a depth-wise convolution of y, and g a gate per channel, computed
+    from the mean of d. `SpatialDiversityLoss` on `g(d) · d`, the second maps of `reconstruct`, trains the channels to
+    differ; `ExplicitClassHead` applies it. As a neck alone the module gets no such loss.
 
     Args:
         in_channels: of the maps, fine to coarse; multiples of 4.
@@ -39,12 +40,12 @@ class FeatureReconstruction(BaseModule):
     ) -> None:
         super().__init__()
         if any(channels % 4 for channels in in_channels):
-            raise ValueError(
+            raise InvalidValueError(
                 f"FeatureReconstruction: in_channels are halved twice, expected multiples of 4, got {[*in_channels]}. "
                 "Put a neck with such channels in front, for instance mmseg.FPN."
             )
         if gate_act not in (None, "sigmoid"):
-            raise ValueError(f"FeatureReconstruction: gate_act must be 'sigmoid' or None, got {gate_act!r}.")
+            raise InvalidValueError(f"FeatureReconstruction: gate_act must be 'sigmoid' or None, got {gate_act!r}.")
         norm_cfg = norm_cfg or dict(type="BN")
         self.levels = nn.ModuleList(_Reconstruction(channels, gate_act, norm_cfg) for channels in in_channels)
 
@@ -55,7 +56,7 @@ class FeatureReconstruction(BaseModule):
     def reconstruct(
         self, inputs: Sequence[Float[Tensor, "B _ _ _"]]
     ) -> list[tuple[Float[Tensor, "B C H W"], Float[Tensor, "B C2 H W"]]]:
-        """Of each map, the rebuilt one and the half of its channels that is made to differ."""
+        """For each map, the rebuilt one and its diverse half `g(d) · d`."""
         return [level(x) for level, x in zip(self.levels, inputs, strict=True)]
 
 

@@ -13,6 +13,7 @@ from mmengine.model import caffe2_xavier_init, xavier_init
 from torch import Tensor, nn
 
 from mmseg_m2f.core.postprocess import resize_maps
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.layers.position_encoding import sine_position_encoding
 from mmseg_m2f.layers.transformer import DeformableEncoderLayer, flatten_maps
 from mmseg_m2f.registry import MODELS
@@ -76,13 +77,13 @@ class DeformablePixelDecoder(nn.Module):
 
     Args:
         feature_spec: channels and strides of the backbone's maps; the head passes it.
-        channels: width of everything inside and of the mask features.
-        num_levels: how many of the coarsest maps the encoder sees, and how many it returns.
+        channels: C, width of all maps inside and of the mask features.
+        num_levels: L, how many of the coarsest maps the encoder reads and returns.
         num_layers: encoder layers.
-        num_points: places each token reads per head and level.
+        num_points: P, points that each token reads per head and level.
         norm_groups: groups of the convolutions' GroupNorm.
-        recompute: compute the inside of the encoder layers again in the backward pass instead of keeping it, which
-            takes a little longer and much less memory; the numbers are the same.
+        recompute: compute the activations inside the encoder layers again in the backward pass instead of keeping them:
+            a little slower, much less memory, the same numbers.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class DeformablePixelDecoder(nn.Module):
     ) -> None:
         super().__init__()
         if len(feature_spec.channels) < num_levels:
-            raise ValueError(
+            raise InvalidValueError(
                 f"DeformablePixelDecoder: num_levels is {num_levels}, but the backbone returns only "
                 f"{len(feature_spec.channels)} maps (channels {feature_spec.channels}). "
                 "Return more maps (the backbone's out_indices) or lower num_levels."
@@ -139,7 +140,7 @@ class DeformablePixelDecoder(nn.Module):
     def forward(
         self, features: Sequence[Float[Tensor, "B _ _ _"]], valid: Bool[Tensor, "B _ _"] | None = None
     ) -> PixelFeatures:
-        """Decode maps given fine to coarse; padding is treated as image, as in all implementations."""
+        """Decode maps given fine to coarse; padding is treated as image, as in the other implementations."""
         coarse_to_fine = list(features)[::-1]
         maps = [conv(x) for conv, x in zip(self.input_convs, coarse_to_fine, strict=False)]
         sizes = [(x.shape[-2], x.shape[-1]) for x in maps]
@@ -149,7 +150,7 @@ class DeformablePixelDecoder(nn.Module):
                 for size, x, vector in zip(sizes, maps, self.level_encoding.weight, strict=True)
             ]
         )
-        # Under autocast the norms give float32 on a GPU and half precision on a CPU: sums are to be float32 on both.
+        # Under autocast the norms give float32 on a GPU and half precision on a CPU; sums are float32 on both.
         tokens = self.encoder(flatten_maps(maps).to(position.dtype), position, sizes)
         pieces = tokens.transpose(1, 2).split([height * width for height, width in sizes], -1)
         levels = [piece.unflatten(-1, size) for piece, size in zip(pieces, sizes, strict=True)]

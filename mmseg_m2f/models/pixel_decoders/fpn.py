@@ -17,12 +17,12 @@ from mmseg_m2f.structures import FeatureSpec, PixelFeatures, PixelSpec
 
 @MODELS.register_module()
 class FPNPixelDecoder(nn.Module):
-    """A top-down path over all maps, always `channels` wide; its memory is the coarsest map as it came.
+    """A top-down path over all maps with `channels` channels; its memory is the backbone's coarsest map.
 
     Args:
         feature_spec: channels and strides of the backbone's maps; the head passes it.
         channels: width of the path and of the mask features.
-        num_levels: how many of the coarsest maps of the path it returns for the queries.
+        num_levels: L, how many of the coarsest maps of the path it returns for the queries.
         norm_groups: groups of the convolutions' GroupNorm.
     """
 
@@ -74,7 +74,11 @@ def top_down_convs(in_channels: Sequence[int], channels: int, norm_groups: int) 
 def top_down(
     lateral_convs: nn.ModuleList, output_convs: nn.ModuleList, coarsest: Tensor, features: Sequence[Tensor]
 ) -> list[Tensor]:
-    """All maps of the path coarse to fine, beginning with `coarsest`; `features` are given fine to coarse."""
+    """Maps of the path, coarse to fine: `m₀ = coarsest`, `m_i = output_i(lateral_i(x_i) + upsample(m_{i-1}))`.
+
+    Args:
+        features: the backbone's maps without the coarsest, fine to coarse.
+    """
     maps = [coarsest]
     for lateral, output, x in list(zip(lateral_convs, output_convs, features, strict=True))[::-1]:
         detail = lateral(x)

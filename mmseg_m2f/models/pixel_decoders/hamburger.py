@@ -1,8 +1,9 @@
-"""SegNeXt's context module as a pixel decoder: matrix factorisation in place of an encoder of attention.
+"""SegNeXt's context module as a pixel decoder: matrix factorisation instead of an attention encoder.
 
-The head of SegNeXt (arXiv 2209.08575, section 3.2; Hamburger is arXiv 2109.04553) joins the maps at the size of the
-second one and factorises them. How queries read that is our own definition: averaged to the sizes of the coarser maps
-it is what they attend to; the finest map, which the head leaves out, is added for the masks. Nothing was published.
+The head of SegNeXt (arXiv 2209.08575, section 3.2; Hamburger is arXiv 2109.04553) concatenates the maps at the size of
+the second one and factorises the result, `X ≈ D C`. The interface to queries is our own definition, nothing was
+published: queries attend to the result, averaged to the sizes of the coarser maps; an FPN step adds the finest map,
+which SegNeXt does not use, for the masks.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from mmcv.cnn import ConvModule
 from mmseg.models.decode_heads.ham_head import Hamburger
 from torch import Tensor, nn
 
+from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.models.factorisation import fix_bases
 from mmseg_m2f.models.pixel_decoders.fpn import top_down, top_down_convs
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.structures import FeatureSpec, PixelFeatures, PixelSpec
@@ -21,15 +24,15 @@ from mmseg_m2f.structures import FeatureSpec, PixelFeatures, PixelSpec
 
 @MODELS.register_module()
 class HamburgerPixelDecoder(nn.Module):
-    """All maps but the finest, joined, factorised, and averaged to their own sizes again.
+    """Concatenates all maps but the finest, factorises the result and averages it to their sizes.
 
-    Its memory is the coarsest level. The factorisation begins with random bases, in evaluation too, and takes padding
-    for part of the image.
+    Its memory is the coarsest level. The factorisation starts from random bases in training and from fixed ones in
+    evaluation (see `SteadyNMF`), and treats padding as image.
 
     Args:
         feature_spec: channels and strides of the backbone's maps; the head passes it.
-        channels: width of everything inside and of the mask features.
-        bases: rank of the factorisation.
+        channels: width of all maps inside and of the mask features.
+        bases: R, rank of the factorisation.
         norm_groups: groups of the convolutions' GroupNorm.
 
     Raises:
@@ -42,14 +45,15 @@ class HamburgerPixelDecoder(nn.Module):
         super().__init__()
         finest, *coarser = feature_spec.channels
         if not coarser:
-            raise ValueError(
-                "HamburgerPixelDecoder joins all maps but the finest, but the backbone returns one map; "
-                "let it return more (out_indices)"
+            raise InvalidValueError(
+                "HamburgerPixelDecoder: expected two maps or more, because it joins all but the finest, got one. Set "
+                "the backbone's out_indices to return more."
             )
         self.spec = PixelSpec(channels, (channels,) * len(coarser), memory=channels)
         norm = dict(type="GN", num_groups=norm_groups)
         self.squeeze = ConvModule(sum(coarser), channels, 1, norm_cfg=norm)
         self.hamburger = Hamburger(channels, dict(MD_R=bases), norm_cfg=norm)
+        fix_bases(self.hamburger, dict(MD_R=bases))
         self.lateral_convs, self.output_convs = top_down_convs([finest], channels, norm_groups)
         self.mask_feature = nn.Conv2d(channels, channels, 3, padding=1)
 

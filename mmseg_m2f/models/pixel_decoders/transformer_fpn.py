@@ -23,8 +23,8 @@ class TransformerFPNPixelDecoder(nn.Module):
 
     Args:
         feature_spec: channels and strides of the backbone's maps; the head passes it.
-        channels: width of everything inside and of the mask features.
-        num_levels: how many of the coarsest maps of the path it returns for the queries.
+        channels: C, width of all maps inside and of the mask features.
+        num_levels: L, how many of the coarsest maps of the path it returns for the queries.
         num_layers: encoder layers.
         norm_groups: groups of the convolutions' GroupNorm.
     """
@@ -62,7 +62,7 @@ class TransformerFPNPixelDecoder(nn.Module):
     def forward(
         self, features: Sequence[Float[Tensor, "B _ _ _"]], valid: Bool[Tensor, "B _ _"] | None = None
     ) -> PixelFeatures:
-        """Decode maps given fine to coarse; the encoder does not look at padding."""
+        """Decode maps given fine to coarse; the encoder does not attend to padding."""
         *finer, coarsest = features
         memory = self.encoder(self.encoder_in_proj(coarsest), valid)
         maps = top_down(self.lateral_convs, self.output_convs, self.encoder_out_proj(memory), finer)

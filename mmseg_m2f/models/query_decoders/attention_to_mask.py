@@ -1,11 +1,11 @@
-"""SegViT's decoder (arXiv 2210.05844, section 3): a class is where its query's attention goes.
+"""SegViT's decoder (arXiv 2210.05844, section 3): the attention scores of a class's query are the mask of the class.
 
-A query's mask is the sum over the stages of its attention scores, averaged over the heads, before the softmax. Scores
-are inner products of queries and keys, so their sum is the product of both joined along the channels: mask embeddings
-and mask features as other decoders have them.
+With M heads of C/M channels, the mask logits of query q are `Σ_s mean_m q_sm · k_sm / √(C/M)` over the stages s:
+attention scores before the softmax. As sums of inner products they are one inner product of queries and keys, both
+concatenated over the stages: mask embeddings and mask features as in other decoders.
 
 Deviation, where the maps differ in size: keys are resized to the finest map, once. Resizing commutes with the product;
-adding scores up at one resolution after the other, as published, would resize those of coarse maps several times.
+summing scores at one resolution after the other, as published, would resize those of coarse maps several times.
 """
 
 from collections.abc import Sequence
@@ -16,15 +16,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmseg_m2f.core.postprocess import resize_maps
-from mmseg_m2f.layers.attention_to_mask import AttentionToMaskLayer, init_linears, keys_as_map, project_tokens
+from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.layers.scoring_attention import AttentionToMaskLayer, init_linears, keys_as_map, project_tokens
 from mmseg_m2f.layers.transformer import flatten_maps
-from mmseg_m2f.models.backbones.shrunk_vit import PartialMaps
+from mmseg_m2f.models.backbones.partial_maps import PartialMaps
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.structures import FeatureSpec, MaskPrediction
 
 
 class Stage(nn.Module):
-    """Projects one map and has the queries look at it, layer by layer."""
+    """Projects one map; the queries attend to it in every layer."""
 
     def __init__(self, in_channels: int, channels: int, *, num_layers: int, num_heads: int, dropout: float) -> None:
         super().__init__()
@@ -34,9 +35,9 @@ class Stage(nn.Module):
         )
 
     def forward(
-        self, queries: Float[Tensor, "B Q C"], x: Float[Tensor, "B _ H W"]
+        self, queries: Float[Tensor, "B Q C"], x: Float[Tensor, "B D H W"]
     ) -> tuple[Float[Tensor, "B Q C"], Float[Tensor, "B Q C"], Float[Tensor, "B C H W"]]:
-        """The queries, and the scores of the last layer: queries in it, and keys as a map."""
+        """The queries after all layers, and the factors of the last layer's scores: queries, and keys as a map."""
         tokens = self.input_proj(flatten_maps([x]))
         for layer in self.layers:
             queries, scores = layer(queries, tokens)
@@ -45,19 +46,19 @@ class Stage(nn.Module):
 
 @MODELS.register_module()
 class AttentionToMaskDecoder(nn.Module):
-    """One query per class, which looks at the backbone's maps deepest first; one prediction per map.
+    """One query per class, which attends to the backbone's maps deepest first; one prediction per map.
 
-    Reads the backbone itself: `MaskHead(pixel_decoder=None)`. Query k answers for class k, see `FixedAssigner`. It
-    knows no positions but those in the maps.
+    A `BackboneQueryDecoder`: `MaskHead(pixel_decoder=None)`. Query k predicts class k, see `FixedAssigner`. There are
+    no position encodings besides those in the maps.
 
     Args:
-        num_classes: K, also the number of queries; one more class output stands for "absent".
+        num_classes: K, also the number of queries; one more class output means "absent".
         feature_spec: channels of the backbone's maps; the head passes it.
         channels: width of the queries; half the channels of the deepest map unless given.
         num_heads: one per 32 channels unless given.
-        num_layers: for each map.
+        num_layers: layers per map.
         dropout: in attention weights, residual branches and feed-forward networks.
-        cascade: add the scores of earlier stages to a stage's masks; False leaves every stage its own.
+        cascade: sum the scores of a stage and all earlier ones; False takes those of each stage alone.
     """
 
     def __init__(
@@ -90,9 +91,9 @@ class AttentionToMaskDecoder(nn.Module):
             ValueError: the backbone dropped tokens.
         """
         if isinstance(features, PartialMaps):
-            raise ValueError(
+            raise InvalidValueError(
                 "AttentionToMaskDecoder: expected maps with a token in every cell, got a backbone that keeps edges "
-                "(backbone.sampler='edge'). Take QueryUpsamplingDecoder, or backbone.sampler='grid'."
+                "(backbone.shrink.sampler='edge'). Take QueryUpsamplingDecoder, or backbone.shrink.sampler='grid'."
             )
         size = (features[0].shape[-2], features[0].shape[-1])
         queries = self.query_feat.weight.expand(len(features[0]), -1, -1)

@@ -11,16 +11,16 @@ from mmseg_m2f.structures import BoxPrediction, PixelFeatures, PixelSpec
 
 @MODELS.register_module()
 class BoxDecoder(nn.Module):
-    """Queries that look at the whole memory in every layer; one prediction of classes and boxes per layer.
+    """Queries that attend to the whole memory in every layer; one prediction of classes and boxes per layer.
 
     Queries start as zeros, only their positions are learnt. Only the last layer has masks.
 
     Args:
-        num_classes: K; one more class output stands for "no object".
+        num_classes: K; one more class output means "no object".
         pixel_spec: channels of the pixel decoder's maps; the head passes it.
         num_queries: Q, the most objects an image can have.
         dropout: in attention weights, residual branches and feed-forward networks.
-        mask_head: config of the part that makes masks of the last layer's queries; boxes alone without it.
+        mask_head: config of the part that predicts masks from the last layer's queries; boxes alone without it.
     """
 
     def __init__(

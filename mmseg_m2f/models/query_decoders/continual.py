@@ -1,7 +1,8 @@
 """Learning classes task by task (SegViTv2, arXiv 2306.06289): a decoder per task, on one frozen backbone.
 
-Masks are sigmoids and each task has an "absent" of its own, so tasks do not compete, and what is known stays as it is.
-No code was released: a whole decoder per task, and all other classes as its background, are our own definition.
+Masks are sigmoids and each task has its own "absent" output, so that tasks do not compete and the scores of earlier
+tasks do not change. No code was released: a whole decoder per task, with all other classes as background, is our own
+definition.
 """
 
 from collections import Counter
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.structures import FeatureSpec, MaskPrediction
 
@@ -20,15 +22,15 @@ from mmseg_m2f.structures import FeatureSpec, MaskPrediction
 class ContinualDecoder(nn.Module):
     """A decoder for each task, of which the last one is trained.
 
-    The decoders of earlier tasks are frozen, also in training mode. From the second task on freeze the backbone as well
-    (`MaskSegmentor(freeze_backbone=True)`), and let a `TaskCriterion` make other classes background. A model of one
-    task more starts from the checkpoint (`load_from`).
+    The decoders of earlier tasks are frozen and stay in evaluation mode. From the second task on freeze the backbone as
+    well (`MaskSegmentor(trainable=["decode_head."])`), and let a `TaskCriterion` make other classes background. A model
+    of one task more starts from the checkpoint (`load_from`).
 
     Args:
         num_classes: K, with the classes of tasks to come.
         feature_spec: what the backbone returns; the head passes it.
         tasks: the classes of each task, in the order they are learnt.
-        branch: config of a task's decoder, whose queries answer for the task's classes.
+        branch: config of a task's decoder, whose queries predict the task's classes.
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class ContinualDecoder(nn.Module):
         counts = Counter(label for task in tasks for label in task)
         wrong = sorted(label for label, count in counts.items() if count > 1 or not 0 <= label < num_classes)
         if wrong or not all(tasks):
-            raise ValueError(
+            raise InvalidValueError(
                 f"ContinualDecoder: expected tasks of one class or more, each class in [0, {num_classes}) and in one "
                 f"task alone, got {tasks}. " + (f"Correct the classes {wrong}." if wrong else "Drop the empty task.")
             )
@@ -54,35 +56,35 @@ class ContinualDecoder(nn.Module):
         self.branches[:-1].requires_grad_(False)
 
     def train(self, mode: bool = True) -> "ContinualDecoder":
-        """Training mode, for the last task's decoder alone."""
+        """Training mode for the last task's decoder alone."""
         super().train(mode)
         self.branches[:-1].eval()
         return self
 
     def forward(self, features: Sequence[Tensor], *, last_only: bool = False) -> list[MaskPrediction]:
-        """The last task's predictions, with that task's classes; with `last_only`, the answer of all tasks.
+        """Predictions of the last task, over its classes; with `last_only`, one prediction over all classes.
 
         Raises:
-            ValueError: the backbone would be trained away from earlier tasks.
+            ValueError: the backbone is trained, on which earlier tasks depend.
         """
         if self.training and len(self.tasks) > 1 and any(x.requires_grad for x in features):
-            raise ValueError(
+            raise InvalidValueError(
                 f"ContinualDecoder: {len(self.tasks) - 1} earlier tasks rely on the backbone, but it is being trained. "
-                "Set model.freeze_backbone=True."
+                "Set model.trainable=['decode_head.']."
             )
         if not last_only:
             return self.branches[-1](features)
         return [self._join([branch(features, last_only=True)[-1] for branch in self.branches])]
 
-    def _join(self, answers: Sequence[MaskPrediction]) -> MaskPrediction:
-        """All queries side by side: none has logits for classes, nor an embedding for features, of another task."""
+    def _join(self, predictions: Sequence[MaskPrediction]) -> MaskPrediction:
+        """All queries in one prediction; class logits of other tasks are -∞ and embeddings for their features 0."""
         class_logits, embeddings = [], []
-        widths = [answer.mask_embeddings.shape[-1] for answer in answers]
-        for index, (answer, task) in enumerate(zip(answers, self.tasks, strict=True)):
-            logits = answer.class_logits
+        widths = [prediction.mask_embeddings.shape[-1] for prediction in predictions]
+        for index, (prediction, task) in enumerate(zip(predictions, self.tasks, strict=True)):
+            logits = prediction.class_logits
             among_all = logits.new_full((*logits.shape[:2], self.num_classes + 1), -torch.inf)
             among_all[..., [*task, self.num_classes]] = logits
             class_logits.append(among_all)
-            embeddings.append(F.pad(answer.mask_embeddings, (sum(widths[:index]), sum(widths[index + 1 :]))))
-        mask_features = torch.cat([answer.mask_features for answer in answers], 1)
+            embeddings.append(F.pad(prediction.mask_embeddings, (sum(widths[:index]), sum(widths[index + 1 :]))))
+        mask_features = torch.cat([prediction.mask_features for prediction in predictions], 1)
         return MaskPrediction(torch.cat(class_logits, 1), torch.cat(embeddings, 1), mask_features)

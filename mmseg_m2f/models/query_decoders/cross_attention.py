@@ -1,7 +1,7 @@
 """MaskFormer's transformer decoder (arXiv 2107.06278, section 3.3), which is DETR's (2005.12872, section 3.2).
 
-Where the pixel features say what is padding, it is masked as in mmdet and in DETR; the authors' release has no padding
-masks, which is the same for images one by one.
+Padding is masked where `PixelFeatures.valid` is given, as in mmdet and DETR; the authors' release has no padding masks,
+which is equal for single images.
 """
 
 from mmengine.model import caffe2_xavier_init
@@ -15,12 +15,12 @@ from mmseg_m2f.structures import MaskPrediction, PixelFeatures, PixelSpec
 
 @MODELS.register_module()
 class CrossAttentionDecoder(nn.Module):
-    """Queries that look at the whole memory in every layer; one prediction per layer.
+    """Queries that attend to the whole memory in every layer; one prediction per layer.
 
     Queries start as zeros, only their positions are learnt.
 
     Args:
-        num_classes: K; one more class output stands for "no object".
+        num_classes: K; one more class output means "no object".
         pixel_spec: channels of the pixel decoder's maps; the head passes it.
         num_queries: Q, the most segments an image can have.
         channels: width of the queries.

@@ -1,6 +1,6 @@
 """DETR's mask head (arXiv 2005.12872, section 4.2): attention maps of each query, refined by an FPN.
 
-Parameter sizes are the authors'; their names are ours (`checkpoints.detr` knows both).
+Parameter sizes are the authors'; their names are ours (`checkpoints.detr` maps them).
 """
 
 from collections.abc import Sequence
@@ -11,17 +11,18 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.layers.transformer import flatten_maps
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.structures import PixelFeatures, PixelSpec
 
-#: Queries whose masks are computed at a time in inference: 264 channels each, from stride 32 up to stride 4.
-_CHUNK = 25
+#: Queries per chunk in inference; each has 264 channels at stride 32 and fewer up to stride 4.
+_CHUNK_SIZE = 25
 
 
 @dataclass(frozen=True)
 class LazyMasks:
-    """The masks of one batch before anybody says of which queries.
+    """Masks of one batch, computed on demand for given queries.
 
     `attention` sums to 1 over heads and cells for each query; `projected` and the maps in `finer` are per image.
     """
@@ -33,7 +34,7 @@ class LazyMasks:
 
     def __call__(self, images: Int[Tensor, "N"], queries: Int[Tensor, "N"]) -> Float[Tensor, "N H2 W2"]:
         """Mask logits of query `queries[n]` of image `images[n]` at the resolution of the finest map."""
-        size = max(len(queries), 1) if torch.is_grad_enabled() else _CHUNK
+        size = max(len(queries), 1) if torch.is_grad_enabled() else _CHUNK_SIZE
         chunks = zip(images.split(size), queries.split(size), strict=True)
         return torch.cat([self._refine(*chunk) for chunk in chunks])
 
@@ -55,7 +56,7 @@ class DetrMaskHead(nn.Module):
         super().__init__()
         channels = pixel_spec.memory
         if len(pixel_spec.levels) != 3:
-            raise ValueError(
+            raise InvalidValueError(
                 f"DetrMaskHead: expected three maps of the backbone below its coarsest, got {len(pixel_spec.levels)}. "
                 "Set the backbone's out_indices=(0, 1, 2, 3)."
             )
@@ -80,7 +81,7 @@ class DetrMaskHead(nn.Module):
             nn.init.zeros_(conv.bias)
 
     def forward(self, queries: Float[Tensor, "B Q C"], features: PixelFeatures) -> LazyMasks:
-        """What the masks of these queries (the last layer's, normed) are made of."""
+        """Lazy masks of the last layer's normed queries."""
         attention = self.attend(queries, features.memory, features.valid)
         return LazyMasks(self, attention, features.mask_features, features.levels)
 
@@ -90,7 +91,7 @@ class DetrMaskHead(nn.Module):
         memory: Float[Tensor, "B C H W"],
         valid: Bool[Tensor, "B H W"] | None = None,
     ) -> Float[Tensor, "B Q M H W"]:
-        """Attention maps; the softmax is over heads and cells together, padding gets nothing."""
+        """Attention maps: softmax of `q_m · k_m / √(C/M)` over heads and cells together; 0 on padding."""
         q = self.q_linear(queries).unflatten(-1, (self.num_heads, -1))
         k = self.k_linear(flatten_maps([memory])).unflatten(-1, (self.num_heads, -1))
         scores = torch.einsum("bqmc,bnmc->bqmn", q * q.shape[-1] ** -0.5, k)

@@ -1,8 +1,7 @@
 """Mask2Former's transformer decoder with masked attention (arXiv 2112.01527, section 3.2).
 
-Deviations, both exact up to float rounding: the attention mask is the product of the mask embeddings with mask
-features resized once per level (resizing commutes with the product) instead of resized mask logits, and it is
-one mask for all heads.
+Deviations, equal up to float rounding: the attention mask is the product of the mask embeddings with mask features
+resized once per level (resizing commutes with the product) instead of resized mask logits, and all heads share it.
 """
 
 from collections.abc import Sequence
@@ -34,16 +33,18 @@ class DecoderLayers(nn.Module):
 
 @MODELS.register_module()
 class MaskedAttentionDecoder(nn.Module):
-    """Learnt queries that look, layer by layer, only where they predicted their mask before.
+    """Learnt queries that attend only inside the mask predicted before each layer.
 
-    Gives `num_layers + 1` predictions; the first comes from the learnt queries alone.
+    `X_l = softmax(A_{l-1} + Q_l K_lᵀ) V_l + X_{l-1}`, where A is 0 inside the mask of the previous prediction and
+    -∞ outside, or 0 everywhere where that mask is empty. Gives `num_layers + 1` predictions; the first is that of the
+    learnt queries before any layer.
 
     Args:
-        num_classes: K; one more class output stands for "no object".
+        num_classes: K; one more class output means "no object".
         pixel_spec: channels of the pixel decoder's maps; the head passes it.
         num_queries: Q, the most segments an image can have.
         channels: width of the queries.
-        num_layers: decoder layers; layer i looks at level i modulo the number of levels.
+        num_layers: decoder layers; layer i attends to level i modulo the number of levels.
     """
 
     def __init__(

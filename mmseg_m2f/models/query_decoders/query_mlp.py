@@ -1,4 +1,4 @@
-"""The head that turns queries into mask embeddings or boxes."""
+"""MLP from queries to mask embeddings or boxes."""
 
 from torch import nn
 

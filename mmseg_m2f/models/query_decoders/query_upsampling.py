@@ -1,7 +1,7 @@
 """SegViT's decoder for shrunk encoders (arXiv 2210.05844, section 3.3): learnt queries restore the fine grid.
 
-Deviation: the cells' queries start as sine position encodings, as the backbone's positions do; in the release they are
-random (`cell_init="normal"`). From random weights, random ones take much longer to find their tokens.
+Deviation: the cells' queries are initialised with sine position encodings, like the backbone's positions; in the
+release they are random (`cell_init="normal"`), which trains much more slowly from random weights.
 """
 
 from collections.abc import Sequence
@@ -12,16 +12,17 @@ from jaxtyping import Bool, Float
 from mmengine.utils import to_2tuple
 from torch import Tensor, nn
 
-from mmseg_m2f.layers.attention_to_mask import AttentionToMaskLayer, init_linears, keys_as_map, project_tokens
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.layers.position_encoding import positions_to_learn
+from mmseg_m2f.layers.scoring_attention import AttentionToMaskLayer, init_linears, keys_as_map, project_tokens
 from mmseg_m2f.layers.transformer import DecoderLayer, attend_valid, flatten_maps
-from mmseg_m2f.models.backbones.shrunk_vit import PartialMaps
+from mmseg_m2f.models.backbones.partial_maps import PartialMaps
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.structures import FeatureSpec, MaskPrediction
 
 
 class UpsamplingStage(nn.Module):
-    """Projects one map and has the cells' queries look at it, layer by layer; nothing has a position."""
+    """Projects one map; the cells' queries attend to it in every layer, without position encodings."""
 
     def __init__(self, in_channels: int, channels: int, *, num_layers: int, num_heads: int, dropout: float) -> None:
         super().__init__()
@@ -34,10 +35,14 @@ class UpsamplingStage(nn.Module):
     def forward(
         self,
         cells: Float[Tensor, "B N C"],
-        x: Float[Tensor, "B _ H W"],
+        x: Float[Tensor, "B D H W"],
         valid: Bool[Tensor, "B H W"] | None = None,
     ) -> Float[Tensor, "B N C"]:
-        """The queries after all layers; `valid` says where the map has tokens, None that it has all."""
+        """The queries after all layers.
+
+        Args:
+            valid: True in cells with a token; None where all cells have one.
+        """
         tokens, may_attend = self.input_proj(flatten_maps([x])), attend_valid(valid)
         no_position = cells.new_zeros(cells.shape[1:])
         for layer in self.layers:
@@ -47,13 +52,13 @@ class UpsamplingStage(nn.Module):
 
 @MODELS.register_module()
 class QueryUpsamplingDecoder(nn.Module):
-    """A query per cell gathers a fine map from the backbone's maps; then one query per class looks at that map.
+    """One query per cell restores a fine map from the backbone's maps; then one query per class attends to this map.
 
-    Cells look at the maps finest first. Each layer of the class queries gives a prediction of its own; masks are not
-    added up. Reads the backbone itself: `MaskHead(pixel_decoder=None)`.
+    The cells' queries attend to the maps finest first. Each layer of the class queries gives its own prediction; masks
+    are not summed. A `BackboneQueryDecoder`: `MaskHead(pixel_decoder=None)`.
 
     Args:
-        num_classes: K, also the number of class queries; one more class output stands for "absent".
+        num_classes: K, also the number of class queries; one more class output means "absent".
         feature_spec: channels and strides of the backbone's maps; the head passes it.
         crop_size: height and width in pixels, or one number for both, that the cells' queries are learnt for; they are
             resized bicubically for other inputs.
@@ -61,8 +66,8 @@ class QueryUpsamplingDecoder(nn.Module):
         num_heads: one per 32 channels unless given.
         num_layers: of the cells' queries for each map, and of the class queries.
         dropout: in attention weights, residual branches and feed-forward networks.
-        cell_init: what the cells' queries start as: "sine" position encodings, or "normal" random numbers of deviation
-            1, as released.
+        cell_init: initial queries of the cells: "sine" position encodings, or "normal" random numbers of standard
+            deviation 1, as released.
     """
 
     def __init__(
@@ -80,9 +85,9 @@ class QueryUpsamplingDecoder(nn.Module):
         super().__init__()
         height, width = to_2tuple(crop_size)
         if min(height, width) < 1:
-            raise ValueError(f"query_decoder.crop_size: expected sizes in pixels, got {crop_size}.")
+            raise InvalidValueError(f"query_decoder.crop_size: expected sizes in pixels, got {crop_size}.")
         if cell_init not in ("sine", "normal"):
-            raise ValueError(f"query_decoder.cell_init: expected 'sine' or 'normal', got {cell_init!r}.")
+            raise InvalidValueError(f"query_decoder.cell_init: expected 'sine' or 'normal', got {cell_init!r}.")
         channels = channels or feature_spec.channels[-1] // 2
         num_heads = num_heads or max(channels // 32, 1)
         self.grid_size = (-(-height // feature_spec.strides[0]), -(-width // feature_spec.strides[0]))

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mmseg_m2f.core.points import Taps, find_taps, pick_uncertain, sample_points, sample_rows
 from mmseg_m2f.core.targets import is_valid, read_paired_segments, read_segments
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.layers.kernels import point_sampling as kernels
 from mmseg_m2f.layers.matrix_products import batched_products
 from mmseg_m2f.models.sampling.full_masks import all_mask_logits
@@ -29,7 +30,7 @@ class PointSampling:
 
     def __init__(self, num_points: int = 12544, *, oversample: float = 3.0, importance: float = 0.75) -> None:
         if not 0 <= importance <= min(oversample, 1):
-            raise ValueError(
+            raise InvalidValueError(
                 f"PointSampling: expected importance in [0, 1] and not above oversample, got importance={importance}, "
                 f"oversample={oversample}. Published are 0.75 and 3."
             )

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
-import torch
+from jaxtyping import Float
 from mmengine.config import ConfigDict
 from mmengine.model import BaseTTAModel
 from mmengine.structures import BaseDataElement, PixelData
 from torch import Tensor, nn
 
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.registry import MODELS
 
 
@@ -15,10 +16,10 @@ from mmseg_m2f.registry import MODELS
 class SemanticTTA(BaseTTAModel):
     """Averages `seg_logits` over the views of an image and takes the best class of each pixel.
 
-    The scores are averaged as the segmentor returns them. A mask classifier returns scores in [0, Q], and a
-    softmax over them would flatten the difference between sure and unsure views. The segmentor undoes flips and
-    resizing itself. Views that differ by a flip stand side by side in `mmcv.TestTimeAug` when the flip is the last
-    list of alternatives; then the answer to a flipped image is the flipped answer, to the last bit.
+    `scores = Σ_v scores_v / V` over V views, without a softmax: a mask classifier's scores lie in [0, Q], and a softmax
+    would reduce the weight of confident views. The segmentor undoes flips and resizing. If the flip is the last list of
+    alternatives in `mmcv.TestTimeAug`, the two views of a flip are neighbours, and the prediction for a flipped image
+    equals the flipped prediction to the last bit.
 
     Args:
         module: The segmentor, or its config. Its `test_cfg.return_scores` is switched on.
@@ -51,19 +52,16 @@ class SemanticTTA(BaseTTAModel):
         return merged
 
 
-def _scores(view: BaseDataElement) -> Tensor:
+def _scores(view: BaseDataElement) -> Float[Tensor, "K H W"]:
     if "seg_logits" not in view:
-        raise ValueError(
+        raise InvalidValueError(
             f"SemanticTTA, {view.metainfo.get('img_path')}: expected seg_logits from the segmentor, got "
             f"{view.keys()}. Wrap a segmentor that keeps its scores under test_cfg.return_scores=True."
         )
     return view.seg_logits.data
 
 
-def _mean(scores: Sequence[Tensor]) -> Tensor:
-    """Mean over the views, added pairwise: swapping the two of a pair changes no bit."""
-    sums = list(scores)
-    while len(sums) > 1:
-        pairs = [torch.add(a, b) for a, b in zip(sums[::2], sums[1::2], strict=False)]
-        sums = pairs + sums[len(pairs) * 2 :]
-    return sums[0] / len(scores)
+def _mean(scores: Sequence[Float[Tensor, "K H W"]]) -> Float[Tensor, "K H W"]:
+    """Mean over the views. Views 2i and 2i + 1 are added first, so that swapping the two changes no bit."""
+    pairs = [sum(scores[first + 1 : first + 2], scores[first]) for first in range(0, len(scores), 2)]
+    return sum(pairs[1:], pairs[0]) / len(scores)

@@ -12,7 +12,8 @@ from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from PIL import Image
 
 from mmseg_m2f.engine.hooks import DrawPredictions, SavePredictions
-from mmseg_m2f.engine.hooks.draw_predictions import class_colours, sheet_entry
+from mmseg_m2f.predictions.palettes import class_colours
+from mmseg_m2f.visualization.entries import sheet_entry
 
 CLASSES, PALETTE = ("road", "tree"), [[128, 64, 128], [0, 128, 0]]
 

@@ -10,13 +10,13 @@ from mmengine.model import BaseTTAModel
 from mmengine.registry import DATASETS
 from torch import nn
 
+from mmseg_m2f.checkpoints.checking import check_checkpoint
 from mmseg_m2f.engine.hooks.preflight import (
     check_classes,
     find_missing_labels,
     unwrap_model,
 )
 from mmseg_m2f.engine.launch import evaluate, train
-from mmseg_m2f.engine.preflight import check_checkpoint
 from tests.tiny_segmentation import tiny_config, write_config, write_dataset
 
 

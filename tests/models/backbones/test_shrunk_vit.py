@@ -4,7 +4,8 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from mmseg_m2f.models.backbones import ShrunkVisionTransformer
-from mmseg_m2f.models.backbones.shrunk_vit import EdgeSampler, PartialMaps
+from mmseg_m2f.models.backbones.partial_maps import PartialMaps
+from mmseg_m2f.models.backbones.shrunk_vit import EdgeSampler, Shrinking
 from mmseg_m2f.models.feature_spec import probe_feature_spec
 from mmseg_m2f.structures import FeatureSpec
 
@@ -28,7 +29,9 @@ def mmseg_vit(size: int = 64, **options: object) -> nn.Module:
 
 
 def shrunk_vit(**options: object) -> ShrunkVisionTransformer:
-    built = ShrunkVisionTransformer(**SMALL | dict(img_size=(64, 64), shrink_index=2) | options)
+    """`options` are the arguments of the backbone and the fields of its `shrink`."""
+    fields = {name: options.pop(name) for name in Shrinking._fields if name in options}
+    built = ShrunkVisionTransformer(**SMALL | dict(img_size=(64, 64), shrink=dict(block=2) | fields) | options)
     for parameter in built.parameters():
         nn.init.normal_(parameter, std=0.2)
     return built.eval()
@@ -36,7 +39,7 @@ def shrunk_vit(**options: object) -> ShrunkVisionTransformer:
 
 @pytest.mark.parametrize("size", [(64, 64), (40, 96), (53, 70)], ids=["as trained", "not square", "padded"])
 def test_shrunk_vit__stride_one_is_mmseg_s(size):
-    theirs, ours = mmseg_vit(), shrunk_vit(shrink_stride=1)
+    theirs, ours = mmseg_vit(), shrunk_vit(stride=1)
     ours.load_state_dict(theirs.state_dict())
     images = torch.randn(2, 3, *size)
     torch.testing.assert_close(ours(images), list(theirs(images)))
@@ -176,12 +179,13 @@ def test_shrunk_vit__edge_maps_tell_channels_and_strides():
 @pytest.mark.parametrize(
     ("option", "expected"),
     [
-        (dict(sampler="egde"), "sampler .*: expected 'grid' or 'edge', got 'egde'"),
-        (dict(shrink_index=-1), "shrink_index .*: expected a block, 0 to 3, got -1"),
-        (dict(shrink_index=4), "shrink_index .*: expected a block, 0 to 3, got 4"),
-        (dict(shrink_stride=0), "shrink_stride .*: expected 1 or more; .* got 0"),
-        (dict(edge_threshold=7.0), "edge_threshold .*: expected a probability, 0 to 1, got 7.0"),
-        (dict(edge_budget=-0.5), "edge_budget .*: expected a share of all tokens, 0 to 1, got -0.5"),
+        (dict(sampler="egde"), "shrink.sampler .*: expected 'grid' or 'edge', got 'egde'"),
+        (dict(block=-1), "shrink.block .*: expected a block, 0 to 3, got -1"),
+        (dict(block=4), "shrink.block .*: expected a block, 0 to 3, got 4"),
+        (dict(stride=0), "shrink.stride .*: expected 1 or more; .* got 0"),
+        (dict(edge_threshold=7.0), "shrink.edge_threshold .*: expected a probability, 0 to 1, got 7.0"),
+        (dict(edge_budget=-0.5), "shrink.edge_budget .*: expected a share of all tokens, 0 to 1, got -0.5"),
+        (dict(shrink=dict(depth=2)), "shrink .*: expected the fields block, stride, .* got 'depth as well'"),
         (dict(out_indices=()), r"out_indices .*: expected one block or more, got \(\)"),
         (dict(img_size=4), r"img_size .*: expected at least one patch of 8 pixels, got \(4, 4\)"),
     ],

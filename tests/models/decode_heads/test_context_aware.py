@@ -290,14 +290,6 @@ def test_gradients__filler_of_absent_classes_is_constant():
     assert not gradient(losses["loss_oracle"], head.conv_seg.weight).any()
 
 
-@pytest.mark.parametrize("detach", [False, True])
-def test_detach_estimate__keeps_gradients_from_the_estimate(detach):
-    head, maps = build_head(detach_estimate=detach), make_maps()
-    losses = head.loss(maps, make_samples(blocks()), None)
-    bias = gradient(losses["loss_ce"], head.conv_seg.bias)
-    assert (bias is None) == detach
-
-
 def test_void__crop_gives_finite_losses_with_graph():
     model = build_segmentor(context_aware("uper")).train()
     images, _ = make_images()
@@ -326,47 +318,9 @@ def test_batch__order_does_not_matter():
     torch.testing.assert_close(head([x[order] for x in maps]), head(maps)[order])
 
 
-def test_oracle_scope__image_does_not_see_its_neighbours():
-    labels = blocks(3)
-    maps = make_maps(3)
-    for scope, expected in (("image", True), ("batch", False)):
-        head = build_head(oracle_scope=scope, aux_align_corners=False).eval()
-        alone = [head.loss([x[i : i + 1] for x in maps], make_samples(labels[i : i + 1]), None) for i in range(3)]
-        together = head.loss(maps, make_samples(labels), None)["loss_oracle"]
-        mean = sum(losses["loss_oracle"] for losses in alone) / 3
-        assert torch.isclose(together, mean, rtol=1e-5).item() == expected
-
-
-@pytest.mark.parametrize(
-    ("name", "values"), [("oracle_scope", "'batch' or 'image'"), ("distill_size", "'features' or 'labels'")]
-)
-def test_choice__misspelt_is_refused(name, values):
-    with pytest.raises(ValueError, match=f"{name} must be {values}, got 'pixels'"):
-        build_head(**{name: "pixels"})
-
-
-def test_conf_thresh__unsure_pixels_are_left_out():
-    maps = make_maps()
-    head, picky = build_head().eval(), build_head(conf_thresh=0.9).eval()
-    picky.load_state_dict(head.state_dict())
-    features = head.host(maps)
-    probs = head.conv_seg(features).softmax(1)
-    unsure = probs.amax(1, keepdim=True) < 0.9
-    assert unsure.any()
-    assert not unsure.all()
-    seen = (probs * ~unsure).flatten(2)
-    prototypes = torch.einsum("bkn,bcn->bkc", seen, features.flatten(2)) / (seen.sum(-1, keepdim=True) + 1e-12)
-    vectors = head.proj(torch.cat([prototypes, head.conv_seg.weight.flatten(1).expand_as(prototypes)], -1))
-    expected = 15 * F.cosine_similarity(features.unsqueeze(1), vectors[..., None, None], dim=2)
-    torch.testing.assert_close(picky(maps), expected, rtol=1e-4, atol=1e-4)
-    assert not torch.allclose(head(maps), expected, atol=1e-2)
-
-
-def test_feat_proj__and_wide_projectors_of_the_three_dimensional_release():
-    head = build_head(feat_proj=True, hidden_ratio=1.0)
-    assert head.proj[0].weight.shape == (2 * WIDTH, 2 * WIDTH)
-    head.loss(make_maps(), make_samples(blocks()), None)["loss_oracle"].backward()
-    assert head.feat_proj[0].weight.grad.any()
+def test_distill_size__misspelt_is_refused():
+    with pytest.raises(ValueError, match="distill_size must be 'features' or 'labels', got 'pixels'"):
+        build_head(distill_size="pixels")
 
 
 def test_dropout__not_in_the_features():
@@ -443,7 +397,7 @@ def test_cost__as_published():
 
 
 def test_init__classifier_small_and_projectors_untouched():
-    head = MODELS.build(context_aware("uper", hidden_ratio=1.0))
+    head = MODELS.build(context_aware("uper"))
     before = head.proj[0].weight.clone()
     head.init_weights()
     assert head.conv_seg.weight.std().item() == pytest.approx(0.01, rel=0.3)
@@ -470,8 +424,3 @@ def test_host__without_a_final_classifier(host, message):
     host = host if "host" in host else dict(COMMON, **host)
     with pytest.raises(ValueError, match=message):
         MODELS.build(dict(type="mmseg_m2f.ContextAwareHead", host=host))
-
-
-def test_oracle_scope__unknown():
-    with pytest.raises(ValueError, match=r"oracle_scope must be 'batch' or 'image', got 'epoch'"):
-        MODELS.build(context_aware("fcn", oracle_scope="epoch"))

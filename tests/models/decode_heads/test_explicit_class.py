@@ -123,17 +123,14 @@ def expected_mask_losses(mask_maps, labels, *, void_is_background=False):
 
 
 @pytest.mark.parametrize("void_is_background", [False, True])
-@pytest.mark.parametrize("mask_target", ["without_last", "total", "each"])
-def test_losses__equal_the_formulas(mask_target, void_is_background):
-    head = build_head(mask_target=mask_target, void_is_background=void_is_background).eval()
+def test_losses__equal_the_formulas(void_is_background):
+    head = build_head(void_is_background=void_is_background).eval()
     maps, labels = make_maps(), make_labels()
     losses = head.loss(maps, make_samples(labels))
     assert set(losses) == {"loss_ce", "acc_seg", "loss_mask", "loss_dice", "loss_div"}
     said = head.describe(maps)
-    supervised = dict(
-        without_last=[sum(said.mask_logits[:3])], total=[sum(said.mask_logits)], each=list(said.mask_logits)
-    )
-    focal, dice = expected_mask_losses(supervised[mask_target], labels, void_is_background=void_is_background)
+    supervised = [sum(said.mask_logits[:3])]
+    focal, dice = expected_mask_losses(supervised, labels, void_is_background=void_is_background)
     assert losses["loss_mask"].item() == pytest.approx(focal.item(), rel=1e-4)
     assert losses["loss_dice"].item() == pytest.approx(dice.item(), rel=1e-4)
     per_map = []
@@ -236,11 +233,12 @@ def test_size__by_hand(width, millions, gigas):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(mask_target="all"), r"decode_head.mask_target: expected one of \('without_last', .* got 'all'"),
-        (dict(attn_sign=0), r"decode_head.attn_sign: expected one of \(-1, 1\), got 0"),
+        (dict(attention=dict(attn_sign=0)), "attn_sign must be -1 or 1, got 0"),
         (dict(in_index=[0, 1]), r"decode_head.in_index: expected one index for each of in_channels .*, got \[0, 1\]"),
-        (dict(num_heads=3), r"decode_head.num_heads: expected a divisor of channels, .*, got 3"),
-        (dict(query_act="GELU"), r"decode_head.query_act: .* got 'GELU'"),
+        (
+            dict(attention=dict(num_heads=3)),
+            "decode_head.attention.num_heads: expected a divisor of channels, .*, got 3",
+        ),
         (dict(in_channels=[8]), r"in_channels: expected two maps or more, .* got \[8\]"),
     ],
 )

@@ -2,6 +2,7 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 
+from mmseg_m2f.structures import Criterion, ExtraLoss
 from tests.models.conftest import NUM_CLASSES, make_batch
 
 
@@ -34,21 +35,50 @@ def test_mask_head__classifier_replaced_on_demand(model_config):
     assert torch.equal(segmentor.state_dict()[query_feat], stored[query_feat])
 
 
-def test_mask_head__content_of_the_queries_is_kept_apart(model_config):
-    model_config.decode_head.content_loss = dict(type="mmseg_m2f.ContentOrthogonalityLoss", loss_weight=2.0)
+class FirstMapLoss(torch.nn.Module):
+    """The mean of the finest map times a factor."""
+
+    def __init__(self, name: str, factor: float = 1.0) -> None:
+        super().__init__()
+        self.name, self.factor = name, factor
+
+    def forward(self, features: list[torch.Tensor], targets: list) -> dict[str, torch.Tensor]:
+        return {self.name: self.factor * features[0].mean()}
+
+
+def test_mask_head__extra_losses(model_config):
+    plain = MODELS.build(model_config)
+    losses = [dict(type=FirstMapLoss, name="loss_a"), dict(type=FirstMapLoss, name="loss_b", factor=2.0)]
+    model_config.decode_head.extra_losses = losses
     segmentor = MODELS.build(model_config)
-    content = segmentor.decode_head.query_decoder.query_feat.weight
-    with torch.no_grad():
-        content.zero_()[:, 0] = 1
-        content[0, :2] = torch.tensor([3.0, 4.0])  # a cosine of 0.6 with each of the 19 others, whose cosines are 1
-    losses = segmentor.loss(*make_batch())
-    assert losses["loss_content"].item() == pytest.approx(2 * (19 * 0.36 + 19 * 18 / 2) / (20 * 19 / 2))
-    losses["loss_content"].backward()
-    assert content.grad[0].any()
+    segmentor.load_state_dict(plain.state_dict())
+    images, samples = make_batch()
+    found, expected = [], []
+    for model, results in ((segmentor, found), (plain, expected)):
+        torch.manual_seed(0)
+        results.append(model.loss(images, samples))
+    mean = plain.extract_feat(images)[0].mean()
+    assert found[0].pop("loss_a") == mean
+    assert found[0].pop("loss_b") == 2 * mean
+    assert found == expected
+    assert isinstance(segmentor.decode_head.extra_losses[0], ExtraLoss)
+    assert isinstance(segmentor.decode_head.criterion, Criterion)
 
 
-def test_mask_head__decoder_without_content(model_config):
-    model_config.decode_head.query_decoder = dict(type="mmseg_m2f.CrossAttentionDecoder", num_queries=5)
-    model_config.decode_head.content_loss = dict(type="mmseg_m2f.ContentOrthogonalityLoss")
-    with pytest.raises(ValueError, match="CrossAttentionDecoder has no learnt content"):
+def test_mask_head__feature_loss_is_the_former_name(model_config):
+    model_config.decode_head.feature_loss = dict(type=FirstMapLoss, name="loss_a")
+    with pytest.warns(FutureWarning, match=r"feature_loss=LOSS is now decode_head.extra_losses=\[LOSS\]"):
+        segmentor = MODELS.build(model_config)
+    assert "loss_a" in segmentor.loss(*make_batch())
+
+
+def test_mask_head__query_decoder_that_reads_the_backbone(model_config):
+    model_config.decode_head.query_decoder = dict(type="mmseg_m2f.AttentionToMaskDecoder")
+    with pytest.raises(ValueError, match=r"\(AttentionToMaskDecoder\): expected a decoder of pixel features.*=None"):
+        MODELS.build(model_config)
+
+
+def test_mask_head__query_decoder_that_reads_pixel_features(model_config):
+    model_config.decode_head.pixel_decoder = None
+    with pytest.raises(ValueError, match=r"\(MaskedAttentionDecoder\): expected a decoder that reads the backbone"):
         MODELS.build(model_config)

@@ -6,16 +6,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmseg_m2f.core.postprocess import resize_maps, semantic_scores
 from mmseg_m2f.models.backbones import ShrunkVisionTransformer
-from mmseg_m2f.models.backbones.shrunk_vit import PartialMaps
+from mmseg_m2f.models.backbones.partial_maps import PartialMaps
 from mmseg_m2f.models.query_decoders import AttentionToMaskDecoder, QueryUpsamplingDecoder
 from mmseg_m2f.structures import FeatureSpec, MaskTarget
 from tests.models.assigners.test_fixed import CRITERION
 
 K = 4
 SPEC = FeatureSpec((16, 32, 64), (16, 16, 16))
-BASE = dict(embed_dims=768, num_layers=12, num_heads=12, out_indices=(5, 7, 11), shrink_stride=1)
-LARGE = dict(embed_dims=1024, num_layers=24, num_heads=16, out_indices=(7, 15, 23), shrink_stride=1)
-SHRUNK = LARGE | dict(out_indices=(7, 23), shrink_stride=2)
+BASE = dict(embed_dims=768, num_layers=12, num_heads=12, out_indices=(5, 7, 11), shrink=dict(stride=1))
+LARGE = dict(embed_dims=1024, num_layers=24, num_heads=16, out_indices=(7, 15, 23), shrink=dict(stride=1))
+SHRUNK = LARGE | dict(out_indices=(7, 23), shrink=None)
 
 
 def decoder(**options: object) -> AttentionToMaskDecoder:
@@ -28,7 +28,7 @@ def decoder(**options: object) -> AttentionToMaskDecoder:
 
 def test_decoder__refuses_maps_with_holes():
     partial = PartialMaps(tuple(feature_maps()), (None,) * 3, torch.zeros(2, 3, 5), patch_size=16)
-    with pytest.raises(ValueError, match=r"backbone.sampler='edge'.*Take QueryUpsamplingDecoder"):
+    with pytest.raises(ValueError, match=r"backbone.shrink.sampler='edge'.*Take QueryUpsamplingDecoder"):
         decoder()(partial)
 
 

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from mmseg_m2f.models.pixel_decoders import DetrPixelDecoder
-from mmseg_m2f.models.query_decoders import BoxDecoder, DetrMaskHead
-from mmseg_m2f.structures import FeatureSpec, PixelFeatures, PixelSpec
+from mmseg_m2f.models.query_decoders import BoxDecoder
+from mmseg_m2f.structures import FeatureSpec, PixelFeatures
 
 SPEC = FeatureSpec((8, 16, 24, 32), (4, 8, 16, 32))
 SMALL = dict(num_layers=2, num_heads=4, feedforward_channels=32, dropout=0.0)
@@ -37,12 +37,6 @@ def test_detr__published_sizes():
     assert (count(pixel_decoder, decoder) + backbone_r50) / 1e6 == pytest.approx(41.58, abs=0.03)
 
 
-def test_detr_mask_head__published_size():
-    head = DetrMaskHead(PixelSpec(256, (1024, 512, 256), memory=256))
-    attention = count(head.q_linear, head.k_linear)
-    assert (attention, count(head) - attention) == (131_584, 1_202_073)
-
-
 def test_box_decoder__predictions_of_every_layer():
     pixel_decoder, decoder = small_detr()
     features = pixel_decoder(feature_maps())
@@ -72,31 +66,20 @@ def test_detr__padding_changes_nothing(garbage):
     assert (attention[..., 3:] == 0).all()
 
 
-def test_detr_mask_head__softmax_over_heads_and_cells():
-    # Two heads of one channel, two cells: scores (1, 0) and (2, -1).
-    head = DetrMaskHead.__new__(DetrMaskHead)
-    nn.Module.__init__(head)
-    head.num_heads, head.q_linear, head.k_linear = 2, nn.Identity(), nn.Identity()
-    memory = torch.tensor([[1.0, 2.0], [0.0, -1.0]]).T.reshape(1, 2, 1, 2)
-    attention = head.attend(torch.ones(1, 1, 2), memory)
-    expected = torch.tensor([[0.2369, 0.0871], [0.6439, 0.0321]])
-    torch.testing.assert_close(attention[0, 0, :, 0], expected, rtol=0, atol=1e-4)
-
-
 def test_detr_mask_head__masks_of_chosen_queries_are_those_of_all():
     pixel_decoder, decoder = small_detr(mask_head=MASK_HEAD, num_queries=30)
     (prediction,) = decoder(pixel_decoder(feature_maps()), last_only=True)
     with torch.no_grad():  # in chunks
         everything = prediction.mask_logits()
-    chosen = prediction.mask_logits_of(1, torch.tensor([3, 29, 0]))  # at once
+    chosen = prediction.mask_logits_of(torch.tensor([1, 1, 0]), torch.tensor([3, 29, 0]))  # at once
     assert everything.shape == (2, 30, 16, 24)
-    torch.testing.assert_close(chosen, everything[1, [3, 29, 0]], rtol=0, atol=1e-5)
+    torch.testing.assert_close(chosen, everything[[1, 1, 0], [3, 29, 0]], rtol=0, atol=1e-5)
 
 
 def test_detr_mask_head__no_pair_keeps_the_parameters_in_the_graph():
     pixel_decoder, decoder = small_detr(mask_head=MASK_HEAD)
     (prediction,) = decoder(pixel_decoder(feature_maps()), last_only=True)
-    nothing = prediction.mask_logits_of(0, torch.zeros(0, dtype=torch.long))
+    nothing = prediction.mask_logits_of(*torch.zeros(2, 0, dtype=torch.long))
     assert nothing.shape == (0, 16, 24)
     nothing.sum().backward()
     assert [name for name, p in decoder.mask_head.named_parameters() if p.grad is None] == []
@@ -108,11 +91,6 @@ def test_box_decoder__only_the_last_layer_has_masks():
     assert (first.has_masks, last.has_masks) == (False, True)
     with pytest.raises(ValueError, match="has no mask head"):
         first.mask_logits()
-
-
-def test_detr_mask_head__too_few_maps():
-    with pytest.raises(ValueError, match="expected three maps of the backbone below its coarsest, got 0"):
-        BoxDecoder(3, PixelSpec(32, (), memory=32), mask_head=MASK_HEAD)
 
 
 def test_box_decoder__queries_start_as_zeros():

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmseg_m2f.models.backbones.shrunk_vit import PartialMaps
+from mmseg_m2f.models.backbones.partial_maps import PartialMaps
 from mmseg_m2f.models.query_decoders import QueryUpsamplingDecoder
 from mmseg_m2f.structures import FeatureSpec
 

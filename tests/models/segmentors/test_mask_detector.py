@@ -9,9 +9,9 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS
 from mmengine.structures import InstanceData, PixelData
 
+from mmseg_m2f.config.load import load_config
 from mmseg_m2f.core.boxes import generalized_iou
 from mmseg_m2f.core.postprocess import tight_boxes
-from mmseg_m2f.engine.launch import load_config
 from tests.models.conftest import CONFIGS, NUM_CLASSES
 
 THINGS = [0, 3]
@@ -176,6 +176,30 @@ def test_mask_detector__unknown_panoptic_rule(detector_config):
     detector_config.test_cfg = dict(panoptic_rule="kirillov")
     with pytest.raises(ValueError, match=r"expected one of \['mask2former', 'detr'\], got 'kirillov'"):
         MODELS.build(detector_config)
+
+
+def test_mask_detector__frozen_parts_stay_as_they_are(detector_config):
+    detector_config.trainable = ["decode_head.query_decoder."]
+    detector_config.backbone.update(norm_eval=False)
+    detector = MODELS.build(detector_config).train()
+    frozen = [name for name, parameter in detector.named_parameters() if not parameter.requires_grad]
+    assert {".".join(name.split(".")[:2]) for name in frozen if not name.startswith("backbone.")} == {
+        "decode_head.pixel_decoder"
+    }
+    assert not any(module.training for module in detector.backbone.modules())
+    assert not any(module.training for module in detector.decode_head.pixel_decoder.modules())
+    assert all(module.training for module in detector.decode_head.query_decoder.modules())
+    before = {name: value.clone() for name, value in detector.backbone.state_dict().items()}
+    detector.backbone(torch.randn(2, 3, 64, 64))
+    assert all(torch.equal(value, before[name]) for name, value in detector.backbone.state_dict().items())
+
+
+def test_mask_detector__trainable_does_not_thaw_what_is_frozen(detector_config):
+    detector_config.trainable = ["backbone."]
+    detector_config.backbone.update(frozen_stages=1, norm_eval=False)
+    detector = MODELS.build(detector_config).train()
+    assert not any(parameter.requires_grad for parameter in detector.backbone.layer1.parameters())
+    assert all(parameter.requires_grad for parameter in detector.backbone.layer2.parameters())
 
 
 def test_mask_detector__trainable_part_that_does_not_exist(detector_config):

@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -21,10 +23,15 @@ def test_mask_segmentor__per_pixel_heads_are_refused(model_config):
         MODELS.build(model_config)
 
 
-def test_mask_segmentor__frozen_backbone_stays_as_it_is(model_config):
+@pytest.mark.parametrize("option", [dict(trainable=["decode_head."]), dict(freeze_backbone=True)], ids=["new", "old"])
+def test_mask_segmentor__frozen_backbone_stays_as_it_is(model_config, option):
     model_config.backbone.update(norm_eval=False)
-    model_config.update(freeze_backbone=True)
-    segmentor = MODELS.build(model_config).train()
+    model_config.update(option)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        segmentor = MODELS.build(model_config).train()
+    said = [str(warning.message) for warning in caught if warning.category is FutureWarning]
+    assert ["trainable=['decode_head.']" in text for text in said] == ([True] if "freeze_backbone" in option else [])
     before = {name: value.clone() for name, value in segmentor.backbone.state_dict().items()}
     images, samples = make_batch()
     total, _ = segmentor.parse_losses(segmentor.loss(images, samples))

@@ -1,0 +1,76 @@
+"""Checking a checkpoint file before anything reads it: complete, and nothing but tensors and plain values."""
+
+import os
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+
+from mmseg_m2f import compat
+from mmseg_m2f.errors import InvalidValueError, MissingFileError
+
+
+def check_checkpoint(path: str | os.PathLike[str]) -> Mapping[str, object]:
+    """Check that a checkpoint file is complete and holds weights only, and give what it holds.
+
+    Nothing in the file is executed. Tensors stay on disk until they are used, where the format allows.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: Truncated, no checkpoint, or with objects that only unsafe loading could restore.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFileError(missing_file_message(path))
+    compat.allow_safe_checkpoint_globals()
+    size = f"{path.stat().st_size:,} bytes"
+    with path.open("rb") as file:
+        is_archive = file.read(2) == b"PK"
+    if is_archive and not zipfile.is_zipfile(path):
+        raise InvalidValueError(_truncated_message(path, size, "its end is missing"))
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
+    except UnpicklingError as error:
+        if "weights_only" in str(error) and (blocked := re.search(r"GLOBAL ([\w.]+)", str(error))):
+            raise InvalidValueError(
+                f"Checkpoint {path} holds an object of type {blocked[1]}; expected tensors and plain values. "
+                "Loading it could run code from the file and is refused. If you trust its origin, re-save it with "
+                "only its 'state_dict' where that type is installed."
+            ) from error
+        # Not torch's own text, which proposes to load unsafely.
+        detail = re.search(r"WeightsUnpickler error: ([^\n]+)", str(error))
+        reason = detail[1] if detail else "its content does not follow torch's format"
+        raise InvalidValueError(_truncated_message(path, size, reason)) from error
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError, IndexError, AttributeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else "the file ends early"
+        raise InvalidValueError(_truncated_message(path, size, reason)) from error
+    if not isinstance(content, Mapping):
+        raise InvalidValueError(
+            f"Checkpoint {path} holds a {type(content).__name__}; expected a mapping with a 'state_dict', or from "
+            "parameter names to tensors. Save the model with torch.save(dict(state_dict=model.state_dict()), path)."
+        )
+    return content
+
+
+def missing_file_message(path: Path) -> str:
+    """What to tell a user whose checkpoint file is missing: where it was looked for and which files lie there."""
+    if path.is_dir():
+        return f"Checkpoint {path} is a folder; expected a .pth file. It holds: {_listing(path)}."
+    if path.parent.is_dir():
+        return f"Checkpoint {path} does not exist; expected a .pth file. {path.parent} holds: {_listing(path.parent)}."
+    return f"Checkpoint {path} does not exist, nor does its folder (working directory {os.getcwd()}). Correct the path."
+
+
+def _listing(folder: Path) -> str:
+    names = sorted(item.name for item in folder.glob("*.pth"))
+    return ", ".join(names[-8:]) or "no .pth file"
+
+
+def _truncated_message(path: Path, size: str, reason: str) -> str:
+    return (
+        f"Checkpoint {path} ({size}) cannot be read: {reason}. Expected a complete file written by torch.save; this "
+        "one is truncated or no checkpoint. Copy or download it again, or take an earlier one from the same folder."
+    )

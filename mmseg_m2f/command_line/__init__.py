@@ -1,0 +1,1 @@
+"""The commands: `mmseg_m2f train` and so on, and what `tools/` calls."""

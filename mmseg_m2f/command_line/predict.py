@@ -1,0 +1,43 @@
+"""Segment images or find objects: for each image a picture with a legend, and the answers as PNG and JSON."""
+
+import sys
+from collections.abc import Sequence
+
+from mmseg_m2f.command_line.arguments import Call, add_config, concise_errors
+from mmseg_m2f.config.load import load_config
+from mmseg_m2f.inference.folder import predict_folder
+from mmseg_m2f.inference.predictor import Predictor
+
+EXAMPLES = """examples:
+  {run} CONFIG work_dirs/RUN/iter_80000.pth street.jpg
+  {run} CONFIG CHECKPOINT photos/ --out-dir predictions --device cuda:1 --opacity 0.5
+  {run} CONFIG CHECKPOINT photos/ --score-threshold 0.3
+"""
+
+
+def main(arguments: Sequence[str] | None = None, *, call: Call) -> None:
+    """Parse the command line and predict; exit status 1 where an image was skipped."""
+    parser = call.parser(__doc__, EXAMPLES)
+    add_config(parser, config_help="the config the checkpoint was trained with")
+    parser.add_argument("checkpoint", help="a .pth file")
+    parser.add_argument("images", metavar="IMAGE|FOLDER", help="an image, or a folder searched with its subfolders")
+    parser.add_argument(
+        "--out-dir",
+        default="predictions",
+        help="pictures go there; below it labels/, panoptic/ with panoptic.json, instances.json; default %(default)s",
+    )
+    parser.add_argument("--device", help="as torch names it: cpu, cuda, cuda:1; default: the GPU if there is one")
+    parser.add_argument("--opacity", type=float, default=0.6, help="of the class colours, 0...1; default %(default)s")
+    parser.add_argument(
+        "--score-threshold", type=float, default=0.5, help="draw objects from this score on, 0...1; default %(default)s"
+    )
+    args = parser.parse_args(arguments)
+    with concise_errors():
+        predictor = Predictor(load_config(args.config, args.cfg_options), args.checkpoint, device=args.device)
+        skipped = predict_folder(
+            predictor, args.images, args.out_dir, opacity=args.opacity, score_threshold=args.score_threshold
+        )
+    print(f"Wrote predictions to {args.out_dir}.")
+    for message in skipped:
+        print(f"skipped: {message}", file=sys.stderr)
+    raise SystemExit(1 if skipped else 0)

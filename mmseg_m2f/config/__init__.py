@@ -1,0 +1,1 @@
+"""Configs: reading files, applying options, finding types, checking before a run."""

@@ -1,0 +1,35 @@
+"""Reading a config file, and applying the options that it and the command line set."""
+
+import os
+from pathlib import Path
+
+from mmengine.config import Config
+
+from mmseg_m2f.config.finding import find_config
+from mmseg_m2f.config.options import Options, apply_options
+from mmseg_m2f.config.sources import read_sources
+from mmseg_m2f.config.variables import apply_variables, check_variables
+
+
+def load_config(path: str | os.PathLike[str], options: Options | None = None, *, work_dir: str | None = None) -> Config:
+    """The config of a file with the options at its top and those of the command line applied.
+
+    Args:
+        path: A file, or the name of a published config.
+        options: See `apply_options`; they win over what the file says.
+        work_dir: Where a run writes; the config's own `work_dir` if not given, else `work_dirs/<config name>`.
+
+    Raises:
+        FileNotFoundError: No such config; the message names the nearest.
+        KeyError: A variable or key that nothing reads.
+        ValueError, TypeError: An option cannot be applied.
+    """
+    path = find_config(path)
+    cfg = Config.fromfile(path)
+    source = read_sources(path)
+    if source is not None:
+        check_variables(source)
+        apply_variables(cfg, source)
+    apply_options(cfg, options or {})
+    cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs") / path.stem)
+    return cfg

@@ -1,6 +1,0 @@
-"""Configs of mmseg's and mmdet's Mask2Former and MaskFormer rewritten as ours."""
-
-from mmseg_m2f.engine.migration.migrate import migrate_config
-from mmseg_m2f.engine.migration.reading import Report
-
-__all__ = ["Report", "migrate_config"]

@@ -1,0 +1,85 @@
+"""Construction of both shells: backbone, neck and head, partly frozen, and compiled if the config says so."""
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from mmengine.config import ConfigDict
+from torch import Tensor, nn
+
+from mmseg_m2f.checkpoints.openmmlab import adopt_detector_keys
+from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.layers.matrix_products import use_fast_products
+from mmseg_m2f.models.compiled_parts import compile_parts
+from mmseg_m2f.models.feature_spec import check_head, crop_size_of, image_channels_of, probe_feature_spec
+from mmseg_m2f.models.segmentors.upload import upload_batches_at_once
+from mmseg_m2f.registry import MODELS
+
+
+def build_parts(
+    shell: nn.Module,
+    *,
+    backbone: ConfigDict | dict,
+    neck: ConfigDict | dict | None,
+    decode_head: ConfigDict | dict,
+    crop_size: tuple[int, int] | None = None,
+    trainable: Sequence[str] | None = None,
+    compile: bool | ConfigDict | dict = False,
+) -> list[nn.Module]:
+    """Give a shell its `backbone`, `neck` (if any) and `decode_head`, and return the modules that are frozen.
+
+    Args:
+        shell: has `data_preprocessor` and `extract_feat`.
+        crop_size: height and width of the images in training; that of the data preprocessor unless given.
+        trainable: see `freeze_others`; None trains everything.
+        compile: see `compile_parts`.
+    """
+    shell.backbone = built = MODELS.build(backbone)
+    if neck is not None:
+        shell.neck = MODELS.build(neck)
+    preprocessor = cast(nn.Module, shell.data_preprocessor)
+    feature_spec = probe_feature_spec(
+        built,
+        built if neck is None else cast(Callable[[Tensor], object], shell.extract_feat),
+        image_channels=image_channels_of(preprocessor),
+        crop_size=crop_size or crop_size_of(preprocessor),
+    )
+    check_head(decode_head)
+    shell.decode_head = MODELS.build(decode_head, default_args=dict(feature_spec=feature_spec))
+    frozen = [] if trainable is None else freeze_others(shell, trainable)
+    use_fast_products(shell)
+    upload_batches_at_once(preprocessor)
+    compile_parts(shell, compile)
+    shell.register_load_state_dict_pre_hook(adopt_detector_keys)
+    return frozen
+
+
+def freeze_others(model: nn.Module, trainable: Sequence[str]) -> list[nn.Module]:
+    """Freeze all parameters but those whose names begin with one of `trainable`, and return the frozen modules.
+
+    Parameters that do not require gradients before stay frozen. The frozen modules are the outermost ones without a
+    trainable parameter. Keep them in evaluation mode: their batch norms would go on updating their statistics.
+
+    Raises:
+        ValueError: no parameter's name begins with one of `trainable`.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    for start in trainable:
+        if not any(name.startswith(start) for name in names):
+            parts = sorted({".".join(name.split(".")[:3]) for name in names})
+            raise InvalidValueError(
+                f"model.trainable: expected beginnings of parameter names, got '{start}', with which none begins. "
+                f"There are: {', '.join(parts)}."
+            )
+    for name, parameter in model.named_parameters():
+        if not name.startswith(tuple(trainable)):
+            parameter.requires_grad_(False)
+    return list(_outermost_frozen(model))
+
+
+def _outermost_frozen(module: nn.Module) -> list[nn.Module]:
+    parameters = list(module.parameters())
+    if not parameters:
+        return []
+    if not any(parameter.requires_grad for parameter in parameters):
+        return [module]
+    return [frozen for child in module.children() for frozen in _outermost_frozen(child)]

@@ -1,0 +1,37 @@
+"""Entries of a contact sheet, read from the batches of a validation or test loop."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from mmengine.structures import BaseDataElement
+from torch import Tensor
+
+from mmseg_m2f.predictions import read_prediction, read_truth
+from mmseg_m2f.predictions.samples import sample_name
+from mmseg_m2f.visualization.sheets import SheetEntry
+
+
+def sheet_entry(data_batch: Mapping, index: int, sample: BaseDataElement, *, num_classes: int) -> SheetEntry | None:
+    """Input, truth and prediction of image `index` of a batch; None where nothing was predicted.
+
+    The input is taken from the batch before normalisation (3 H W, BGR).
+    """
+    prediction = read_prediction(sample)
+    if prediction is None:
+        return None
+    inputs = _plain_view(data_batch)[index]
+    image = np.ascontiguousarray(inputs.cpu().numpy()[::-1].transpose(1, 2, 0))  # C H W, BGR -> H W C, RGB
+    return SheetEntry(sample_name(sample), image, read_truth(sample, num_classes), prediction)
+
+
+def _plain_view(data_batch: Mapping) -> Sequence[Tensor]:
+    """The inputs of a batch; with test-time augmentation the largest view that is not flipped."""
+    inputs = data_batch["inputs"]
+    if isinstance(inputs[0], Tensor):
+        return inputs
+    upright = [
+        view
+        for view, samples in zip(inputs, data_batch["data_samples"], strict=True)
+        if not samples[0].metainfo.get("flip")
+    ]
+    return max(upright or inputs, key=lambda view: view[0].shape[-1])

@@ -1,0 +1,74 @@
+"""A checkpoint file is complete and holds weights only; nothing in it runs."""
+
+import pickle
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+
+from mmseg_m2f.checkpoints.checking import check_checkpoint
+
+
+@pytest.fixture(params=[True, False], ids=["zip", "legacy"])
+def checkpoint(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    path = tmp_path / "iter_3.pth"
+    content = dict(state_dict=dict(weight=torch.arange(4000.0)), message_hub=dict(loss=HistoryBuffer([1.0], [1])))
+    torch.save(content, path, _use_new_zipfile_serialization=request.param)
+    return path
+
+
+def test_check_checkpoint__gives_the_content(checkpoint: Path) -> None:
+    content = check_checkpoint(checkpoint)
+    assert torch.equal(content["state_dict"]["weight"], torch.arange(4000.0))
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2, 100, 1000, 0.5, 0.9, 0.999])
+def test_check_checkpoint__names_a_truncated_file(checkpoint: Path, kept: float) -> None:
+    data = checkpoint.read_bytes()
+    kept = int(kept if kept > 1 or kept == 0 else kept * len(data)) if kept != 1 else 1
+    checkpoint.write_bytes(data[:kept])
+    with pytest.raises(ValueError, match=rf"{checkpoint} \({kept:,} bytes\).*truncated.*earlier one"):
+        check_checkpoint(checkpoint)
+
+
+class Bomb:
+    def __reduce__(self) -> tuple:
+        return Path.touch, (Path("exploded"),)
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy", "pickle"])
+def test_check_checkpoint__never_executes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "bomb.pth"
+    content = dict(state_dict=Bomb())
+    if kind == "pickle":
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=kind == "zip")
+    expected = "cannot be read: " if kind == "pickle" else "holds an object of type pathlib.*refused"
+    with pytest.raises(ValueError, match=f"bomb.pth .*{expected}") as raised:
+        check_checkpoint(path)
+    assert "weights_only" not in str(raised.value)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_check_checkpoint__reads_the_arguments_of_a_run(tmp_path: Path) -> None:
+    torch.save(dict(state_dict=dict(weight=torch.ones(2)), args=Namespace(lr=0.1)), tmp_path / "best.pth.tar")
+    content = check_checkpoint(tmp_path / "best.pth.tar")
+    assert content["args"].lr == 0.1
+
+
+def test_check_checkpoint__lists_what_is_there_instead(tmp_path: Path) -> None:
+    (tmp_path / "iter_8.pth").touch()
+    with pytest.raises(FileNotFoundError, match=r"iter_9.pth does not exist.*iter_8.pth"):
+        check_checkpoint(tmp_path / "iter_9.pth")
+    with pytest.raises(FileNotFoundError, match=r"is a folder.*iter_8.pth"):
+        check_checkpoint(tmp_path)
+
+
+def test_check_checkpoint__wants_a_mapping(tmp_path: Path) -> None:
+    torch.save([torch.zeros(1)], tmp_path / "list.pth")
+    with pytest.raises(ValueError, match=r"holds a list; expected a mapping"):
+        check_checkpoint(tmp_path / "list.pth")

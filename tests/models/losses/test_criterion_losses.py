@@ -1,0 +1,68 @@
+import math
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+
+LOGITS = torch.tensor([[0.0, math.log(3.0)]])  # probabilities 1/2 and 3/4
+MASKS = torch.tensor([[1.0, 0.0]])
+ALL = torch.ones(1, 2)
+
+
+def build(type: str, **options: object) -> torch.nn.Module:
+    return MODELS.build(dict(type=f"mmseg_m2f.{type}", **options))
+
+
+def test_class_loss__weights_of_classes_and_of_no_object():
+    logits = torch.zeros(1, 3, 3)  # probabilities of 1/3
+    logits[0, 0, 0] = math.log(2.0)  # 1/2, 1/4, 1/4
+    classes = torch.tensor([[0, 1, 2]])
+    loss = build("ClassLoss", loss_weight=2.0, no_object_weight=0.5, class_weight=[3.0, 1.0])
+    expected = (3 * math.log(2) + math.log(3) + 0.5 * math.log(3)) / (3 + 1 + 0.5)
+    assert loss(logits, classes).item() == pytest.approx(2 * expected)
+
+
+def test_class_loss__number_of_weights():
+    loss = build("ClassLoss", class_weight=[1.0])
+    with pytest.raises(ValueError, match=r"class_weight has 1 entries, but the head has 2 classes"):
+        loss(torch.zeros(1, 3, 3), torch.zeros(1, 3, dtype=torch.long))
+
+
+def test_mask_losses__by_hand():
+    bce = (math.log(2) + math.log(4)) / 2
+    dice = 1 - (2 * 0.5 + 1) / (0.5 + 0.75 + 1 + 1)
+    focal = (0.25 * 0.5**2 * math.log(2) + 0.75 * 0.75**2 * math.log(4)) / 2
+    for name, value in dict(MaskBCELoss=bce, MaskDiceLoss=dice, MaskFocalLoss=focal).items():
+        assert build(name, loss_weight=3.0)(LOGITS, MASKS, ALL).item() == pytest.approx(3 * value, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["MaskBCELoss", "MaskDiceLoss", "MaskFocalLoss"])
+def test_mask_losses__points_of_weight_0_change_nothing(name):
+    loss = build(name)
+    validity = torch.tensor([[1.0, 0.0]])
+    first = loss(LOGITS, MASKS, validity)
+    second = loss(LOGITS + torch.tensor([[0.0, 5.0]]), MASKS, validity)
+    if name == "MaskDiceLoss":
+        alone = loss(LOGITS[:, :1], MASKS[:, :1], ALL[:, :1])
+        torch.testing.assert_close(first, alone)
+    torch.testing.assert_close(first, second)
+
+
+def test_box_losses__by_hand():
+    first, second = torch.tensor([[0.25, 0.5, 0.5, 1.0]]), torch.tensor([[0.75, 0.5, 0.5, 1.0]])  # halves of the image
+    assert build("BoxL1Loss", loss_weight=2.0)(first, second).item() == pytest.approx(1.0)
+    assert build("BoxGIoULoss", loss_weight=2.0)(first, second).item() == pytest.approx(2.0)
+    assert build("BoxGIoULoss")(first, first).item() == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize(("target", "expected"), [("matched", 0.36), ("all", (0.36 + 0.64 + 0.0) / 3)])
+def test_query_orthogonality_loss__by_hand(target, expected):
+    embeddings = torch.tensor([[[[2.0, 0.0], [0.6, 0.8], [0.0, 1.0]]]])
+    matched = torch.tensor([[[True, True, False]]])
+    loss = build("QueryOrthogonalityLoss", target=target)(embeddings, matched)
+    assert loss.item() == pytest.approx(expected)
+
+
+def test_query_orthogonality_loss__misspelt_target():
+    with pytest.raises(ValueError, match="target must be 'matched' or 'all', got 'each'"):
+        build("QueryOrthogonalityLoss", target="each")

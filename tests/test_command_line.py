@@ -1,0 +1,19 @@
+"""Errors that end a tool with their message alone."""
+
+import pytest
+
+from mmseg_m2f.command_line.arguments import concise_errors
+from mmseg_m2f.errors import InvalidTypeError, InvalidValueError, MissingFileError, UnknownNameError
+
+
+@pytest.mark.parametrize("error", [InvalidValueError, InvalidTypeError, UnknownNameError, MissingFileError])
+def test_concise_errors__prints_our_message_alone(error: type[Exception], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, concise_errors():
+        raise error("lr: expected a number, got 'x'.")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "Error: lr: expected a number, got 'x'.\n"
+
+
+def test_concise_errors__leaves_other_errors_alone() -> None:
+    with pytest.raises(ValueError, match=r"not ours"), concise_errors():
+        raise ValueError("not ours")
