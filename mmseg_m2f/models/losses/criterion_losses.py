@@ -1,5 +1,6 @@
 """Registered losses of the criterion; each calls a function of `core.losses`."""
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
