@@ -18,7 +18,7 @@ from mmseg_m2f.config.load import load_config
 from mmseg_m2f.engine.hooks import keep_norm_on_device
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.models.network import run_network
-from mmseg_m2f.samples import read_target
+from mmseg_m2f.samples import read_targets
 
 #: Added to "ours" or to a config: with `model.compile=True`.
 COMPILED = "+compile"
@@ -73,8 +73,7 @@ class Ours:
         samples = make_samples(batch.label_maps)
         for sample, classes in zip(samples, batch.classes, strict=True):
             sample.set_metainfo(dict(present_classes=classes))  # as the data worker does
-        targets = [read_target(sample, head.num_classes) for sample in samples]
-        return only_losses(head.criterion(outputs, targets))
+        return only_losses(head.criterion(outputs, read_targets(samples, head.num_classes)))
 
     def step(self) -> None:
         self.wrapper.step()

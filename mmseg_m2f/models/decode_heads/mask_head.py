@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mmseg_m2f.checkpoints.openmmlab import adopt_head_keys
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.registry import MODELS
-from mmseg_m2f.structures import FeatureSpec, MaskTarget, NeedsExtraLoss, Prediction
+from mmseg_m2f.structures import FeatureSpec, MaskTarget, NeedsExtraLoss, Prediction, TargetBatch
 
 
 @MODELS.register_module()
@@ -102,7 +102,7 @@ class MaskHead(nn.Module):
     def loss(
         self,
         features: Sequence[Tensor],
-        targets: Sequence[MaskTarget],
+        targets: TargetBatch | Sequence[MaskTarget],
         valid: Bool[Tensor, "B H W"] | None = None,
     ) -> dict[str, Float[Tensor, ""]]:
         """Losses of all supervised layers.
@@ -114,7 +114,10 @@ class MaskHead(nn.Module):
         return self.losses_of(self(features, valid), features, targets)
 
     def losses_of(
-        self, predictions: list[Prediction], features: Sequence[Tensor] | None, targets: Sequence[MaskTarget]
+        self,
+        predictions: list[Prediction],
+        features: Sequence[Tensor] | None,
+        targets: TargetBatch | Sequence[MaskTarget],
     ) -> dict[str, Float[Tensor, ""]]:
         """Losses of the predictions of all supervised layers.
 

@@ -20,7 +20,7 @@ from mmseg_m2f.models.equal_sizes import group_equal, take_images
 from mmseg_m2f.models.network import last_prediction, lay_out, run_network
 from mmseg_m2f.models.segmentors.construction import build_parts
 from mmseg_m2f.registry import MODELS
-from mmseg_m2f.samples import read_segments_target, valid_pixels, write_instances, write_panoptic
+from mmseg_m2f.samples import read_segments_targets, valid_pixels, write_instances, write_panoptic
 from mmseg_m2f.structures import BoxPrediction
 
 _TEST_CFG = dict(
@@ -126,10 +126,7 @@ class MaskDetector(BaseDetector):
         self, batch_inputs: Float[Tensor, "B C H W"], batch_data_samples: Sequence[BaseDataElement]
     ) -> dict[str, Tensor]:
         """Losses of a batch; names are mmdet's."""
-        targets = [
-            read_segments_target(sample, self.is_thing, with_boxes=self.decode_head.reads_boxes)
-            for sample in batch_data_samples
-        ]
+        targets = read_segments_targets(batch_data_samples, self.is_thing, with_boxes=self.decode_head.reads_boxes)
         valid = valid_pixels(batch_data_samples, _size(batch_inputs), batch_inputs)
         return self.decode_head.losses_of(*run_network(self, batch_inputs, valid), targets)
 

@@ -21,7 +21,7 @@ from mmseg_m2f.models.equal_sizes import group_equal, take_images
 from mmseg_m2f.models.network import last_prediction, lay_out, run_network
 from mmseg_m2f.models.segmentors.construction import build_parts
 from mmseg_m2f.registry import MODELS
-from mmseg_m2f.samples import read_target, write_semantic
+from mmseg_m2f.samples import read_targets, write_semantic
 
 _TEST_CFG_KEYS = {"mode", "crop_size", "stride", "return_scores", "max_memory_mb"}
 
@@ -102,9 +102,7 @@ class MaskSegmentor(BaseSegmentor):
 
     def loss(self, inputs: Float[Tensor, "B C H W"], data_samples: Sequence[BaseDataElement]) -> dict[str, Tensor]:
         """Losses of a batch; names are mmdet's (`loss_cls`, `d0.loss_cls` …)."""
-        targets = [
-            read_target(sample, self.decode_head.num_classes, ignore_index=self.ignore_index) for sample in data_samples
-        ]
+        targets = read_targets(data_samples, self.decode_head.num_classes, ignore_index=self.ignore_index)
         return self.decode_head.losses_of(*run_network(self, inputs), targets)
 
     @torch.no_grad()

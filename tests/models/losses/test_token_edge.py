@@ -22,9 +22,9 @@ def test_edge_cells__two_segments_or_background():
             [1, 1, VOID, VOID, 0],
         ]
     )
-    is_edge, known = edge_cells(segment_map.unsqueeze(0), 2)
+    is_edge, is_valid = edge_cells(segment_map.unsqueeze(0), 2)
     assert is_edge[0].tolist() == [[False, True, False], [True, False, False], [False, False, False]]
-    assert known[0].tolist() == [[True, True, False], [True, True, True], [True, False, True]]
+    assert is_valid[0].tolist() == [[True, True, False], [True, True, True], [True, False, True]]
 
 
 def test_token_edge_loss__edges_weigh_as_much_as_the_rest():
