@@ -3,19 +3,8 @@ import torch
 
 from mmseg_m2f.core.targets import stack_targets
 from mmseg_m2f.models.sampling import FullMaskSampling, PointSampling
-from mmseg_m2f.structures import BACKGROUND, VOID, MaskPrediction, MaskTarget, TargetBatch
-
-
-def quarters(size: int = 16) -> TargetBatch:
-    """One image: segment 0, segment 1, background and void, one per quarter."""
-    ids = torch.tensor([[0, 1], [BACKGROUND, VOID]])
-    segment_map = ids.repeat_interleave(size // 2, 0).repeat_interleave(size // 2, 1)
-    return stack_targets([MaskTarget(torch.tensor([4, 2]), segment_map.unsqueeze(0))])
-
-
-def prediction_of(logits: torch.Tensor) -> MaskPrediction:
-    """A prediction whose mask logits are the given maps Q H W."""
-    return MaskPrediction(torch.zeros(1, len(logits), 3), torch.eye(len(logits)).unsqueeze(0), logits.unsqueeze(0))
+from mmseg_m2f.structures import BACKGROUND, MaskTarget
+from tests.models.sampling.samples import prediction_of, quarters
 
 
 def test_point_sampling__published_numbers():
@@ -42,24 +31,6 @@ def test_point_sampling__losses_read_mostly_uncertain_valid_points():
     assert readings.logits.shape == (1, 400)
     assert (readings.logits.abs() < 2.5).float().mean() > 0.75
     assert readings.validity[:, :300].min() > 0.2  # void was avoided where it could be
-
-
-def test_full_masks__matching_reduces_to_the_nearest_pixel():
-    readings = FullMaskSampling().for_matching([prediction_of(torch.randn(3, 4, 4))], quarters(), slice(0, 1))
-    assert readings.logits.shape == (1, 1, 3, 16)
-    assert readings.masks[0, 0, 0].view(4, 4).tolist() == [[1, 1, 0, 0]] * 2 + [[0] * 4] * 2
-    assert readings.masks[0, 0, 1].view(4, 4).tolist() == [[0, 0, 1, 1]] * 2 + [[0] * 4] * 2
-    assert readings.validity[0, 0].view(4, 4).tolist() == [[1] * 4] * 2 + [[1, 1, 0, 0]] * 2
-
-
-def test_full_masks__losses_see_every_pixel_of_the_canvas():
-    logits = torch.randn(2, 4, 4)
-    readings = FullMaskSampling().for_loss(logits, quarters(), torch.tensor([0, 0]), torch.tensor([1, 0]))
-    assert readings.masks.view(2, 16, 16)[0, :8, 8:].all()
-    assert readings.masks.sum().item() == 128
-    assert readings.validity.sum().item() == 2 * 192
-    enlarged = torch.nn.functional.interpolate(logits.unsqueeze(1), (16, 16), mode="bilinear", align_corners=False)
-    assert torch.equal(readings.logits, enlarged.flatten(1))
 
 
 @pytest.mark.parametrize("sampling", [PointSampling(64), FullMaskSampling()])
