@@ -4,7 +4,8 @@ Importing this module needs the standard library alone. `install()` mends import
 
 - `mmcv._ext`, the compiled operators of mmcv, is missing from pure-Python installs, and then `mmdet.models`
   and `mmseg.models` cannot be imported. A stand-in is served where the compiled module is absent; its
-  operators raise when called. Mask classification needs none of them.
+  operators raise when called, except multi-scale deformable attention, which our own kernels compute. Mask
+  classification needs none of them.
 - A torchvision whose compiled half does not load (a CUDA wheel beside a CPU torch) fails at import, and takes
   timm with it. The step that fails is left out: transforms and models then work, and the operators raise
   torchvision's own message when called.
@@ -29,6 +30,7 @@ from typing import Any, NoReturn
 
 from mmseg_m2f.errors import InvalidValueError
 
+_SERVED = ("ms_deform_attn_forward", "ms_deform_attn_backward")  # by layers.mmcv_operators
 _NEEDED = ("mmengine", "mmcv", "mmseg")  # mmdet and timm only where a config names them
 
 # Import name -> distribution, in the maintained line (`onedl`) and in the original packages.
@@ -112,11 +114,18 @@ class _StandInLoader(Loader):
 
 
 class _StandInExtension(ModuleType):
-    """Has every operator; each raises when called."""
+    """Has every operator; each raises when called, except deformable attention, which our own kernels compute."""
 
-    def __getattr__(self, name: str) -> Callable[..., NoReturn]:
+    def __getattr__(self, name: str) -> Callable[..., object]:
         if name.startswith("__"):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        if name in _SERVED:
+
+            def operator(*args: object, **kwargs: object) -> object:
+                served = importlib.import_module("mmseg_m2f.layers.mmcv_operators")
+                return getattr(served, name)(*args, **kwargs)
+
+            return operator
 
         def missing_operator(*args: object, **kwargs: object) -> NoReturn:
             raise RuntimeError(_missing_operator_message(name))

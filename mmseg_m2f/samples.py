@@ -13,21 +13,29 @@ from torch import Tensor
 
 from mmseg_m2f.core.boxes import to_centres
 from mmseg_m2f.core.postprocess import Instances, tight_boxes
-from mmseg_m2f.core.targets import segments_of_label_map, segments_of_masks
+from mmseg_m2f.core.targets import frame, segments_of_label_maps, segments_of_masks, stack_targets
 from mmseg_m2f.errors import InvalidValueError
-from mmseg_m2f.structures import BACKGROUND, CROWD, VOID, MaskTarget
+from mmseg_m2f.structures import BACKGROUND, CROWD, VOID, MaskTarget, TargetBatch
 
 
-def read_target(sample: BaseDataElement, num_classes: int, *, ignore_index: int = 255) -> MaskTarget:
-    """The semantic segments of a sample: one per class that its `gt_sem_seg` holds.
+def read_targets(samples: Sequence[BaseDataElement], num_classes: int, *, ignore_index: int = 255) -> TargetBatch:
+    """The semantic segments of a batch: one per class that the `gt_sem_seg` of an image holds, in order of the classes.
+
+    Takes a fixed number of operators on the device, and uploads nothing.
 
     Raises:
         ValueError: a label is neither a class nor the ignore index; names the file and the label.
     """
-    label_map = sample.gt_sem_seg.data.squeeze(0).long()
-    classes = present_classes(sample, num_classes, ignore_index=ignore_index)
-    labels, segment_map = segments_of_label_map(label_map, classes, num_labels=max(num_classes, ignore_index + 1))
-    return MaskTarget(labels, segment_map, sample_name(sample))
+    classes = [sorted(present_classes(sample, num_classes, ignore_index=ignore_index)) for sample in samples]
+    label_maps = torch.stack([sample.gt_sem_seg.data for sample in samples]).squeeze(1).long()
+    labels, segment_maps = segments_of_label_maps(
+        label_maps,
+        max(map(len, classes)),
+        num_labels=max(num_classes, ignore_index + 1),
+        ignore_index=ignore_index,
+    )
+    names = [sample_name(sample) for sample in samples]
+    return TargetBatch(labels, frame(segment_maps), [len(each) for each in classes], names, classes=classes)
 
 
 def present_classes(sample: BaseDataElement, num_classes: int, *, ignore_index: int | None = 255) -> list[int]:
@@ -52,6 +60,37 @@ def present_classes(sample: BaseDataElement, num_classes: int, *, ignore_index: 
             f"decode_head.num_classes."
         )
     return classes
+
+
+def read_segments_targets(
+    samples: Sequence[BaseDataElement], is_thing: Bool[Tensor, "K"], *, with_boxes: bool = False
+) -> TargetBatch:
+    """The segments of a batch; see `read_segments_target`.
+
+    Where the data worker made `gt_segments`, an image costs three operators, which put it onto the canvas of the batch,
+    and nothing is uploaded or read back.
+
+    Raises:
+        ValueError: a label is not a class; names the image and the label.
+    """
+    if not all("gt_segments" in sample for sample in samples):
+        return stack_targets([read_segments_target(sample, is_thing, with_boxes=with_boxes) for sample in samples])
+    for sample in samples:
+        _check_labels(sample.metainfo["segment_labels"], len(is_thing), sample)
+    classes = [sample.metainfo["segment_labels"] for sample in samples]
+    counts = [len(each) for each in classes]
+    segments = [sample.gt_segments for sample in samples]
+    most = max(counts)
+    labels = [F.pad(each.labels, (0, most - count)) for each, count in zip(segments, counts, strict=True)]
+    num_slices = max(len(each.segment_map) for each in segments)
+    maps = [_on_canvas(each.segment_map, _canvas(s), num_slices) for each, s in zip(segments, samples, strict=True)]
+    boxes = None
+    if all(each.boxes is not None for each in segments):
+        padded = [F.pad(each.boxes, (0, 0, 0, most - count)) for each, count in zip(segments, counts, strict=True)]
+        boxes = torch.stack(padded)
+    return TargetBatch(
+        torch.stack(labels), frame(torch.stack(maps)), counts, [sample_name(s) for s in samples], boxes, classes
+    )
 
 
 def read_segments_target(
@@ -116,14 +155,22 @@ def _from_compact(sample: BaseDataElement, num_classes: int) -> MaskTarget:
     """The segments that the data worker listed, on the canvas of the batch."""
     segments = sample.gt_segments
     _check_labels(sample.metainfo["segment_labels"], num_classes, sample)
-    segment_map = segments.segment_map.long()
-    rows, columns = (whole - part for whole, part in zip(_canvas(sample), segment_map.shape[1:], strict=True))
-    padded = F.pad(segment_map, (0, columns, 0, rows), value=VOID)
-    return MaskTarget(segments.labels, padded, sample_name(sample), segments.boxes)
+    segment_map = _on_canvas(segments.segment_map, _canvas(sample), len(segments.segment_map))
+    return MaskTarget(segments.labels, segment_map.long(), sample_name(sample), segments.boxes)
+
+
+def _on_canvas(segment_map: Int[Tensor, "S _ _"], canvas: tuple[int, int], num_slices: int) -> Int[Tensor, "S2 H W"]:
+    """A segment map with void where the canvas is larger, in all of its slices, old and new.
+
+    Beyond the first slice void means nothing: validity is read from the first one alone.
+    """
+    slices, height, width = segment_map.shape
+    missing = (0, canvas[1] - width, 0, canvas[0] - height, 0, num_slices - slices)
+    return F.pad(segment_map, missing, value=VOID)
 
 
 def _crowd_labels(crowds: BaseDataElement) -> list[int] | Int[Tensor, "_"]:
-    """What stands for each crowd in a segment map: unknown to its own class, or to all where it has none."""
+    """The value of each crowd in a segment map: void to its own class, or to all where it has none."""
     return CROWD - crowds.labels if "labels" in crowds else [VOID] * len(crowds.masks)
 
 
@@ -134,10 +181,11 @@ def valid_pixels(
     shapes = [tuple(sample.metainfo.get("img_shape", canvas)[:2]) for sample in samples]
     if all(shape == canvas for shape in shapes):
         return None
-    valid = torch.zeros(len(shapes), *canvas, dtype=torch.bool, device=like.device)
-    for image, (height, width) in zip(valid, shapes, strict=True):
-        image[:height, :width] = True
-    return valid
+    by_shape = {}
+    for height, width in set(shapes):
+        by_shape[height, width] = torch.zeros(canvas, dtype=torch.bool, device=like.device)
+        by_shape[height, width][:height, :width].fill_(True)
+    return torch.stack([by_shape[shape] for shape in shapes])
 
 
 def _boxes(instances: BaseDataElement) -> Float[Tensor, "G 4"]:

@@ -2,13 +2,13 @@
 
 `B` images, `Q` queries, `K` classes, `K1` the same plus "no object" last, `G` segments of one image,
 `C` channels, `H W` height and width, `N` tokens or matched pairs, `L` levels or supervised layers,
-`P` sampled points, `M` attention heads, `S` sheets of a segment map. Coordinates are `xy` in [0, 1] unless the name
+`P` sampled points, `M` attention heads, `S` slices of a segment map. Coordinates are `xy` in [0, 1] unless the name
 says `_px`.
 """
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol, overload, runtime_checkable
+from typing import NamedTuple, Protocol, TypeGuard, overload, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,10 +18,10 @@ from mmseg_m2f.errors import InvalidValueError
 
 #: Value of `MaskTarget.segment_map` where a pixel belongs to no segment and counts as background.
 BACKGROUND = -1
-#: Value of `MaskTarget.segment_map` where nothing is known: left out of every mask cost and loss.
+#: Value of `MaskTarget.segment_map` where the label is unknown: validity weight 0 in every mask cost and loss.
 VOID = -2
-#: `CROWD - c` is the value of `MaskTarget.segment_map` where a crowd of class c lies: not known to segments of that
-#: class, any of which may be part of it, and outside of all others. Matching leaves crowds out altogether.
+#: `CROWD - c` is the value of `MaskTarget.segment_map` where a crowd of class c lies: void to segments of that class,
+#: any of which may be part of it, and outside of all others. Matching treats crowds as void.
 CROWD = -3
 #: Value of a label map, on disk and in memory, where the class is not known: mmseg's `ignore_index`.
 IGNORE_INDEX = 255
@@ -131,8 +131,8 @@ class Prediction(Protocol):
         """Mask logits of all queries."""
         ...
 
-    def mask_logits_of(self, image: int, queries: Int[Tensor, "N"]) -> Float[Tensor, "N H W"]:
-        """Mask logits of some queries of one image."""
+    def mask_logits_of(self, images: Int[Tensor, "N"], queries: Int[Tensor, "N"]) -> Float[Tensor, "N H W"]:
+        """Mask logits of query `queries[n]` of image `images[n]`, for every n."""
         ...
 
     def float(self) -> "Prediction":
@@ -160,10 +160,9 @@ class MaskPrediction(NamedTuple):
         """All mask logits at the resolution of the mask features."""
         return torch.einsum("bqc,bchw->bqhw", self.mask_embeddings, self.mask_features)
 
-    def mask_logits_of(self, image: int, queries: Int[Tensor, "N"]) -> Float[Tensor, "N H W"]:
-        """Mask logits of some queries of one image."""
-        features = self.mask_features[image]
-        return (self.mask_embeddings[image, queries] @ features.flatten(1)).unflatten(-1, features.shape[-2:])
+    def mask_logits_of(self, images: Int[Tensor, "N"], queries: Int[Tensor, "N"]) -> Float[Tensor, "N H W"]:
+        """Mask logits of query `queries[n]` of image `images[n]`; copies the features of an image for every n."""
+        return torch.einsum("nc,nchw->nhw", self.mask_embeddings[images, queries], self.mask_features[images])
 
     def float(self) -> "MaskPrediction":
         """The same in float32."""
@@ -171,9 +170,9 @@ class MaskPrediction(NamedTuple):
 
 
 class MaskMaker(Protocol):
-    """Computes mask logits of the queries of one image that it is asked for."""
+    """Computes the mask logits of query `queries[n]` of image `images[n]`, for every n."""
 
-    def __call__(self, image: int, queries: Int[Tensor, "N"]) -> Float[Tensor, "N H W"]: ...
+    def __call__(self, images: Int[Tensor, "N"], queries: Int[Tensor, "N"]) -> Float[Tensor, "N H W"]: ...
 
 
 class BoxPrediction(NamedTuple):
@@ -193,11 +192,12 @@ class BoxPrediction(NamedTuple):
 
     def mask_logits(self) -> Float[Tensor, "B Q H W"]:
         """Mask logits of all queries."""
-        queries = torch.arange(self.class_logits.shape[1], device=self.boxes.device)
-        return torch.stack([self.mask_logits_of(image, queries) for image in range(len(self.boxes))])
+        every = torch.arange(self.boxes[..., 0].numel(), device=self.boxes.device)
+        num_queries = self.boxes.shape[1]
+        return self.mask_logits_of(every // num_queries, every % num_queries).unflatten(0, self.boxes.shape[:2])
 
-    def mask_logits_of(self, image: int, queries: Int[Tensor, "N"]) -> Float[Tensor, "N H W"]:
-        """Mask logits of some queries of one image.
+    def mask_logits_of(self, images: Int[Tensor, "N"], queries: Int[Tensor, "N"]) -> Float[Tensor, "N H W"]:
+        """Mask logits of query `queries[n]` of image `images[n]`, for every n.
 
         Raises:
             ValueError: there is no mask head, or this layer has no masks.
@@ -207,7 +207,7 @@ class BoxPrediction(NamedTuple):
                 "BoxPrediction: expected masks, but the decoder has no mask head (or this is not its last layer). Give "
                 "decode_head.query_decoder a mask_head, or ask for boxes alone."
             )
-        return self.masks(image, queries)
+        return self.masks(images, queries)
 
     def float(self) -> "BoxPrediction":
         """The same in float32."""
@@ -230,19 +230,11 @@ def in_float32(predictions: Sequence[Prediction]) -> list[Prediction]:
     return converted
 
 
-def join_layers(predictions: Sequence[Prediction]) -> MaskPrediction | None:
-    """All layers as one with their queries in a row, first layer first; None where they do not share mask features."""
-    layers: list[MaskPrediction] = []
-    for prediction in predictions:
-        if not isinstance(prediction, MaskPrediction):
-            return None
-        layers.append(prediction)
-        if layers[0].mask_features is not prediction.mask_features:
-            return None
-    return MaskPrediction(
-        torch.cat([layer.class_logits for layer in layers], 1),
-        torch.cat([layer.mask_embeddings for layer in layers], 1),
-        layers[0].mask_features,
+def share_mask_features(predictions: Sequence[Prediction]) -> TypeGuard[Sequence[MaskPrediction]]:
+    """Whether all layers multiply their embeddings with the same mask features, as most decoders do."""
+    first = predictions[0]
+    return isinstance(first, MaskPrediction) and all(
+        isinstance(each, MaskPrediction) and each.mask_features is first.mask_features for each in predictions
     )
 
 
@@ -264,8 +256,8 @@ def boxes_of(prediction: Prediction) -> Float[Tensor, "B Q 4"]:
 class MaskTarget:
     """The segments of one image: a class per segment and maps that say which pixel belongs to which.
 
-    Segments that do not overlap share a map ("sheet"); semantic and panoptic targets need one, overlapping
-    instances a few. What is void or crowd is so in the first sheet.
+    Segments that do not overlap share a slice of the map; semantic and panoptic targets need one slice, overlapping
+    instances a few. What is void or crowd is so in the first slice.
 
     Attributes:
         labels: class of each segment, in [0, K).
@@ -285,15 +277,49 @@ class MaskTarget:
         """G; known on the host without waiting for the device."""
         return self.labels.shape[0]
 
-    def with_void_as_background(self) -> "MaskTarget":
-        """The same segments, outside of which nothing is unknown: void and crowds are background."""
-        return replace(self, segment_map=self.segment_map.clamp(min=BACKGROUND))
+
+@dataclass(frozen=True, eq=False)
+class TargetBatch:
+    """The segments of a batch, padded to the largest number of segments G and of slices S.
+
+    Attributes:
+        labels: class of each segment, in [0, K); 0 in the padding.
+        framed_maps: the images' segment maps (see `MaskTarget`), with a frame of one pixel that says what lies outside
+            (see `core.targets.frame`).
+        num_segments: of each image, without padding; on the host.
+        names: what to call each image in an error message.
+        boxes: see `MaskTarget`; 0 in the padding. None where an image has none.
+        classes: `labels` without padding, on the host; None where only the device knows them.
+    """
+
+    labels: Int[Tensor, "B G"]
+    framed_maps: Int[Tensor, "B S H2 W2"]
+    num_segments: Sequence[int]
+    names: Sequence[str]
+    boxes: Float[Tensor, "B G 4"] | None = None
+    classes: Sequence[Sequence[int]] | None = None
+
+    @property
+    def segment_maps(self) -> Int[Tensor, "B S H W"]:
+        """The segment maps without their frame."""
+        return self.framed_maps[..., 1:-1, 1:-1]
+
+    def with_void_as_background(self) -> "TargetBatch":
+        """The same segments, with void and crowds as background."""
+        return replace(self, framed_maps=self.framed_maps.clamp(min=BACKGROUND))
+
+    def classes_on_host(self) -> Sequence[Sequence[int]]:
+        """`classes`; where they are None, reads `labels` back, for which the host waits for the device."""
+        if self.classes is not None:
+            return self.classes
+        rows = self.labels.tolist()
+        return [row[:count] for row, count in zip(rows, self.num_segments, strict=True)]
 
 
 class Assignment(NamedTuple):
-    """Matched pairs of all supervised layers and images, ordered by image, layer and query.
+    """Matched pairs of all supervised layers and images, ordered by image and layer.
 
-    Pair n says: in layer `layers[n]`, query `queries[n]` of image `images[n]` answers for segment
+    Pair n says: in layer `layers[n]`, query `queries[n]` of image `images[n]` is matched with segment
     `segments[n]`. `counts[b][l]` is the number of pairs of image b and layer l, on the host.
     """
 
@@ -345,14 +371,18 @@ class Criterion(Protocol):
         """Names of the losses that need boxes in the targets; empty where none does."""
         ...
 
-    def __call__(self, predictions: Sequence[Prediction], targets: "Sequence[MaskTarget]") -> dict[str, Tensor]: ...
+    def __call__(
+        self, predictions: Sequence[Prediction], targets: "TargetBatch | Sequence[MaskTarget]"
+    ) -> dict[str, Tensor]: ...
 
 
 @runtime_checkable
 class ExtraLoss(Protocol):
     """A loss of the backbone's output, beside the criterion."""
 
-    def __call__(self, features: Sequence[Tensor], targets: "Sequence[MaskTarget]") -> dict[str, Tensor]: ...
+    def __call__(
+        self, features: Sequence[Tensor], targets: "TargetBatch | Sequence[MaskTarget]"
+    ) -> dict[str, Tensor]: ...
 
 
 @runtime_checkable
@@ -365,12 +395,46 @@ class NeedsExtraLoss(Protocol):
 
 
 class MaskReadings(NamedTuple):
-    """Mask logits and masks at the same places, and how far each place is known (0 on void, else 1).
+    """Mask logits and masks at the same points, and the validity weight of each point in [0, 1] (0 on void).
 
-    `masks` are already multiplied by `known`. The leading axes are those of the logits; masks of matched pairs
-    have theirs, masks to be matched have `B G`.
+    `masks` are already multiplied by `validity`. The leading axes are those of the logits; masks of matched pairs
+    have theirs, masks to be matched have `B L G`.
     """
 
-    logits: Float[Tensor, "... P"]
-    masks: Float[Tensor, "... P"]
-    known: Float[Tensor, "... P"]
+    logits: Float[Tensor, "*N P"]
+    masks: Float[Tensor, "*G P"]
+    validity: Float[Tensor, "*V P"]
+
+
+@runtime_checkable
+class MaskSampling(Protocol):
+    """Decides at which points masks are compared: at random ones, or everywhere."""
+
+    def size_in_matching(self, prediction: Prediction, targets: TargetBatch) -> int:
+        """How many numbers `for_matching` computes for one layer of one image; bounds its chunks."""
+        ...
+
+    def size_in_loss(self, targets: TargetBatch) -> int:
+        """At how many points `for_loss` reads each mask; bounds its chunks."""
+        ...
+
+    def for_matching(self, predictions: Sequence[Prediction], targets: TargetBatch, images: slice) -> MaskReadings:
+        """Logits `B L Q P` of all queries of some images, masks `B L G P` of all segments, validity `B L P`."""
+        ...
+
+    def for_loss(
+        self,
+        logits: Float[Tensor, "N _ _"],
+        targets: TargetBatch,
+        images: Int[Tensor, "N"],
+        segments: Int[Tensor, "N"],
+    ) -> MaskReadings:
+        """Logits, masks and validity `N P` of matched pairs; pair n is segment `segments[n]` of `images[n]`."""
+        ...
+
+
+@runtime_checkable
+class Assigner(Protocol):
+    """Decides which query is matched with which segment, for all layers and images in one call."""
+
+    def __call__(self, predictions: Sequence[Prediction], targets: TargetBatch) -> Assignment: ...

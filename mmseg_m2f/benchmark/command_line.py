@@ -1,16 +1,20 @@
 """`step` and `scaling` of `tools/benchmark.py`: what they take, and their files."""
 
 import argparse
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 from typing import get_args
 
-from mmseg_m2f.benchmark.implementations import COMPILED, NAMES
+from mmengine.config import DictAction
+
+from mmseg_m2f.benchmark.implementations import COMPILED, GRAPHED, NAMES
 from mmseg_m2f.benchmark.measuring import Plan, StepReport, What, measure
+from mmseg_m2f.benchmark.pace import measure_training
 from mmseg_m2f.benchmark.setting import Setting
 from mmseg_m2f.benchmark.summary import draw_curves, draw_settings, table
-from mmseg_m2f.files import save_png
+from mmseg_m2f.files import replace_file, save_png
 
 SCALES = dict(
     queries=(50, 100, 200, 300), objects=(5, 10, 20, 40, 80), size=(256, 512, 768, 1024), classes=(20, 80, 150, 600)
@@ -23,6 +27,7 @@ def add_step(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser.add_argument("--size", type=int, nargs="+", default=[512], help="height and width, pixels; default 512")
     parser.add_argument("--batch", type=int, nargs="+", default=[2], help="images at once; default 2")
     parser.add_argument("--objects", type=int, nargs="+", default=[10, 40], help="segments per image; default 10 40")
+    parser.add_argument("--profile", action="store_true", help="also write tables by kernel and by operator")
     add_common(parser, rounds=7, what=list(get_args(What)))
     parser.set_defaults(run=run_step)
 
@@ -38,6 +43,37 @@ def add_scaling(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.set_defaults(run=run_scaling)
 
 
+def add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """`train`: a config's own training, with its data."""
+    parser = commands.add_parser("train", help="iterations per second of a config, and how long it waits for data")
+    parser.add_argument("config")
+    parser.add_argument("--iterations", type=int, default=100, help="that are timed; default %(default)s")
+    parser.add_argument("--warm-up", type=int, default=20, help="iterations before them; default %(default)s")
+    parser.add_argument("--amp", action="store_true", help="mixed precision")
+    parser.add_argument(
+        "--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE", help="as of tools/train.py"
+    )
+    parser.add_argument("--out", default="work_dirs/benchmark", help="folder of the report; default %(default)s")
+    parser.set_defaults(run=run_train)
+
+
+def run_train(args: argparse.Namespace) -> None:
+    """Train for a few iterations; writes train.json."""
+    pace = measure_training(
+        args.config,
+        args.cfg_options,
+        iterations=args.iterations,
+        warm_up=args.warm_up,
+        amp=args.amp,
+        work_dir=Path(args.out) / "train",
+    )
+    replace_file(Path(args.out) / "train.json", (json.dumps(asdict(pace), indent=1) + "\n").encode())
+    print(
+        f"{pace.iterations_per_second:.2f} iterations per second of {pace.batch} images ({pace.device}); "
+        f"{pace.waiting:.0%} of the time waiting for data. Wrote {Path(args.out) / 'train.json'}."
+    )
+
+
 def add_common(parser: argparse.ArgumentParser, *, rounds: int, what: list[str]) -> None:
     """What all kinds of measurement take."""
     parser.add_argument(
@@ -45,7 +81,7 @@ def add_common(parser: argparse.ArgumentParser, *, rounds: int, what: list[str])
         nargs="*",
         default=list(NAMES),
         help=f"{', '.join(NAMES)}, or configs of ours; the others are compared with the first. ours{COMPILED} or "
-        f"CONFIG{COMPILED} goes through torch.compile. Default: the three",
+        f"CONFIG{COMPILED} goes through torch.compile, ours{GRAPHED} through CUDA graphs. Default: the three",
     )
     parser.add_argument("--queries", type=int, default=100, help="default %(default)s")
     parser.add_argument("--classes", type=int, default=150, help="default %(default)s")
@@ -108,6 +144,7 @@ def plan(args: argparse.Namespace, settings: list[Setting]) -> Plan:
         rounds=args.rounds,
         threads=args.threads,
         even_if_loaded=args.even_if_loaded,
+        profile=getattr(args, "profile", False),
     )
 
 

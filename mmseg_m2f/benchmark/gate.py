@@ -25,6 +25,8 @@ _PREDICTION_LIMIT = 1e-4
 # ReLUs and sampling amplify rounding: a change of the images in the seventh digit moves our own gradients by 4e-5.
 _GRADIENT_LIMIT = 1e-4
 _BATCHES = 3
+# Attention bits that are zero up to rounding are not forced in graphs: one moves predictions by 1e-4.
+_REPLAY_LIMIT = 1e-4
 _TIED_BITS = 1e-5  # of all bits of the attention masks
 _OTHER_POINTS = 0.02  # between totals of losses that are sampled at other points
 
@@ -103,6 +105,11 @@ def compare(first: Ours, other: Implementation, batch: Batch) -> Comparison:
         total, expected = (_total(losses).item() for losses in (our_losses, their_losses))
         limit("sum of losses at other points, relative", abs(total - expected) / abs(expected), _OTHER_POINTS)
     limit("pixels whose label differs", float(_different_pixels(first, other, batch)), 0.0)
+    if isinstance(other, Ours) and other.model.graphs is not None:
+        losses, gradients, pixels = _replay_differences(other, batch)
+        limit("losses of replayed graphs, largest difference", losses, _REPLAY_LIMIT)
+        limit("gradients of replayed graphs, relative", gradients, 10 * _REPLAY_LIMIT)
+        limit("pixels whose label differs in replayed graphs, fraction", pixels, _REPLAY_LIMIT)
     for implementation in (first, other):
         implementation.model.zero_grad(set_to_none=True)
         implementation.model.train()
@@ -117,6 +124,24 @@ def _train(implementation: Implementation, batch: Batch) -> tuple[list[Layer], d
     losses = implementation.losses(outputs, batch)
     _total(losses).backward()
     return layers, losses
+
+
+def _replay_differences(ours: Ours, batch: Batch) -> tuple[float, float, float]:
+    """Between replayed CUDA graphs and the network run as usual: of losses, of gradients and pixels relative."""
+    with ours.without_graphs():
+        _, expected = _train(ours, batch)
+        expected_gradients = {name: grad.clone() for name, grad in _gradients(ours.model).items()}
+        ours.model.eval()
+        labels = torch.stack(ours.label_maps(batch.images))
+    ours.model.train()
+    for _ in range(3):  # as usual, recorded, replayed
+        _, losses = _train(ours, batch)
+    gradients = _norm_of_difference(_gradients(ours.model), expected_gradients)
+    ours.model.eval()
+    for _ in range(3):
+        found = torch.stack(ours.label_maps(batch.images))
+    ours.model.train()
+    return _loss_difference(losses, expected), gradients, (found != labels).float().mean().item()
 
 
 def _total(losses: dict[str, Tensor]) -> Tensor:
@@ -151,6 +176,10 @@ def _gradient_difference(first: Ours, other: Implementation) -> float:
     ours, theirs = _gradients(first.model), _gradients(other.model)
     if isinstance(other, Upstream):
         theirs = convert(theirs, to="ours").weights
+    return _norm_of_difference(ours, theirs)
+
+
+def _norm_of_difference(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
     assert ours.keys() == theirs.keys(), ours.keys() ^ theirs.keys()
     ours_flat, theirs_flat = (torch.cat([x[name].flatten().double() for name in ours]) for x in (ours, theirs))
     return ((ours_flat - theirs_flat).norm() / theirs_flat.norm()).item()

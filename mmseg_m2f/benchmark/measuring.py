@@ -15,6 +15,7 @@ from mmseg_m2f.benchmark.gate import check_equality
 from mmseg_m2f.benchmark.implementations import Implementation, build_all, check_names
 from mmseg_m2f.benchmark.machine import check_load, describe_machine
 from mmseg_m2f.benchmark.memory import measure_peaks
+from mmseg_m2f.benchmark.profiling import profile_implementation
 from mmseg_m2f.benchmark.setting import Setting, make_batch
 from mmseg_m2f.benchmark.summary import summarise
 from mmseg_m2f.benchmark.timing import answer, time_round, train_step
@@ -24,6 +25,8 @@ from mmseg_m2f.files import replace_file
 What = Literal["train", "inference", "memory", "ops"]
 StepReport = dict[str, Any]
 _COUNTED = ("ops", "host_reads")
+_IMAGES, _LEAST_STEPS = 40, 5  # per round on a GPU
+_FIRST_STEPS = 3  # on a GPU: graphs are recorded in the second
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Plan:
         rounds: turns of each implementation; the first is not counted.
         threads: of the CPU, for each measurement.
         even_if_loaded: measure on a busy machine too.
+        profile: write tables of what takes long, by kernel and by operator.
     """
 
     names: Sequence[str]
@@ -44,6 +48,7 @@ class Plan:
     rounds: int = 7
     threads: int = 1
     even_if_loaded: bool = False
+    profile: bool = False
 
     def __post_init__(self) -> None:
         if self.rounds < 2:
@@ -87,7 +92,7 @@ def measure(plan: Plan, path: str | Path, say: Callable[[str], None] = print) ->
                 found = check_equality(plan.names, setting)
                 report["gate"].append(dict(setting=asdict(setting), comparisons=[asdict(each) for each in found]))
                 gated.add(model)
-            _measure_setting(plan, setting, report, save, say)
+            _measure_setting(plan, setting, report, Path(path).parent, save, say)
         report["complete"] = True
     except KeyboardInterrupt:
         say("stopped; what was measured so far is kept")
@@ -96,10 +101,17 @@ def measure(plan: Plan, path: str | Path, say: Callable[[str], None] = print) ->
 
 
 def _measure_setting(
-    plan: Plan, setting: Setting, report: StepReport, save: Callable[[], None], say: Callable[[str], None]
+    plan: Plan,
+    setting: Setting,
+    report: StepReport,
+    folder: Path,
+    save: Callable[[], None],
+    say: Callable[[str], None],
 ) -> None:
     say(setting.title)
-    result: dict[str, Any] = dict(setting=asdict(setting), rounds=[], loads=[], memory={}, ops={}, summary={})
+    result: dict[str, Any] = dict(
+        setting=asdict(setting), rounds=[], loads=[], memory={}, ops={}, profile={}, summary={}
+    )
     report["results"].append(result)
     timed = [name for name in ("train", "inference") if name in plan.what]
     implementations = build_all(plan.names, setting) if timed or "ops" in plan.what else []
@@ -107,9 +119,14 @@ def _measure_setting(
         for implementation in implementations:
             counts = result["ops"][implementation.name] = count_ops(implementation, setting)
             say(f"  a step of {implementation.name}: " + ", ".join(f"{counts['training'][k]} {k}" for k in _COUNTED))
+            if plan.profile or setting.device == "cuda":
+                profiled, tables = profile_implementation(implementation, setting)
+                result["profile"][implementation.name] = profiled
+                for name, text in tables.items() if plan.profile else ():
+                    replace_file(folder / profile_file(implementation.name, setting, name), text.encode())
             save()
     # One step leaves a GPU idle between events; a CPU never is.
-    steps = 20 if setting.device == "cuda" else 1
+    steps = max(_LEAST_STEPS, _IMAGES // setting.batch) if setting.device == "cuda" else 1
     for index in range(plan.rounds if timed else 0):
         times = time_round(
             implementations,
@@ -139,17 +156,24 @@ def count_ops(implementation: Implementation, setting: Setting) -> dict[str, dic
     """Operators and host reads of one training step (`training`) and of one answer (`inference`)."""
     batch = make_batch(setting, seed=0)
     implementation.model.train()
-    train_step(implementation, batch, setting)  # creates the optimizer's state
+    for _ in range(_FIRST_STEPS if setting.device == "cuda" else 1):  # creates the optimizer's state, records graphs
+        train_step(implementation, batch, setting)
     implementation.model.zero_grad(set_to_none=True)
     steps = [state["step"] for state in implementation.optimizer.state.values() if "step" in state]
     with count(setting.device, on_host=[step for step in steps if step.device.type == "cpu"]) as training:
         train_step(implementation, batch, setting)
     implementation.model.zero_grad(set_to_none=True)
     implementation.model.eval()
-    answer(implementation, batch, setting)  # what is compiled is compiled now
+    for _ in range(_FIRST_STEPS if setting.device == "cuda" else 1):  # what is compiled is compiled now
+        answer(implementation, batch, setting)
     with count(setting.device) as inference:
         answer(implementation, batch, setting)
     return dict(training=_as_json(training), inference=_as_json(inference))
+
+
+def profile_file(name: str, setting: Setting, table: str) -> str:
+    """The file of a table of the profiler."""
+    return f"profile-{Path(name).stem}-{setting.size}-batch{setting.batch}-{table}.txt"
 
 
 def _as_json(counts: Counts) -> dict[str, Any]:

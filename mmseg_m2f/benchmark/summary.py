@@ -121,6 +121,8 @@ def _header(result: Mapping[str, Any]) -> list[str]:
         header += ["training MB", "inference MB"]
     if result["ops"]:
         header += ["ops", "host reads"]
+    if _on_card(result):
+        header += ["kernels", "launches", "busy", "busy in inference"]
     return header
 
 
@@ -139,7 +141,27 @@ def _rows(name: str, first: str, result: Mapping[str, Any]) -> list[list[str]]:
             value = values.get(name, {}).get(part)
             figures.append("" if value is None else f"{value:.0f}")
             ratios.append(f"{values[first][part] / value:.2f}" if value else "")
-    return [figures] if name == first else [figures, ratios]
+    figures += _shares(name, result)
+    return [figures] if name == first else [figures, ratios + [""] * (len(figures) - len(ratios))]
+
+
+def _on_card(result: Mapping[str, Any]) -> bool:
+    return result["setting"]["device"] == "cuda" and bool(result.get("profile"))
+
+
+def _shares(name: str, result: Mapping[str, Any]) -> list[str]:
+    """Kernels and launches of a step, and in which share of a step and of an answer the card is busy."""
+    if not _on_card(result):
+        return []
+    found = result["profile"].get(name)
+    if found is None:
+        return [""] * 4
+    seconds = result["summary"].get("seconds", {}).get(name, {})
+    shares = [
+        f"{found[part]['device_seconds'] / seconds[column]:.0%}" if column in seconds else ""
+        for part, column in (("training", "step"), ("inference", "inference"))
+    ]
+    return [f"{found['training']['kernels']:.0f}", f"{found['training']['launches']:.0f}", *shares]
 
 
 def _timed(result: Mapping[str, Any], part: str) -> bool:

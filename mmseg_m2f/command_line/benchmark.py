@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from mmseg_m2f.benchmark.command_line import add_scaling, add_step
+from mmseg_m2f.benchmark.command_line import add_scaling, add_step, add_train
 from mmseg_m2f.benchmark.gate import UnequalError
 from mmseg_m2f.benchmark.heads.command_line import add_heads
 from mmseg_m2f.command_line.arguments import Call, concise_errors
@@ -12,6 +12,8 @@ EXAMPLES = """examples:
   {run} step
   {run} step ours mmseg --size 512 1024 --objects 10 40 --what train memory
   {run} step ours CONFIG --device cuda --dtype bfloat16 --batch 2 16
+  {run} step ours ours+graphs mmseg --device cuda --dtype bfloat16 --batch 2 16 --profile
+  {run} train CONFIG --amp --cfg-options model.cuda_graphs=True
   {run} scaling ours mmseg --over queries objects
   {run} heads configs/*/*_shapes_demo.py --iterations 400 --seeds 0 1 2
 """
@@ -23,6 +25,7 @@ def main(arguments: Sequence[str] | None = None, *, call: Call) -> None:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_step(commands)
     add_scaling(commands)
+    add_train(commands)
     add_heads(commands, run=call.run)
     args = parser.parse_args(arguments)
     try:

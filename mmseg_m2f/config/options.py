@@ -4,7 +4,6 @@ import copy
 import difflib
 import warnings
 from collections.abc import Callable, Mapping, MutableMapping
-from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
@@ -54,7 +53,7 @@ def set_num_queries(cfg: Config, num_queries: int) -> None:
 
 
 def _set_data(cfg: Config, value: object) -> None:
-    """An ingredient's name; or data of one's own, a folder or settings with `root`."""
+    """An ingredient by name or file; or own data, by a folder (a path with a slash) or by settings with `root`."""
     if isinstance(value, Mapping) and "root" in value:
         use_own_data(cfg, value)
     elif not isinstance(value, str):
@@ -62,7 +61,7 @@ def _set_data(cfg: Config, value: object) -> None:
             f"data={value}: expected the name of an ingredient, a path to one, or data of your own: a folder, or "
             "dict(root=FOLDER, ...). Loaders are set by train_dataloader, val_dataloader and test_dataloader."
         )
-    elif Path(value).is_dir():
+    elif "/" in value and not value.endswith(".py"):
         use_own_data(cfg, dict(root=value))
     else:
         replace_data(cfg, value, beside=cfg.filename)

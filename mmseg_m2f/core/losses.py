@@ -1,9 +1,9 @@
 """Losses of class logits, mask logits and boxes (arXiv 2112.01527, 3.3; 2107.06278, 3.2; 2005.12872, 3.1).
 
-A mask is compared at P places. `masks` are already multiplied by `known`; void places have `known` 0 and add nothing.
+A mask m is compared with logits x at P points of validity weight v in [0, 1]; `masks` are already v · m, so that void
+points (v = 0) add nothing. p = sigmoid(x).
 """
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -21,39 +21,39 @@ def class_loss(
 
 
 def mask_bce_loss(
-    logits: Float[Tensor, "N P"], masks: Float[Tensor, "N P"], known: Float[Tensor, "N P"]
+    logits: Float[Tensor, "N P"], masks: Float[Tensor, "N P"], validity: Float[Tensor, "N P"]
 ) -> Float[Tensor, "N"]:
-    """Binary cross-entropy of each mask, averaged over its known places; 0 where none is known."""
+    """Σ v · (softplus(x) - m · x) / max(Σ v, 1): binary cross-entropy of each mask; 0 where all is void."""
     # m·softplus(-x) + (1-m)·softplus(x) = softplus(x) - m·x
-    entropy = known * F.softplus(logits) - masks * logits
-    return entropy.sum(-1) / known.sum(-1).clamp(min=1)
+    entropy = validity * F.softplus(logits) - masks * logits
+    return entropy.sum(-1) / validity.sum(-1).clamp(min=1)
 
 
 def mask_dice_loss(
     logits: Float[Tensor, "N P"],
     masks: Float[Tensor, "N P"],
-    known: Float[Tensor, "N P"],
+    validity: Float[Tensor, "N P"],
     *,
     smooth: float = 1.0,
 ) -> Float[Tensor, "N"]:
-    """One minus the dice coefficient of each mask over its known places; `smooth` is added above and below."""
+    """1 - (2 Σ v·p·m + s) / (Σ v·p + Σ v·m + s) of each mask, with s = `smooth`."""
     probs = logits.sigmoid()
     overlap = (probs * masks).sum(-1)
-    total = (probs * known).sum(-1) + masks.sum(-1)
+    total = (probs * validity).sum(-1) + masks.sum(-1)
     return 1 - (2 * overlap + smooth) / (total + smooth)
 
 
 def mask_focal_loss(
     logits: Float[Tensor, "N P"],
     masks: Float[Tensor, "N P"],
-    known: Float[Tensor, "N P"],
+    validity: Float[Tensor, "N P"],
     *,
     alpha: float = 0.25,
     gamma: float = 2.0,
 ) -> Float[Tensor, "N"]:
-    """Focal loss (arXiv 1708.02002) of each mask, averaged over its known places; `alpha` weighs the inside."""
+    """Focal loss (arXiv 1708.02002) of each mask, averaged with the validity weights; `alpha` weighs the inside."""
     inside, outside = focal_terms(logits, alpha=alpha, gamma=gamma)
-    return (masks * inside + (known - masks) * outside).sum(-1) / known.sum(-1).clamp(min=1)
+    return (masks * inside + (validity - masks) * outside).sum(-1) / validity.sum(-1).clamp(min=1)
 
 
 def box_l1_loss(predicted: Float[Tensor, "N 4"], true: Float[Tensor, "N 4"]) -> Float[Tensor, "N"]:
@@ -72,8 +72,3 @@ def focal_terms(logits: Tensor, *, alpha: float, gamma: float) -> tuple[Tensor, 
     inside = alpha * (1 - probs).pow(gamma) * F.softplus(-logits)
     outside = (1 - alpha) * probs.pow(gamma) * F.softplus(logits)
     return inside, outside
-
-
-def weighted_classes(num_classes: int, no_object_weight: float, class_weight: list[float] | None) -> Tensor:
-    """Weights of the K classes (1 unless given) followed by the weight of "no object"."""
-    return torch.tensor([*(class_weight or [1.0] * num_classes), no_object_weight])

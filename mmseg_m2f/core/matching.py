@@ -1,7 +1,8 @@
 """Costs of pairing queries with segments, and the solver (arXiv 2112.01527, section 3.3; 2005.12872, 3.1).
 
-Masks are compared at P places of an image. `masks` are the segments' values there, already multiplied by `known`
-(see `core.targets.read_segments`), so a void place adds nothing to any cost.
+Masks are compared at P points of an image with validity weights in [0, 1]. `masks` are the segments' values there,
+already multiplied by `validity` (see `core.targets.read_segments`), so that void points add nothing to any cost. Every
+cost equals the loss of the same name in `core.losses`, for all pairs of queries and segments.
 """
 
 import numpy as np
@@ -23,28 +24,28 @@ def class_cost(class_logits: Float[Tensor, "*B Q K1"], labels: Int[Tensor, "*B G
 def mask_bce_cost(
     logits: Float[Tensor, "*B Q P"],
     masks: Float[Tensor, "*B G P"],
-    known: Float[Tensor, "*B P"],
+    validity: Float[Tensor, "*B P"],
 ) -> Float[Tensor, "*B Q G"]:
-    """Binary cross-entropy, averaged over the known places.
+    """Binary cross-entropy, averaged over the points.
 
     Divided before the product, so that half-precision sums cannot overflow.
     """
-    total = known.sum(-1, keepdim=True).clamp(min=1)
+    total = validity.sum(-1, keepdim=True).clamp(min=1)
     # m·softplus(-x) + (1-m)·softplus(x) = softplus(x) - m·x
-    negative = F.softplus(logits) @ (known / total).unsqueeze(-1)  # ... Q 1
+    negative = F.softplus(logits) @ (validity / total).unsqueeze(-1)  # ... Q 1
     return negative - logits @ (masks / total.unsqueeze(-1)).mT
 
 
 def mask_dice_cost(
     logits: Float[Tensor, "*B Q P"],
     masks: Float[Tensor, "*B G P"],
-    known: Float[Tensor, "*B P"],
+    validity: Float[Tensor, "*B P"],
     *,
     smooth: float = 1.0,
 ) -> Float[Tensor, "*B Q G"]:
-    """One minus the dice coefficient over the known places; `smooth` is added above and below."""
+    """One minus the dice coefficient over the points; `smooth` is added above and below."""
     probs = logits.sigmoid()
-    total = probs @ known.unsqueeze(-1) + masks.sum(-1).unsqueeze(-2)
+    total = probs @ validity.unsqueeze(-1) + masks.sum(-1).unsqueeze(-2)
     overlap = probs @ masks.mT
     return 1 - (2 * overlap + smooth) / (total + smooth)
 
@@ -52,15 +53,15 @@ def mask_dice_cost(
 def mask_focal_cost(
     logits: Float[Tensor, "*B Q P"],
     masks: Float[Tensor, "*B G P"],
-    known: Float[Tensor, "*B P"],
+    validity: Float[Tensor, "*B P"],
     *,
     alpha: float = 0.25,
     gamma: float = 2.0,
 ) -> Float[Tensor, "*B Q G"]:
-    """Focal loss (arXiv 1708.02002), averaged over the known places; `alpha` weighs the inside of a mask."""
-    total = known.sum(-1, keepdim=True).clamp(min=1)
+    """Focal loss (arXiv 1708.02002), averaged over the points; `alpha` weighs the inside of a mask."""
+    total = validity.sum(-1, keepdim=True).clamp(min=1)
     inside, outside = focal_terms(logits, alpha=alpha, gamma=gamma)
-    everywhere = outside @ (known / total).unsqueeze(-1)  # ... Q 1
+    everywhere = outside @ (validity / total).unsqueeze(-1)  # ... Q 1
     return everywhere + (inside - outside) @ (masks / total.unsqueeze(-1)).mT
 
 

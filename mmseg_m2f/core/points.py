@@ -17,6 +17,32 @@ def sample_points(maps: Float[Tensor, "N C H W"], points: Float[Tensor, "N P 2"]
     return F.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False).squeeze(2)
 
 
+class Corners(NamedTuple):
+    """The 2×2 pixels around each point: column and row of the upper left one, and the bilinear weights of all four.
+
+    `shares` has an axis of four more than the points: upper left, upper right, lower left, lower right. They sum to 1.
+    """
+
+    left: Float[Tensor, "*P"]
+    top: Float[Tensor, "*P"]
+    shares: Float[Tensor, "*P4"]
+
+
+def find_corners(x_px: Float[Tensor, "*P"], y_px: Float[Tensor, "*P"], *, dim: int) -> Corners:
+    """The pixels around points given in pixels, where pixel centres have integer coordinates.
+
+    With x = left + r and y = top + b the shares are (1 - r)(1 - b), r(1 - b), (1 - r)b and rb.
+
+    Args:
+        dim: place of the axis of four in `shares`.
+    """
+    left, top = x_px.floor(), y_px.floor()
+    right_share, lower_share = x_px - left, y_px - top
+    left_share, upper_share = 1 - right_share, 1 - lower_share
+    shares = [left_share * upper_share, right_share * upper_share, left_share * lower_share, right_share * lower_share]
+    return Corners(left, top, torch.stack(shares, dim))
+
+
 class Taps(NamedTuple):
     """The four pixels around each point of a map, counted row by row, and their shares; outside the map they are 0."""
 
@@ -27,21 +53,16 @@ class Taps(NamedTuple):
 def find_taps(size: tuple[int, int], points: Float[Tensor, "*N P 2"]) -> Taps:
     """Where to read a map of `size` (height, width) for its bilinear values at points."""
     height, width = size
-    x_px, y_px = points[..., 0] * width - 0.5, points[..., 1] * height - 0.5
-    left, top = x_px.floor(), y_px.floor()
+    left, top, shares = find_corners(points[..., 0] * width - 0.5, points[..., 1] * height - 0.5, dim=-1)
     columns = torch.stack([left, left + 1, left, left + 1], -1)
     rows = torch.stack([top, top, top + 1, top + 1], -1)
-    right, below = x_px - left, y_px - top
-    shares = torch.stack([1 - right, right, 1 - right, right], -1) * torch.stack(
-        [1 - below, 1 - below, below, below], -1
-    )
     inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
     pixels = rows.clamp(0, height - 1).long() * width + columns.clamp(0, width - 1).long()
     return Taps(pixels, shares * inside)
 
 
 def sample_rows(table: Float[Tensor, "N C"], taps: Taps) -> Float[Tensor, "P C"]:
-    """`sample_points` of one map, given as a row of channels per pixel, at taps `P 4`.
+    """`sample_points` of maps given as a row of channels per pixel, at taps `P 4`, whose pixels are rows of the table.
 
     Rows lie together in memory, so that many channels are read several times faster.
     """

@@ -1,7 +1,6 @@
 """From the last prediction to maps, segments and instances (arXiv 2107.06278, section 3.4; 2112.01527, 4.1).
 
-The definitions, on mask logits at the size of the answer. `core.streaming` gives the same answers in strips of rows and
-is what models call; `panoptic_map` and `top_instances` are what it is compared with.
+Definitions on mask logits at the size of the answer, and DETR's answers. `core.answers` has the others.
 """
 
 from typing import NamedTuple
@@ -12,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mmseg_m2f.core.boxes import to_corners
-from mmseg_m2f.core.selection import INSTANCE_OFFSET, best_pairs, segment_ids, sure_queries
+from mmseg_m2f.core.selection import INSTANCE_OFFSET
 
 
 def semantic_scores(
@@ -45,39 +44,6 @@ class Instances(NamedTuple):
     boxes: Float[Tensor, "N 4"]
     masks: Bool[Tensor, "N H W"] | None = None
     mask_probs: Float[Tensor, "N H W"] | None = None
-
-
-def panoptic_map(
-    class_logits: Float[Tensor, "Q K1"],
-    mask_logits: Float[Tensor, "Q H W"],
-    is_thing: Bool[Tensor, "K"],
-    *,
-    object_threshold: float = 0.8,
-    overlap_threshold: float = 0.8,
-    keep_low_pixels: bool = False,
-) -> Int[Tensor, "H W"]:
-    """The panoptic map of one image: class + 1000 · instance number, K where nothing was recognised.
-
-    Queries surer than `object_threshold` of a class compete for each pixel by score times mask probability. One that
-    wins less than `overlap_threshold` of its own mask is dropped. Things are numbered from 1 in query order, stuff
-    has number 0 and is one segment per class.
-
-    Args:
-        keep_low_pixels: also keep pixels that a query wins with a mask probability below 0.5 (MaskFormer's rule;
-            Mask2Former leaves them unrecognised).
-    """
-    scores, labels, queries = sure_queries(class_logits, object_threshold)
-    num_classes = len(is_thing)
-    if len(queries) == 0:
-        return labels.new_full(mask_logits.shape[1:], num_classes)
-    probs = mask_logits[queries].sigmoid()
-    winner = (scores[:, None, None] * probs).argmax(0)
-    certain = probs >= 0.5
-    won = torch.bincount(winner.flatten(), minlength=len(labels))
-    ids = segment_ids(labels, is_thing, won=won, own=certain.sum((1, 2)), overlap_threshold=overlap_threshold)
-    if keep_low_pixels:
-        return ids[winner]
-    return ids[winner].where(certain.gather(0, winner.unsqueeze(0)).squeeze(0), num_classes)
 
 
 def detr_panoptic_map(
@@ -123,49 +89,6 @@ def detr_panoptic_map(
     return labels.new_full(size, num_classes)
 
 
-def top_instances(
-    class_logits: Float[Tensor, "Q K1"],
-    mask_logits: Float[Tensor, "Q H W"],
-    is_thing: Bool[Tensor, "K"],
-    *,
-    max_per_image: int = 100,
-    things_first: bool = True,
-    score_threshold: float = 0.0,
-    one_class_per_query: bool = False,
-    mask_nms_threshold: float | None = None,
-    soft_masks: bool = False,
-) -> Instances:
-    """The best pairs of query and thing class; a query may appear with several classes.
-
-    The score is the class probability times the mean mask probability inside the mask. The boxes are tight.
-
-    Args:
-        max_per_image: how many pairs; fewer where there are fewer.
-        things_first: spend them on things alone. The official release and mmdet also let stuff compete and drop it
-            afterwards.
-        score_threshold: leave out what scores less.
-        one_class_per_query: let a query appear with its best class alone.
-        mask_nms_threshold: leave out an object whose mask has a higher IoU than this with a better one of its class.
-        soft_masks: also give the mask probabilities.
-    """
-    best, labels, queries = best_pairs(
-        class_logits,
-        is_thing,
-        max_per_image=max_per_image,
-        things_first=things_first,
-        one_class_per_query=one_class_per_query,
-    )
-    logits = mask_logits[queries]
-    masks = logits > 0
-    probs = logits.sigmoid()
-    scores = best * ((probs * masks).sum((1, 2)) / (masks.sum((1, 2)) + 1e-6))
-    kept = scores >= score_threshold
-    if mask_nms_threshold is not None:
-        kept &= survives_nms(masks, labels, scores, mask_nms_threshold)
-    masks = masks[kept]
-    return Instances(scores[kept], labels[kept], tight_boxes(masks), masks, probs[kept] if soft_masks else None)
-
-
 def top_boxes(
     class_logits: Float[Tensor, "Q K1"],
     boxes: Float[Tensor, "Q 4"],
@@ -198,25 +121,6 @@ def top_boxes(
         return Instances(best, labels[queries], corners)
     logits = mask_logits[queries]
     return Instances(best, labels[queries], corners, logits > 0, logits.sigmoid() if soft_masks else None)
-
-
-def survives_nms(
-    masks: Bool[Tensor, "N H W"], labels: Int[Tensor, "N"], scores: Float[Tensor, "N"], threshold: float
-) -> Bool[Tensor, "N"]:
-    """Greedy non-maximum suppression by mask IoU within each class."""
-    overlap = torch.zeros(len(masks), len(masks), device=masks.device)
-    for pixels in masks.flatten(1).split(2**16, 1):  # as numbers, all of large masks would take gigabytes
-        overlap += pixels.float() @ pixels.float().T
-    areas = overlap.diagonal()
-    iou = overlap / (areas[:, None] + areas - overlap).clamp(min=1)
-    rivals = ((iou > threshold) & (labels[:, None] == labels)).cpu()
-    survives = torch.ones(len(masks), dtype=torch.bool)
-    order = scores.argsort(descending=True, stable=True).tolist()
-    for place, index in enumerate(order):
-        if survives[index]:
-            worse = order[place + 1 :]
-            survives[worse] &= ~rivals[index, worse]
-    return survives.to(masks.device)
 
 
 def tight_boxes(masks: Bool[Tensor, "N H W"]) -> Float[Tensor, "N 4"]:

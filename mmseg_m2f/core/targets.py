@@ -1,8 +1,6 @@
 """Segments kept as one map per image, and read at points without ever making one mask per segment."""
 
 from collections.abc import Sequence
-from functools import cached_property
-from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -10,132 +8,100 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from mmseg_m2f.core.points import find_corners
 from mmseg_m2f.errors import InvalidValueError
-from mmseg_m2f.structures import BACKGROUND, CROWD, VOID, Assignment, MaskReadings, MaskTarget, Prediction
+from mmseg_m2f.structures import BACKGROUND, CROWD, VOID, MaskTarget, TargetBatch
 
 
-class TargetBatch:
-    """The targets of a batch as tensors, padded to the same G; each tensor is made when first asked for."""
+def stack_targets(targets: TargetBatch | Sequence[MaskTarget]) -> TargetBatch:
+    """The targets of single images as a batch; a batch stays as it is.
 
-    def __init__(self, targets: Sequence[MaskTarget]) -> None:
-        self.targets = targets
-        self.num_segments = [target.num_segments for target in targets]
-
-    @cached_property
-    def labels(self) -> Int[Tensor, "B G"]:
-        """Classes, padded with 0."""
-        return pad_sequence([target.labels for target in self.targets], batch_first=True)
-
-    @cached_property
-    def segment_maps(self) -> Int[Tensor, "B S H W"]:
-        """Segment maps; see `stack_segment_maps`."""
-        return stack_segment_maps([target.segment_map for target in self.targets])
-
-    @cached_property
-    def framed_maps(self) -> Int[Tensor, "B S H2 W2"]:
-        """Segment maps with a frame, as the functions that read at points want them; see `frame`."""
-        return frame(self.segment_maps)
-
-    @cached_property
-    def boxes(self) -> Float[Tensor, "B G 4"]:
-        """Boxes (see `MaskTarget.boxes`), padded with 0.
-
-        Raises:
-            ValueError: a target has none; names the image.
-        """
-        boxes = []
-        for target in self.targets:
-            if target.boxes is None:
-                raise InvalidValueError(
-                    f"{target.name or 'An image'}: expected boxes for the box costs and losses, got a target without. "
-                    "Train on objects with a MaskDetector, whose samples have gt_instances.bboxes."
-                )
-            boxes.append(target.boxes)
-        return pad_sequence(boxes, batch_first=True)
+    Costs a few operators per image. Readers of batches (`samples.read_targets`) do without.
+    """
+    if isinstance(targets, TargetBatch):
+        return targets
+    boxes = [target.boxes for target in targets if target.boxes is not None]
+    return TargetBatch(
+        pad_sequence([target.labels for target in targets], batch_first=True),
+        frame(stack_segment_maps([target.segment_map for target in targets])),
+        [target.num_segments for target in targets],
+        [target.name for target in targets],
+        pad_sequence(boxes, batch_first=True) if len(boxes) == len(targets) else None,
+    )
 
 
-@runtime_checkable
-class MaskSampling(Protocol):
-    """Decides where masks are compared: at points, or everywhere."""
+def required_boxes(targets: TargetBatch) -> Float[Tensor, "B G 4"]:
+    """The boxes of a batch.
 
-    def places_in_matching(self, prediction: Prediction) -> int:
-        """P of `for_matching`."""
-        ...
-
-    def places_in_loss(self, targets: TargetBatch) -> int:
-        """How many places `for_loss` looks at for each mask."""
-        ...
-
-    def for_matching(self, predictions: Sequence[Prediction], targets: TargetBatch, image: int) -> MaskReadings:
-        """Of one image: logits `L Q P` of all queries, masks `L G P` of all segments, and `L P`, at shared places."""
-        ...
-
-    def for_loss(
-        self,
-        logits: Float[Tensor, "N _ _"],
-        targets: TargetBatch,
-        images: Int[Tensor, "N"],
-        segments: Int[Tensor, "N"],
-    ) -> MaskReadings:
-        """Logits, masks and knowledge `N P` of matched pairs; pair n is segment `segments[n]` of `images[n]`."""
-        ...
+    Raises:
+        ValueError: there are none; names the images.
+    """
+    if targets.boxes is None:
+        raise InvalidValueError(
+            f"{', '.join(name or 'An image' for name in targets.names)}: expected boxes for the box costs and losses, "
+            "got targets without. Train on objects with a MaskDetector, whose samples have gt_instances.bboxes."
+        )
+    return targets.boxes
 
 
-@runtime_checkable
-class Assigner(Protocol):
-    """Decides which query answers for which segment, for all layers and images in one call."""
+def segments_of_label_maps(
+    label_maps: Int[Tensor, "B H W"], num_segments: int, *, num_labels: int, ignore_index: int
+) -> tuple[Int[Tensor, "B G"], Int[Tensor, "B 1 H W"]]:
+    """One segment per class of each image, in the order of the classes: their classes, and the segment maps.
 
-    def __call__(self, predictions: Sequence[Prediction], targets: TargetBatch) -> Assignment: ...
-
-
-def segments_of_label_map(
-    label_map: Int[Tensor, "H W"], classes: Sequence[int], *, num_labels: int
-) -> tuple[Int[Tensor, "G"], Int[Tensor, "1 H W"]]:
-    """One segment per class: the classes, and the segment map. All other labels become `VOID`.
+    The ignore index becomes `VOID`. Takes a fixed number of operators on the device; nothing is uploaded or
+    read back.
 
     Args:
-        label_map: labels in [0, `num_labels`).
-        classes: those that occur, known on the host, so that nothing waits for the device.
+        label_maps: labels in [0, `num_labels`).
+        num_segments: G, the largest number of classes in an image; classes beyond it are void. Labels are 0 where an
+            image has fewer.
+        num_labels: more than the classes and the ignore index.
     """
-    index_of = torch.full((num_labels,), VOID)
-    index_of[list(classes)] = torch.arange(len(classes))
-    labels = torch.tensor(classes, dtype=torch.long)
-    device = label_map.device
-    segment_map = index_of.to(device, non_blocking=True)[label_map]
-    return labels.to(device, non_blocking=True), segment_map.unsqueeze(0)
+    pixels = label_maps.flatten(1)
+    present = torch.zeros(len(pixels), num_labels, dtype=torch.int32, device=pixels.device).scatter_(1, pixels, 1)
+    present[:, ignore_index : ignore_index + 1].zero_()
+    segments = present.cumsum(1, dtype=torch.int32) - 1
+    is_segment = present.bool() & (segments < num_segments)
+    segment_maps = segments.where(is_segment, VOID).gather(1, pixels).view_as(label_maps).unsqueeze(1)
+    # Column G collects what is no segment.
+    columns = segments.where(is_segment, num_segments).long()
+    classes = torch.arange(num_labels, device=pixels.device).expand_as(columns)
+    labels = classes.new_zeros(len(pixels), num_segments + 1).scatter_(1, columns, classes)
+    return labels[:, :num_segments], segment_maps
 
 
 def segments_of_masks(masks: Bool[Tensor, "G H W"]) -> Int[Tensor, "S H W"]:
-    """The segment map of masks that may overlap: one sheet if they do not, else as few as first fit finds.
+    """The segment map of masks that may overlap: one slice if they do not, else as few as first fit finds.
 
-    Pixels outside all masks are `BACKGROUND`. Without a mask there is one sheet.
+    Pixels outside all masks are `BACKGROUND`. Without a mask there is one slice.
     """
     if len(masks) == 0:
         return masks.new_full((1, *masks.shape[1:]), BACKGROUND, dtype=torch.long)
     if masks.sum(0, dtype=torch.int32).max() <= 1:
         inside, segment = masks.max(0)
         return segment.where(inside, BACKGROUND).unsqueeze(0)
-    sheets: list[Tensor] = []
+    slices: list[Tensor] = []
     for index, mask in enumerate(masks):
-        fitting = [sheet for sheet in sheets if not (sheet[mask] >= 0).any()]
+        fitting = [each for each in slices if not (each[mask] >= 0).any()]
         if not fitting:
             fitting = [masks.new_full(masks.shape[1:], BACKGROUND, dtype=torch.long)]
-            sheets += fitting
+            slices += fitting
         fitting[0].masked_fill_(mask, index)
-    return torch.stack(sheets)
+    return torch.stack(slices)
 
 
 def stack_segment_maps(segment_maps: Sequence[Int[Tensor, "_ H W"]]) -> Int[Tensor, "B S H W"]:
-    """The maps of a batch, with empty sheets added where an image has fewer than another."""
-    most = max(len(sheets) for sheets in segment_maps)
-    padded = [F.pad(sheets, (0, 0, 0, 0, 0, most - len(sheets)), value=BACKGROUND) for sheets in segment_maps]
+    """The maps of a batch, with empty slices added where an image has fewer than another."""
+    most = max(len(slices) for slices in segment_maps)
+    padded = [F.pad(slices, (0, 0, 0, 0, 0, most - len(slices)), value=BACKGROUND) for slices in segment_maps]
     return torch.stack(padded)
 
 
 def frame(segment_maps: Int[Tensor, "B S H W"]) -> Int[Tensor, "B S H2 W2"]:
     """The maps with one pixel around them for what lies outside: background, or void where void touches the border.
 
-    Crowds go on like void.
+    Crowds continue outside as void does.
     """
     height, width = segment_maps.shape[-2:]
     rows = torch.arange(-1, height + 1, device=segment_maps.device).clamp(0, height - 1)
@@ -151,11 +117,11 @@ def read_segments(
     images: Int[Tensor, "N"],
     num_segments: int,
 ) -> tuple[Float[Tensor, "N G P"], Float[Tensor, "N P"]]:
-    """Every segment's mask at points shared by the segments of an image, and how far each point is known.
+    """Every segment's mask at points shared by the segments of an image, and the validity weight of each point.
 
     Row n reads image `images[n]`. Equals bilinear sampling of the dense masks with zeros outside. G is `num_segments`;
-    rows beyond an image's own segments are zero. The second value is the share of the point that lies neither on void
-    nor on a crowd.
+    rows beyond an image's own segments are zero. The validity weight is the share of the point that is neither void nor
+    crowd.
     """
     ids, weights = _bilinear_taps(framed_maps, points, images)
     # Rows 0..G-1 collect the segments, the last one all else.
@@ -172,32 +138,32 @@ def read_paired_segments(
     segments: Int[Tensor, "N"],
     labels: Int[Tensor, "N"],
 ) -> tuple[Float[Tensor, "N P"], Float[Tensor, "N P"]]:
-    """The mask of one segment per row at that row's own points, and how far each point is known to that segment.
+    """The mask of one segment per row at that row's own points, and the validity weight of each point for that segment.
 
     Row n reads segment `segments[n]`, of class `labels[n]`, of image `images[n]`.
     """
     ids, weights = _bilinear_taps(framed_maps, points, images)
-    inside = (ids == segments[:, None, None, None]).any(1)  # a segment lies in one sheet
-    return (inside * weights).sum(1), (known_to(labels, ids[:, 0]) * weights).sum(1)
+    inside = (ids == segments[:, None, None, None]).any(1)  # a segment lies in one slice
+    return (inside * weights).sum(1), (valid_for(labels, ids[:, 0]) * weights).sum(1)
 
 
-def is_known(
+def is_valid(
     framed_maps: Int[Tensor, "B S H2 W2"],
     points: Float[Tensor, "N P 2"],
     images: Int[Tensor, "N"],
     labels: Int[Tensor, "N"],
 ) -> Bool[Tensor, "N P"]:
-    """Whether the pixel that each point lies in is known to segments of class `labels[n]`; row n: image `images[n]`."""
-    sheets, height, width = framed_maps.shape[1:]
+    """Whether the pixel of each point is valid for segments of class `labels[n]`; row n reads image `images[n]`."""
+    slices, height, width = framed_maps.shape[1:]
     # One axis at a time: products with a pair of numbers are several times slower.
     columns = (points[..., 0] * (width - 2)).int().clamp_(max=width - 3)
     rows = (points[..., 1] * (height - 2)).int().clamp_(max=height - 3)
-    pixel = (rows + 1) * width + (columns + 1) + (images * (sheets * height * width)).int()[:, None]
-    return known_to(labels, framed_maps.flatten().index_select(0, pixel.flatten()).view_as(pixel))
+    pixel = (rows + 1) * width + (columns + 1) + (images * (slices * height * width)).int()[:, None]
+    return valid_for(labels, framed_maps.flatten().index_select(0, pixel.flatten()).view_as(pixel))
 
 
-def known_to(labels: Int[Tensor, "N"], ids: Int[Tensor, "N *P"]) -> Bool[Tensor, "N *P"]:
-    """Whether segments of these classes know what is at places with these ids: neither void nor a crowd of theirs."""
+def valid_for(labels: Int[Tensor, "N"], ids: Int[Tensor, "N *P"]) -> Bool[Tensor, "N *P"]:
+    """Whether pixels with these ids count for segments of these classes: neither void nor a crowd of the same class."""
     crowds = (CROWD - labels).to(ids.dtype).view(-1, *[1] * (ids.dim() - 1))
     return (ids != VOID) & (ids != crowds)
 
@@ -205,18 +171,13 @@ def known_to(labels: Int[Tensor, "N"], ids: Int[Tensor, "N *P"]) -> Bool[Tensor,
 def _bilinear_taps(
     framed_maps: Int[Tensor, "B S H2 W2"], points: Float[Tensor, "N P 2"], images: Int[Tensor, "N"]
 ) -> tuple[Int[Tensor, "N S 4 P"], Float[Tensor, "N 4 P"]]:
-    """Ids in each sheet and bilinear weights of the four pixels around each point; row n reads image `images[n]`."""
-    sheets, height, width = framed_maps.shape[1:]
-    x_px = points[..., 0] * (width - 2) + 0.5  # in the framed map
-    y_px = points[..., 1] * (height - 2) + 0.5
-    left, top = x_px.floor(), y_px.floor()
-    right_share, lower_share = x_px - left, y_px - top
-    left_share, upper_share = 1 - right_share, 1 - lower_share
-    weights = torch.stack(
-        [left_share * upper_share, right_share * upper_share, left_share * lower_share, right_share * lower_share], 1
-    )
+    """Ids in each slice and bilinear weights of the four pixels around each point; row n reads image `images[n]`."""
+    slices, height, width = framed_maps.shape[1:]
+    # In the framed map, whose pixels are one further.
+    x_px, y_px = points[..., 0] * (width - 2) + 0.5, points[..., 1] * (height - 2) + 0.5
+    left, top, weights = find_corners(x_px, y_px, dim=1)
     upper_left = top.int() * width + left.int()
     taps = torch.stack([upper_left, upper_left + 1, upper_left + width, upper_left + (width + 1)], 1)
-    sheet = images[:, None] * sheets + torch.arange(sheets, device=images.device)  # N S
-    pixel = taps.unsqueeze(1) + (sheet * (height * width)).int()[:, :, None, None]
+    first = images[:, None] * slices + torch.arange(slices, device=images.device)  # N S
+    pixel = taps.unsqueeze(1) + (first * (height * width)).int()[:, :, None, None]
     return framed_maps.flatten().index_select(0, pixel.flatten()).view_as(pixel), weights

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmseg_m2f import compat
@@ -38,6 +39,7 @@ def train(
     amp: bool = False,
     auto_scale_lr: bool = False,
     launcher: Launcher = "none",
+    hooks: Sequence[Hook] = (),
 ) -> Runner:
     """Train what a config describes and give the Runner, trained.
 
@@ -47,6 +49,7 @@ def train(
             none; a path continues from that checkpoint.
         amp: Mixed precision: bfloat16 on the CPU and on GPUs that have it, else float16 with dynamic loss scaling.
         auto_scale_lr: Scale the learning rate from the config's `auto_scale_lr.base_batch_size` to the actual one.
+        hooks: Besides those of the config.
 
     Raises:
         ValueError, KeyError, TypeError, FileNotFoundError: The checks before the run found a fault.
@@ -60,6 +63,8 @@ def train(
     cfg.resume = checkpoint is not None
     cfg.load_from = checkpoint or cfg.get("load_from")
     runner = build_runner(cfg, launcher=launcher, loops=("train", "val"))
+    for hook in hooks:
+        runner.register_hook(hook)
     runner.train()
     return runner
 

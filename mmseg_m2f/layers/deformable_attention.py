@@ -52,8 +52,10 @@ def deformable_attention_in_pytorch(
     value, reference_points, offsets, logits = (
         _at_least_float32(x) for x in (value, reference_points, offsets, logits)
     )
-    cells = offsets.new_tensor([[width, height] for height, width in sizes])
-    locations = reference_points[:, None, None, None] + offsets / cells[:, None]
+    # Sizes stay numbers of the host: a tensor of them would have to be uploaded.
+    x, y = offsets.unbind(-1)
+    shifts = [torch.stack([x[..., i, :] / width, y[..., i, :] / height], -1) for i, (height, width) in enumerate(sizes)]
+    locations = reference_points[:, None, None, None] + torch.stack(shifts, 3)
     weights = logits.softmax(-1)
     maps = value.flatten(2).transpose(1, 2)
     grids = (2 * locations - 1).permute(0, 2, 1, 3, 4, 5).flatten(0, 1)  # B*M Nq L P 2

@@ -36,6 +36,13 @@ def pointwise_conv(
     return _PointwiseConv.apply(x, weight, bias)
 
 
+def batched_products(a: Float[Tensor, "N M K"], b: Float[Tensor, "N P K"]) -> Float[Tensor, "N M P"]:
+    """`a[n] @ b[n].T` for every n, the faster way; without gradients."""
+    if not _is_faster(a, b) or b.numel() == 0 or a.requires_grad or b.requires_grad:
+        return torch.bmm(a, b.mT)
+    return torch.stack([_product(x, y) for x, y in zip(a, b, strict=True)])
+
+
 class Linear(nn.Linear):
     """`nn.Linear`, the faster way."""
 

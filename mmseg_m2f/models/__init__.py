@@ -8,6 +8,7 @@ from mmseg_m2f.models import (
     necks,
     pixel_decoders,
     query_decoders,
+    sampling,
     segmentors,
 )
 
@@ -19,5 +20,6 @@ __all__ = [
     "necks",
     "pixel_decoders",
     "query_decoders",
+    "sampling",
     "segmentors",
 ]

@@ -1,5 +1,6 @@
 """What the gate lets pass, and what it does not."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ from mmseg_m2f.benchmark import gate
 from mmseg_m2f.benchmark.gate import UnequalError, check_equality, compare
 from mmseg_m2f.benchmark.implementations import Ours, build, build_all
 from mmseg_m2f.benchmark.setting import make_batch
+from mmseg_m2f.models.cuda_graphs import GraphedNetwork
 from tests.benchmark.tiny import CONFIG, SETTING, write_variant
+from tests.models.test_cuda_graphs import RunsAgain
 
 
 @pytest.fixture
@@ -26,6 +29,29 @@ def test_compare__equal_weights_differ_in_nothing(pair: tuple[Ours, Ours]) -> No
     assert found.failures == []
     assert len(found.figures) == 7
     assert set(found.figures.values()) == {0.0}
+
+
+def test_compare__replayed_graphs_are_compared_with_the_network_run_as_usual(pair: tuple[Ours, Ours]) -> None:
+    first, second = pair
+    recorder = RunsAgain()
+    second.model.graphs = GraphedNetwork(recorder=recorder)
+    found = compare(first, second, make_batch(SETTING, seed=0))
+    assert found.failures == []
+    assert len(found.figures) == 10
+    assert recorder.recorded == 3  # forward, backward, answer
+    second.model.graphs = GraphedNetwork(recorder=_Forgets())
+    failures = compare(first, second, make_batch(SETTING, seed=1)).failures
+    assert [failure.partition(",")[0] for failure in failures] == ["gradients of replayed graphs"]
+
+
+class _Forgets(RunsAgain):
+    """Replays no backward pass."""
+
+    def record(self, run: Callable[[], list[torch.Tensor]]) -> tuple[Callable[[], None], list[torch.Tensor]]:
+        replay, results = super().record(run)
+        if self.recorded == 2:
+            return lambda: None, [result.zero_() for result in results]
+        return replay, results
 
 
 @pytest.mark.parametrize(

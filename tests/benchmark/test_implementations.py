@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mmseg_m2f.benchmark.implementations import HuggingFace, Ours, Upstream, build, build_all, check_names
+from mmseg_m2f.benchmark.implementations.ours import split_name
 from mmseg_m2f.benchmark.setting import make_batch
 from tests.benchmark.tiny import CONFIG, ROOT, SETTING, write_variant
 
@@ -50,6 +51,17 @@ def test_build__compiled() -> None:
     assert compiled.model.decode_head._compiled_call_impl is not None
     given = compiled.model.state_dict()
     assert all(torch.equal(given[name], value) for name, value in plain.model.state_dict().items())
+
+
+def test_split_name__options_in_any_order() -> None:
+    assert split_name("ours") == ("ours", set())
+    assert split_name("a/b.py+graphs") == ("a/b.py", {"+graphs"})
+    assert split_name("ours+compile+graphs") == split_name("ours+graphs+compile") == ("ours", {"+compile", "+graphs"})
+
+
+def test_build__graphs_need_a_gpu() -> None:
+    with pytest.raises(ValueError, match=r"CUDA graphs need a GPU, got --device cpu"):
+        build(f"{CONFIG}+graphs", SETTING)
 
 
 @pytest.mark.parity

@@ -2,7 +2,6 @@
 
 import json
 import re
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +32,8 @@ LEAVES = {
 }
 WITH_QUERIES = ("context_cluster", "detr", "eomt", "mask2former", "maskformer")
 WITH_OBJECTS = ("detr", "eomt", "mask2former")
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools
 
 
 def write_label_maps(root: Path) -> None:
@@ -122,18 +123,16 @@ def test_every_option__of_the_table_is_set_and_every_folder_is_there() -> None:
 def test_every_option__reaches_the_runner(folder: str, place: str, tmp_path: Path) -> None:
     leaf = ROOT / "configs" / folder / f"{LEAVES[folder][0]}.py"
     options = every_option(folder, tmp_path / "data")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*batch norm.*")
-        if place == "command line":
-            cfg = load_config(leaf, options)
-        else:
-            mine = tmp_path / "mine.py"
-            lines = [f"_base_ = {str(leaf)!r}", *(f"{name} = {value!r}" for name, value in options.items())]
-            mine.write_text("\n".join(lines) + "\n")
-            cfg = load_config(mine)
-        without_workers(cfg)
-        cfg.work_dir, cfg.experiment_name = str(tmp_path / "run"), f"{folder}_{place.replace(' ', '_')}"
-        check_runner(build_runner(cfg), folder, tmp_path / "data")
+    if place == "command line":
+        cfg = load_config(leaf, options)
+    else:
+        mine = tmp_path / "mine.py"
+        lines = [f"_base_ = {str(leaf)!r}", *(f"{name} = {value!r}" for name, value in options.items())]
+        mine.write_text("\n".join(lines) + "\n")
+        cfg = load_config(mine)
+    without_workers(cfg)
+    cfg.work_dir, cfg.experiment_name = str(tmp_path / "run"), f"{folder}_{place.replace(' ', '_')}"
+    check_runner(build_runner(cfg), folder, tmp_path / "data")
 
 
 def without_workers(cfg: Config) -> None:

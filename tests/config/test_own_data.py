@@ -162,6 +162,17 @@ def test_own_data__missing_places_are_named_with_the_convention(
         load(base, root, **(dict(classes=("a", "b")) if base == "labels" else {}))
 
 
+def test_own_data__a_folder_has_a_slash_and_a_name_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "coco_instance_640").mkdir()
+    cfg = load_config(cfg_of("objects"), dict(data="coco_instance_640"))
+    assert (cfg.crop_size, cfg.num_classes) == ((640, 640), 80)
+    with pytest.raises(
+        FileNotFoundError, match=r"data.root data/mine .* does not exist; for the images of split 'train'"
+    ):
+        load_config(cfg_of("objects"), dict(data="data/mine"))
+
+
 def test_own_data__what_is_wrong_is_named(root: Path) -> None:
     with pytest.raises(ValueError, match=r"data\.classes: expected the names of the classes"):
         load("labels", root)

@@ -12,32 +12,32 @@ def test_class_cost__minus_probability_of_the_segments_class():
 
 
 def random_points(num_queries: int, num_segments: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Logits, masks and knowledge at 40 points, a third of them partly or fully void."""
-    known = torch.rand(1, 40).clamp(min=0.6).sub(0.6).div(0.4).where(torch.rand(1, 40) < 0.3, torch.ones(1, 40))
-    masks = torch.rand(1, num_segments, 40) * known
-    return torch.randn(1, num_queries, 40) * 3, masks, known
+    """Logits, masks and validity at 40 points, a third of them partly or fully void."""
+    validity = torch.rand(1, 40).clamp(min=0.6).sub(0.6).div(0.4).where(torch.rand(1, 40) < 0.3, torch.ones(1, 40))
+    masks = torch.rand(1, num_segments, 40) * validity
+    return torch.randn(1, num_queries, 40) * 3, masks, validity
 
 
 def test_mask_costs__equal_the_losses_of_each_pair():
-    logits, masks, known = random_points(3, 2)
+    logits, masks, validity = random_points(3, 2)
     pairs = ((mask_bce_cost, mask_bce_loss), (mask_dice_cost, mask_dice_loss), (mask_focal_cost, mask_focal_loss))
     for cost, loss in pairs:
-        table = cost(logits, masks, known)
+        table = cost(logits, masks, validity)
         for query in range(3):
-            expected = loss(logits[0, query].expand(2, -1), masks[0], known.expand(2, -1))
+            expected = loss(logits[0, query].expand(2, -1), masks[0], validity.expand(2, -1))
             torch.testing.assert_close(table[0, query], expected)
 
 
 def test_mask_costs__void_points_change_nothing():
     logits, masks, _ = random_points(3, 2)
-    known = (torch.arange(40) < 30).float().unsqueeze(0)
-    masks = masks * known
+    validity = (torch.arange(40) < 30).float().unsqueeze(0)
+    masks = masks * validity
     for cost in (mask_bce_cost, mask_dice_cost, mask_focal_cost):
-        expected = cost(logits[..., :30], masks[..., :30], known[..., :30])
-        torch.testing.assert_close(cost(logits, masks, known), expected)
+        expected = cost(logits[..., :30], masks[..., :30], validity[..., :30])
+        torch.testing.assert_close(cost(logits, masks, validity), expected)
         moved = logits.clone()
         moved[..., 30:] = 50.0
-        torch.testing.assert_close(cost(moved, masks, known), expected)
+        torch.testing.assert_close(cost(moved, masks, validity), expected)
 
 
 def test_mask_bce_cost__large_logits_stay_finite():

@@ -1,6 +1,7 @@
+import pytest
 import torch
 
-from mmseg_m2f.core.points import Taps, find_taps, pick_uncertain, sample_points, sample_rows
+from mmseg_m2f.core.points import Taps, find_corners, find_taps, pick_uncertain, sample_points, sample_rows
 
 
 def test_sample_points__pixel_centres_give_pixels():
@@ -12,6 +13,14 @@ def test_sample_points__pixel_centres_give_pixels():
 def test_sample_points__zero_outside():
     corner = torch.zeros(1, 1, 2)  # a quarter of the corner pixel's weight lies inside
     assert sample_points(torch.ones(1, 1, 4, 4), corner).item() == 0.25
+
+
+@pytest.mark.parametrize("dim", [0, -1])
+def test_find_corners__by_hand(dim):
+    left, top, shares = find_corners(torch.tensor([2.25]), torch.tensor([-0.5]), dim=dim)
+    assert (left.item(), top.item()) == (2.0, -1.0)
+    assert shares.flatten().tolist() == [0.375, 0.125, 0.375, 0.125]
+    assert shares.shape == ((4, 1) if dim == 0 else (1, 4))
 
 
 def test_sample_rows__equals_sample_points():

@@ -3,12 +3,10 @@ import torch
 
 from mmseg_m2f.core.postprocess import (
     detr_panoptic_map,
-    panoptic_map,
     resize_maps,
     semantic_scores,
     tight_boxes,
     top_boxes,
-    top_instances,
 )
 
 
@@ -49,94 +47,10 @@ def left_of(columns: list[int]) -> torch.Tensor:
 IS_THING = torch.tensor([True, False])
 
 
-def test_panoptic_map__things_are_numbered_and_stuff_is_merged():
-    # A thing left, a thing right, stuff in two pieces between them; the last query sees nothing.
-    logits = left_of([2, -2, 1, 1])
-    logits[2:] = -8.0
-    logits[2, :, 2:4], logits[3, :, 4:5] = 8.0, 8.0
-    panoptic = panoptic_map(sure_of([0, 0, 1, 1], 2), logits, IS_THING)
-    assert panoptic[0].tolist() == [1000, 1000, 1, 1, 1, 2, 2000, 2000]
-
-
-def test_panoptic_map__covered_and_unsure_queries_are_dropped():
-    logits = left_of([4, 5, 8])
-    class_logits = sure_of([0, 0, 1], 2)
-    logits[0] += 4.0  # wins four of the five columns of the second
-    class_logits[2] = 0.0
-    panoptic = panoptic_map(class_logits, logits, IS_THING, overlap_threshold=0.5)
-    assert panoptic[0].tolist() == [1000] * 4 + [2] * 4
-
-
-def test_panoptic_map__nothing_recognised():
-    assert (panoptic_map(sure_of([2, 2], 2), left_of([3, 3]), IS_THING) == 2).all()
-
-
-def test_top_instances__score_is_class_times_mask():
-    class_logits = torch.log(torch.tensor([[0.7, 0.2, 0.1]]))
-    mask_logits = torch.tensor([[[3.0, -2.0, 1.0, 0.5]]])
-    found = top_instances(class_logits, mask_logits, torch.tensor([True, True]), max_per_image=1)
-    assert found.scores.item() == pytest.approx(0.7 * 0.768697, abs=1e-5)
-    assert found.masks.tolist() == [[[True, False, True, True]]]
-
-
-def test_top_instances__fewer_pairs_than_asked_for():
-    found = top_instances(torch.randn(3, 2), torch.randn(3, 4, 4), torch.tensor([True]), max_per_image=100)
-    assert len(found.scores) == 3
-
-
-def test_top_instances__stuff_takes_no_place_from_things():
-    class_logits = torch.log(torch.tensor([[0.1, 0.8, 0.1], [0.2, 0.7, 0.1]]))
-    masks = torch.ones(2, 4, 4)
-    kept = top_instances(class_logits, masks, IS_THING, max_per_image=2)
-    assert sorted(kept.scores.tolist()) == pytest.approx([0.0731, 0.1462], abs=1e-4)
-    assert len(top_instances(class_logits, masks, IS_THING, max_per_image=2, things_first=False).scores) == 0
-
-
 def test_tight_boxes__include_the_last_pixel():
     masks = torch.zeros(2, 6, 7, dtype=torch.bool)
     masks[0, 2:4, 3:7] = True
     assert tight_boxes(masks).tolist() == [[3, 2, 7, 4], [0, 0, 0, 0]]
-
-
-def test_top_instances__one_class_per_query():
-    class_logits = torch.log(torch.tensor([[0.5, 0.4, 0.1], [0.3, 0.2, 0.5]]))
-    both = torch.tensor([True, True])
-    masks = torch.ones(2, 4, 4)
-    assert len(top_instances(class_logits, masks, both).scores) == 4
-    found = top_instances(class_logits, masks, both, one_class_per_query=True)
-    assert sorted(found.scores.tolist()) == pytest.approx([0.3 * 0.7311, 0.5 * 0.7311], abs=1e-4)
-    assert found.labels.tolist() == [0, 0]
-
-
-def test_top_instances__score_threshold():
-    class_logits = torch.log(torch.tensor([[0.9, 0.1], [0.4, 0.6]]))
-    found = top_instances(class_logits, torch.full((2, 4, 4), 9.0), torch.tensor([True]), score_threshold=0.5)
-    assert found.scores.tolist() == pytest.approx([0.9], abs=1e-3)
-
-
-def test_top_instances__mask_nms_within_a_class():
-    # Two queries of class 0 share 4 of 5 columns (IoU 0.8), a third of class 1 lies on the same place.
-    class_logits = torch.log(torch.tensor([[0.6, 0.1, 0.3], [0.8, 0.1, 0.1], [0.0, 0.7, 0.3]]))
-    found = top_instances(
-        class_logits,
-        left_of([4, 5, 5]),
-        torch.tensor([True, True]),
-        one_class_per_query=True,
-        mask_nms_threshold=0.7,
-    )
-    assert sorted(found.labels.tolist()) == [0, 1]
-    assert found.masks[found.labels == 0].sum().item() == 20  # the surer one
-    kept = top_instances(
-        class_logits, left_of([4, 5, 5]), torch.tensor([True, True]), one_class_per_query=True, mask_nms_threshold=0.85
-    )
-    assert len(kept.scores) == 3
-
-
-def test_top_instances__soft_masks():
-    logits = torch.tensor([[[3.0, -2.0]]])
-    found = top_instances(torch.tensor([[9.0, 0.0]]), logits, torch.tensor([True]), soft_masks=True)
-    torch.testing.assert_close(found.mask_probs, logits.sigmoid())
-    assert top_instances(torch.tensor([[9.0, 0.0]]), logits, torch.tensor([True])).mask_probs is None
 
 
 def test_top_boxes__corners_in_pixels_best_first_cut_to_the_image():

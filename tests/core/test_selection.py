@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from mmseg_m2f.core.selection import best_pairs, segment_ids, sure_queries
+from mmseg_m2f.core.selection import best_pairs, kept_first, segment_ids, sure_queries, survives_nms
+from tests.core import oracle
 
 #: Probabilities of a thing, stuff, a thing, and "no object".
 CLASS_LOGITS = torch.tensor([[0.5, 0.1, 0.3, 0.1], [0.05, 0.8, 0.15, 0.0], [0.1, 0.0, 0.0, 0.9]]).log()
@@ -11,7 +12,8 @@ IS_THING = torch.tensor([True, False, True])
 def pairs(num_pairs: int, **options: bool) -> list[tuple[int, int]]:
     """Query and class of the best pairs, best first."""
     options = dict(things_first=True, one_class_per_query=False) | options
-    scores, labels, queries = best_pairs(CLASS_LOGITS, IS_THING, max_per_image=num_pairs, **options)
+    found = best_pairs(CLASS_LOGITS[None], IS_THING, max_per_image=num_pairs, **options)
+    scores, labels, queries = (x[found[3]] for x in found[:3])
     torch.testing.assert_close(scores, CLASS_LOGITS.softmax(-1)[queries, labels])
     order = scores.argsort(descending=True)
     return list(zip(queries[order].tolist(), labels[order].tolist(), strict=True))
@@ -30,17 +32,33 @@ def test_best_pairs__one_class_per_query():
 
 
 def test_sure_queries__leaves_out_no_object_and_the_unsure():
-    scores, labels, queries = sure_queries(CLASS_LOGITS, 0.5)
-    assert (labels.tolist(), queries.tolist()) == ([1], [1])
-    assert scores.item() == pytest.approx(0.8)
+    scores, labels, sure = sure_queries(CLASS_LOGITS[None], 0.5)
+    assert sure.tolist() == [[False, True, False]]  # the last is sure of being no object
+    assert labels[0, 1].item() == 1
+    assert scores[0, 1].item() == pytest.approx(0.8)
 
 
 def test_segment_ids__number_accepted_things():
     ids = segment_ids(
-        torch.tensor([0, 2, 1, 0, 1, 0]),
+        torch.tensor([[0, 2, 1, 0, 1, 0]]),
         IS_THING,
-        won=torch.tensor([9, 4, 5, 7, 0, 8]),
-        own=torch.tensor([10, 5, 5, 10, 3, 8]),
+        won=torch.tensor([[9, 4, 5, 7, 0, 8]]),
+        own=torch.tensor([[10, 5, 5, 10, 3, 8]]),
         overlap_threshold=0.8,
     )
-    assert ids.tolist() == [1000, 2002, 1, 3, 3, 3000]
+    assert ids.tolist() == [[1000, 2002, 1, 3, 3, 3000]]
+
+
+def test_kept_first__numbers_of_each_image():
+    kept = torch.tensor([[False, True, False, True], [False] * 4, [True] * 4])
+    assert [numbers.tolist() for numbers in kept_first(kept)] == [[1, 3], [], [0, 1, 2, 3]]
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.3, 0.6])
+def test_survives_nms__equals_the_greedy_loop(threshold):
+    masks, labels = torch.rand(3, 12, 5, 6) < 0.6, torch.randint(2, (3, 12))
+    scores = torch.rand(3, 12)
+    expected = [oracle.survives_nms(*image, threshold) for image in zip(masks, labels, scores, strict=True)]
+    found = survives_nms(masks, labels, scores, threshold)
+    assert torch.equal(found, torch.stack(expected))
+    assert 0 < found.sum() < found.numel()

@@ -6,7 +6,7 @@ from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData, PixelData
 
-from mmseg_m2f.core.targets import TargetBatch, read_paired_segments, read_segments
+from mmseg_m2f.core.targets import read_paired_segments, read_segments, stack_targets
 from mmseg_m2f.datasets import CompactSegments
 from mmseg_m2f.samples import read_segments_target
 from mmseg_m2f.structures import MaskTarget
@@ -49,7 +49,7 @@ def on_canvas(sample: DetDataSample) -> DetDataSample:
 
 def read_everywhere(target: MaskTarget) -> tuple[torch.Tensor, ...]:
     """Masks and what each segment knows, at points between the pixels of the canvas and beyond its border."""
-    batch = TargetBatch([target])
+    batch = stack_targets([target])
     points = torch.rand(1, 2000, 2, generator=torch.Generator().manual_seed(0))
     images = torch.zeros(target.num_segments, dtype=torch.long)
     masks, known = read_segments(batch.framed_maps, points, images[:1], target.num_segments)

@@ -8,7 +8,14 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmseg_m2f.layers import matrix_products
-from mmseg_m2f.layers.matrix_products import Linear, PointwiseConv, linear, pointwise_conv, use_fast_products
+from mmseg_m2f.layers.matrix_products import (
+    Linear,
+    PointwiseConv,
+    batched_products,
+    linear,
+    pointwise_conv,
+    use_fast_products,
+)
 
 needs_one_dnn = pytest.mark.skipif(
     not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")), reason="no oneDNN"
@@ -43,6 +50,13 @@ def test_linear__equals_torch(slow_products, shape, outputs, with_bias):
     bias = torch.randn(outputs, requires_grad=True) if with_bias else None
     result = assert_same(linear, F.linear, x, weight, bias)
     assert "_Linear" in str(result.grad_fn.next_functions)
+
+
+@needs_one_dnn
+@pytest.mark.parametrize(("rows", "columns"), [(7, 33), (1, 1), (0, 4), (4, 0)])
+def test_batched_products__equal_torch(slow_products, rows, columns):
+    a, b = torch.randn(3, rows, 24), torch.randn(3, 24, columns).mT
+    torch.testing.assert_close(batched_products(a, b), a @ b.mT, rtol=1e-5, atol=1e-5)
 
 
 @needs_one_dnn

@@ -12,7 +12,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData, PixelData
 
-from mmseg_m2f.core.postprocess import panoptic_map, top_instances
+from mmseg_m2f.core.answers import panoptic_maps, top_instances
+from mmseg_m2f.core.strips import Resizing
 from mmseg_m2f.samples import write_instances
 from tests.parity.conftest import CONFIGS, aligned_gradient
 from tests.random_weights import shake
@@ -122,10 +123,12 @@ def test_mmdet__fusion_of_confident_queries(seed, filter_low_score):
     )
     is_thing = torch.tensor([True] * 3 + [False] * 2)
     expected = head.panoptic_postprocess(class_logits, blobs).sem_seg[0]
-    actual = panoptic_map(
-        class_logits,
-        blobs,
+    resizing = Resizing(*[(40, 48)] * 3)
+    (actual,) = panoptic_maps(
+        class_logits[None],
+        blobs[None],
         is_thing,
+        resizing,
         object_threshold=0.5,
         overlap_threshold=0.4,
         keep_low_pixels=not filter_low_score,
@@ -133,7 +136,9 @@ def test_mmdet__fusion_of_confident_queries(seed, filter_low_score):
     assert len(expected.unique()) >= 3
     assert torch.equal(actual, expected.long())
     reference = head.instance_postprocess(class_logits, blobs)
-    found = top_instances(class_logits, blobs, is_thing, max_per_image=30, things_first=False)
+    (found,) = top_instances(
+        class_logits[None], blobs[None], is_thing, resizing, num_things=3, max_per_image=30, things_first=False
+    )
     assert len(reference) == len(found.scores) > 5
     sample = DetDataSample()
     write_instances(sample, found)

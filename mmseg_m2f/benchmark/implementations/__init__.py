@@ -8,11 +8,12 @@ AdamW steps as each library's recipe has it: same rates and decay for the weight
 from mmseg_m2f.benchmark.implementations.building import NAMES, build, build_all, check_names
 from mmseg_m2f.benchmark.implementations.huggingface import HuggingFace
 from mmseg_m2f.benchmark.implementations.interface import Implementation, Layer, Masks
-from mmseg_m2f.benchmark.implementations.ours import COMPILED, Ours
+from mmseg_m2f.benchmark.implementations.ours import COMPILED, GRAPHED, Ours
 from mmseg_m2f.benchmark.implementations.upstream import Upstream
 
 __all__ = [
     "COMPILED",
+    "GRAPHED",
     "NAMES",
     "HuggingFace",
     "Implementation",

@@ -17,10 +17,13 @@ from mmseg_m2f.config.initial_weights import drop_initial_weights
 from mmseg_m2f.config.load import load_config
 from mmseg_m2f.engine.hooks import keep_norm_on_device
 from mmseg_m2f.errors import InvalidValueError
-from mmseg_m2f.samples import read_target
+from mmseg_m2f.models.network import run_network
+from mmseg_m2f.samples import read_targets
 
 #: Added to "ours" or to a config: with `model.compile=True`.
 COMPILED = "+compile"
+#: With `model.cuda_graphs=True`.
+GRAPHED = "+graphs"
 _OURS = "mask2former_r50_ade20k-512_160k"
 
 
@@ -33,8 +36,15 @@ class Ours:
 
     def __init__(self, name: str, config: str | Path, setting: Setting) -> None:
         cfg = load_config(config)
-        if name.endswith(COMPILED):
+        _, options = split_name(name)
+        if GRAPHED in options and setting.device != "cuda":
+            raise InvalidValueError(
+                f"{name}: CUDA graphs need a GPU, got --device {setting.device}. Use --device cuda."
+            )
+        if COMPILED in options:
             cfg.model.compile = True
+        if GRAPHED in options:
+            cfg.model.cuda_graphs = True
         if cfg.model.type != "mmseg_m2f.MaskSegmentor":
             raise InvalidValueError(
                 f"{config}: expected model.type 'mmseg_m2f.MaskSegmentor', got {cfg.model.type!r}. The benchmark "
@@ -56,15 +66,14 @@ class Ours:
         self.optimizer: torch.optim.Optimizer = self.wrapper.optimizer
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Outputs:
-        return self.model.decode_head(self.model.extract_feat(images))
+        return run_network(self.model, images)[0]
 
     def losses(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         head = self.model.decode_head
         samples = make_samples(batch.label_maps)
         for sample, classes in zip(samples, batch.classes, strict=True):
             sample.set_metainfo(dict(present_classes=classes))  # as the data worker does
-        targets = [read_target(sample, head.num_classes) for sample in samples]
-        return only_losses(head.criterion(outputs, targets))
+        return only_losses(head.criterion(outputs, read_targets(samples, head.num_classes)))
 
     def step(self) -> None:
         self.wrapper.step()
@@ -115,6 +124,15 @@ class Ours:
             criterion.reference = usual
 
     @contextmanager
+    def without_graphs(self) -> Iterator[None]:
+        """Run the network as usual, even if the model records CUDA graphs."""
+        usual, self.model.graphs = self.model.graphs, None
+        try:
+            yield
+        finally:
+            self.model.graphs = usual
+
+    @contextmanager
     def _masks_through(self, replace: Callable[[Tensor, Tensor], Tensor]) -> Iterator[None]:
         decoder = self.model.decode_head.query_decoder
         usual = getattr(decoder, "_may_attend", None)
@@ -127,12 +145,22 @@ class Ours:
 
         decoder._may_attend = may_attend
         try:
-            yield
+            with self.without_graphs():  # a replay would not call the function above
+                yield
         finally:
             del decoder._may_attend
 
 
+def split_name(name: str) -> tuple[str, set[str]]:
+    """The name "ours" or a path, and which of `COMPILED` and `GRAPHED` follow it."""
+    options = set()
+    while ending := next((option for option in (COMPILED, GRAPHED) if name.endswith(option)), None):
+        options.add(ending)
+        name = name.removesuffix(ending)
+    return name, options
+
+
 def config_of(name: str) -> Path:
     """The file that "ours", the name of a published config, or a path stands for."""
-    source = name.removesuffix(COMPILED)
+    source, _ = split_name(name)
     return find_config(_OURS if source == "ours" else source)

@@ -1,8 +1,8 @@
 // Choosing uncertain points of mask logits and reading masks at points, on the CPU (PointRend, arXiv 1912.08193, 3.1).
 //
 // Layouts, all contiguous: maps N H W, candidates N S 2 and points N P 2 (xy in [0, 1]), ids B Z H2 W2: maps of segment
-// indices in Z sheets with a frame of one pixel. Pair n looks at image `images[n]`; an id is unknown to it if it is
-// `unknown` or `crowd - labels[n]`.
+// indices in Z slices with a frame of one pixel. Pair n looks at image `images[n]`; an id is void for it if it is
+// `void_id` or `crowd - labels[n]`.
 
 #include <algorithm>
 #include <cmath>
@@ -13,14 +13,14 @@
 namespace {
 
 struct Sizes {
-  int64_t pairs, height, width, candidates, points, sheets, framed_height, framed_width;
-  int32_t unknown, crowd;
+  int64_t pairs, height, width, candidates, points, slices, framed_height, framed_width;
+  int32_t void_id, crowd;
 };
 
 constexpr uint32_t kUnusable = 0xFFFFFFFFu;
 constexpr int kBuckets = 4096, kShift = 20;
 
-// How far each candidate's logit is from zero, as bits that sort like the numbers; kUnusable where it is unknown.
+// How far each candidate's logit is from zero, as bits that sort like the numbers; kUnusable where it is void.
 void distances(const Sizes& s, const float* padded, const float* candidates, const int32_t* ids, int32_t crowd,
                float* logits, uint32_t* keys) {
   const int32_t width = s.width, height = s.height, row = width + 2;
@@ -42,7 +42,7 @@ void distances(const Sizes& s, const float* padded, const float* candidates, con
     const int32_t id = ids[(line + 1) * (inner_width + 2) + column + 1];
     uint32_t bits;
     std::memcpy(&bits, logits + i, sizeof(bits));
-    keys[i] = id == s.unknown || id == crowd ? kUnusable : bits & 0x7FFFFFFFu;
+    keys[i] = id == s.void_id || id == crowd ? kUnusable : bits & 0x7FFFFFFFu;
   }
 }
 
@@ -92,14 +92,14 @@ void pick_uncertain(const Sizes* sizes, const float* maps, const float* candidat
       }
       const float* own = candidates + n * s.candidates * 2;
       const int32_t crowd = s.crowd - static_cast<int32_t>(labels[n]);
-      distances(s, padded.data(), own, ids + images[n] * s.sheets * framed, crowd, logits.data(), keys.data());
+      distances(s, padded.data(), own, ids + images[n] * s.slices * framed, crowd, logits.data(), keys.data());
       keep_smallest(keys.data(), own, s.candidates, s.points, points + n * s.points * 2);
     }
   }
 }
 
 void read_pairs(const Sizes* sizes, const float* points, const int32_t* ids, const int64_t* images,
-                const int64_t* segments, const int64_t* labels, float* masks, float* known, int threads) {
+                const int64_t* segments, const int64_t* labels, float* masks, float* validity, int threads) {
   const Sizes& s = *sizes;
   const int64_t framed = s.framed_height * s.framed_width;
   const int32_t row = s.framed_width;
@@ -107,11 +107,11 @@ void read_pairs(const Sizes* sizes, const float* points, const int32_t* ids, con
   for (int64_t n = 0; n < s.pairs; ++n) {
     const int32_t crowd = s.crowd - static_cast<int32_t>(labels[n]), segment = segments[n];
     const float* own = points + n * s.points * 2;
-    const int32_t* first = ids + images[n] * s.sheets * framed;
+    const int32_t* first = ids + images[n] * s.slices * framed;
     float* mask = masks + n * s.points;
-    float* knowledge = known + n * s.points;
-    for (int64_t sheet = 0; sheet < s.sheets; ++sheet) {
-      const int32_t* map = first + sheet * framed;
+    float* weights = validity + n * s.points;
+    for (int64_t slice = 0; slice < s.slices; ++slice) {
+      const int32_t* map = first + slice * framed;
 #pragma omp simd
       for (int64_t i = 0; i < s.points; ++i) {
         const float x = own[2 * i] * (row - 2) + 0.5f, y = own[2 * i + 1] * (s.framed_height - 2) + 0.5f;
@@ -123,10 +123,10 @@ void read_pairs(const Sizes* sizes, const float* points, const int32_t* ids, con
         float inside = 0, certain = 0;
         for (int corner = 0; corner < 4; ++corner) {
           inside += found[corner] == segment ? shares[corner] : 0.0f;
-          certain += found[corner] != s.unknown && found[corner] != crowd ? shares[corner] : 0.0f;
+          certain += found[corner] != s.void_id && found[corner] != crowd ? shares[corner] : 0.0f;
         }
-        mask[i] = sheet ? mask[i] + inside : inside;
-        knowledge[i] = sheet ? knowledge[i] : certain;
+        mask[i] = slice ? mask[i] + inside : inside;
+        weights[i] = slice ? weights[i] : certain;
       }
     }
   }

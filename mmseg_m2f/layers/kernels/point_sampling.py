@@ -1,6 +1,6 @@
 """Uncertain points and masks at points on the CPU, in `point_sampling.cpp`; no gradient flows to either.
 
-`core.points.pick_uncertain`, `core.targets.is_known` and `core.targets.read_paired_segments` define what is computed.
+`core.points.pick_uncertain`, `core.targets.is_valid` and `core.targets.read_paired_segments` define what is computed.
 """
 
 import ctypes
@@ -36,7 +36,7 @@ def pick_uncertain(
     images: Int[Tensor, "N"],
     labels: Int[Tensor, "N"],
 ) -> Float[Tensor, "N P 2"]:
-    """The candidates whose logits are nearest to zero; those not known to the label only if nothing else is left."""
+    """The candidates whose logits are nearest to zero; those void for the label only if nothing else is left."""
     points = maps.new_empty(len(maps), num_uncertain, 2)
     sizes = _Sizes(*maps.shape, candidates.shape[1], num_uncertain, *framed_maps.shape[1:], VOID, CROWD)
     _call("pick_uncertain", sizes, maps, candidates, framed_maps, images, labels, points)
@@ -50,11 +50,11 @@ def read_pairs(
     segments: Int[Tensor, "N"],
     labels: Int[Tensor, "N"],
 ) -> tuple[Float[Tensor, "N P"], Float[Tensor, "N P"]]:
-    """The mask of one segment per row at that row's points, and how far each point is known to it."""
-    masks, known = points.new_empty(points.shape[:2]), points.new_empty(points.shape[:2])
+    """The mask of one segment per row at that row's points, and the validity weight of each point for it."""
+    masks, validity = points.new_empty(points.shape[:2]), points.new_empty(points.shape[:2])
     sizes = _Sizes(len(points), 0, 0, 0, points.shape[1], *framed_maps.shape[1:], VOID, CROWD)
-    _call("read_pairs", sizes, points, framed_maps, images, segments, labels, masks, known)
-    return masks, known
+    _call("read_pairs", sizes, points, framed_maps, images, segments, labels, masks, validity)
+    return masks, validity
 
 
 class _Sizes(ctypes.Structure):
@@ -63,9 +63,9 @@ class _Sizes(ctypes.Structure):
     _fields_ = [
         *(
             (name, ctypes.c_int64)
-            for name in ("pairs", "height", "width", "candidates", "points", "sheets", "framed_height", "framed_width")
+            for name in ("pairs", "height", "width", "candidates", "points", "slices", "framed_height", "framed_width")
         ),
-        ("unknown", ctypes.c_int32),
+        ("void_id", ctypes.c_int32),
         ("crowd", ctypes.c_int32),
     ]
 

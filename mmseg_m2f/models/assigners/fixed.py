@@ -1,29 +1,29 @@
-"""Class k is answered by query k (SegViT, arXiv 2210.05844, section 3)."""
+"""Query k is matched with the segment of class k (SegViT, arXiv 2210.05844, section 3)."""
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
-from torch import Tensor
 
-from mmseg_m2f.core.targets import MaskSampling, TargetBatch
+from mmseg_m2f.core.transfer import upload
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.registry import TASK_UTILS
-from mmseg_m2f.structures import Assignment, MaskTarget, Prediction
+from mmseg_m2f.structures import Assignment, MaskSampling, Prediction, TargetBatch
 
 
 @TASK_UTILS.register_module()
 class FixedAssigner:
     """Pairs each segment with the query that has the number of its class, in every layer.
 
-    For semantic targets: one segment per class. That is looked at in the first call alone, because every look waits for
-    the device.
+    For semantic targets: one segment per class. The first call checks this; later ones do not, because the host may
+    have to wait for the device to see the classes.
 
     Args:
         sampling: the criterion passes its own; nothing is compared here.
     """
 
     def __init__(self, *, sampling: MaskSampling | None = None) -> None:
-        self._seen = False
+        self._checked = False
 
     def __call__(self, predictions: Sequence[Prediction], targets: TargetBatch) -> Assignment:
         """Pair queries with segments.
@@ -34,32 +34,32 @@ class FixedAssigner:
         _, num_queries, num_logits = predictions[0].class_logits.shape
         if num_queries < num_logits - 1:
             raise InvalidValueError(
-                f"FixedAssigner: query k answers for class k, so expected at least {num_logits - 1} queries, one per "
-                f"class, got {num_queries}. Use AttentionToMaskDecoder or QueryUpsamplingDecoder, or set "
+                f"FixedAssigner: query k is matched with class k, so expected at least {num_logits - 1} queries, one "
+                f"per class, got {num_queries}. Use AttentionToMaskDecoder or QueryUpsamplingDecoder, or set "
                 "decode_head.criterion.assigner to HungarianAssigner."
             )
-        if not self._seen:
-            for target in targets.targets:
-                _check_one_segment_per_class(target)
-            self._seen = True
-        return _pairs_of_classes(targets.targets, len(predictions))
+        if not self._checked:
+            _check_one_segment_per_class(targets)
+            self._checked = True
+        return _pairs_of_classes(targets, len(predictions))
 
 
-def _pairs_of_classes(targets: Sequence[MaskTarget], num_layers: int) -> Assignment:
-    columns: list[tuple[Tensor, ...]] = []
-    for image, target in enumerate(targets):
-        queries, segments = (x.repeat(num_layers) for x in target.labels.sort())
-        layers = torch.arange(num_layers, device=queries.device).repeat_interleave(target.num_segments)
-        columns.append((layers, torch.full_like(queries, image), queries, segments))
-    layers, images, queries, segments = (torch.cat(parts) for parts in zip(*columns, strict=True))
-    counts = [[target.num_segments] * num_layers for target in targets]
-    return Assignment(layers, images, queries, segments, counts)
+def _pairs_of_classes(targets: TargetBatch, num_layers: int) -> Assignment:
+    counts = [[count] * num_layers for count in targets.num_segments]
+    columns: list[list[np.ndarray]] = [[], [], []]
+    for image, count in enumerate(targets.num_segments):
+        columns[0].append(np.repeat(np.arange(num_layers), count))
+        columns[1].append(np.full(count * num_layers, image))
+        columns[2].append(np.tile(np.arange(count), num_layers))
+    pairs = torch.from_numpy(np.stack([np.concatenate(column) for column in columns]).astype(np.int64))
+    layers, images, segments = upload(pairs, targets.labels.device).unbind()
+    return Assignment(layers, images, targets.labels[images, segments], segments, counts)
 
 
-def _check_one_segment_per_class(target: MaskTarget) -> None:
-    if len(target.labels.unique()) < target.num_segments:
-        raise InvalidValueError(
-            f"{target.name or 'An image'}: FixedAssigner expected one segment per class, got classes "
-            f"{target.labels.tolist()}. Train on semantic labels with a MaskSegmentor, or set "
-            "decode_head.criterion.assigner to HungarianAssigner."
-        )
+def _check_one_segment_per_class(targets: TargetBatch) -> None:
+    for name, classes in zip(targets.names, targets.classes_on_host(), strict=True):
+        if len(set(classes)) < len(classes):
+            raise InvalidValueError(
+                f"{name or 'An image'}: FixedAssigner expected one segment per class, got classes {[*classes]}. Train "
+                "on semantic labels with a MaskSegmentor, or set decode_head.criterion.assigner to HungarianAssigner."
+            )

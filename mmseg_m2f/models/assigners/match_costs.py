@@ -1,4 +1,4 @@
-"""Match costs that a config names, and what they look at; each is thin over a function in `core.matching`."""
+"""Match costs that a config names, and what they compare; each is thin over a function in `core.matching`."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -9,41 +9,48 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmseg_m2f.core import matching
-from mmseg_m2f.core.targets import MaskSampling, TargetBatch
+from mmseg_m2f.core.targets import required_boxes
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.registry import TASK_UTILS
-from mmseg_m2f.structures import MaskReadings, Prediction, boxes_of
+from mmseg_m2f.structures import MaskReadings, MaskSampling, Prediction, TargetBatch, boxes_of
 
 
 class BoxPairs(NamedTuple):
     """Boxes to be paired: centre x, centre y, width, height, in [0, 1] of the image without padding."""
 
-    predicted: Float[Tensor, "L Q 4"]
-    true: Float[Tensor, "L G 4"]
+    predicted: Float[Tensor, "B L Q 4"]
+    true: Float[Tensor, "B L G 4"]
 
 
 class MatchInputs:
-    """What a match cost may look at: the queries of some layers for one image, and its segments.
+    """What a match cost may compare: the queries of some layers and images, and the images' segments.
 
-    Masks and boxes are prepared when the first cost asks for them, and not at all if none does.
+    Segments are padded to the same number G; costs of the padding are ignored. Masks and boxes are computed on first
+    use by a cost, and not at all if no cost uses them.
+
+    Args:
+        predictions: of the layers, in float32, for all images of the batch.
+        targets: of the batch.
+        images: which images of the batch.
+        sampling: at which points masks are compared.
     """
 
     def __init__(
-        self, predictions: Sequence[Prediction], targets: TargetBatch, image: int, sampling: MaskSampling | None
+        self, predictions: Sequence[Prediction], targets: TargetBatch, images: slice, sampling: MaskSampling | None
     ) -> None:
-        self._predictions, self._targets, self._image, self._sampling = predictions, targets, image, sampling
+        self._predictions, self._targets, self._images, self._sampling = predictions, targets, images, sampling
 
     @cached_property
-    def class_logits(self) -> Float[Tensor, "L Q K1"]:
-        return torch.stack([prediction.class_logits[self._image] for prediction in self._predictions])
+    def class_logits(self) -> Float[Tensor, "B L Q K1"]:
+        return torch.stack([prediction.class_logits[self._images] for prediction in self._predictions], 1)
 
     @property
-    def labels(self) -> Int[Tensor, "L G"]:
-        return self._targets.targets[self._image].labels.expand(len(self._predictions), -1)
+    def labels(self) -> Int[Tensor, "B L G"]:
+        return self._targets.labels[self._images].unsqueeze(1).expand(-1, len(self._predictions), -1)
 
     @cached_property
     def masks(self) -> MaskReadings:
-        """Logits `L Q P`, masks `L G P` and knowledge `L P` at places shared by queries and segments.
+        """Logits `B L Q P`, masks `B L G P` and validity `B L P` at points shared by queries and segments.
 
         Raises:
             ValueError: the criterion has no sampling.
@@ -53,7 +60,7 @@ class MatchInputs:
                 "A match cost compares masks, but the criterion has no sampling. Set "
                 "decode_head.criterion.sampling, or match by class and box alone."
             )
-        return self._sampling.for_matching(self._predictions, self._targets, self._image)
+        return self._sampling.for_matching(self._predictions, self._targets, self._images)
 
     @cached_property
     def boxes(self) -> BoxPairs:
@@ -62,19 +69,19 @@ class MatchInputs:
         Raises:
             ValueError: the decoder predicts no boxes, or a target has none.
         """
-        predicted = torch.stack([boxes_of(prediction)[self._image] for prediction in self._predictions])
-        true = self._targets.boxes[self._image, : self._targets.num_segments[self._image]]
-        return BoxPairs(predicted, true.expand(len(predicted), -1, -1))
+        predicted = torch.stack([boxes_of(prediction)[self._images] for prediction in self._predictions], 1)
+        true = required_boxes(self._targets)[self._images].unsqueeze(1)
+        return BoxPairs(predicted, true.expand(-1, len(self._predictions), -1, -1))
 
 
 @TASK_UTILS.register_module()
 class ClassCost:
-    """Minus the probability of the segment's class."""
+    """Minus the probability of the segment's class: -w · p_c."""
 
     def __init__(self, weight: float = 2.0) -> None:
         self.weight = weight
 
-    def __call__(self, inputs: MatchInputs) -> Float[Tensor, "L Q G"]:
+    def __call__(self, inputs: MatchInputs) -> Float[Tensor, "B L Q G"]:
         return self.weight * matching.class_cost(inputs.class_logits, inputs.labels)
 
 
@@ -85,7 +92,7 @@ class MaskBCECost:
     def __init__(self, weight: float = 5.0) -> None:
         self.weight = weight
 
-    def __call__(self, inputs: MatchInputs) -> Float[Tensor, "L Q G"]:
+    def __call__(self, inputs: MatchInputs) -> Float[Tensor, "B L Q G"]:
         return self.weight * matching.mask_bce_cost(*inputs.masks)
 
 
@@ -96,7 +103,7 @@ class MaskDiceCost:
     def __init__(self, weight: float = 5.0, smooth: float = 1.0) -> None:
         self.weight, self.smooth = weight, smooth
 
-    def __call__(self, inputs: MatchInputs) -> Float[Tensor, "L Q G"]:
+    def __call__(self, inputs: MatchInputs) -> Float[Tensor, "B L Q G"]:
         return self.weight * matching.mask_dice_cost(*inputs.masks, smooth=self.smooth)
 
 
@@ -107,7 +114,7 @@ class MaskFocalCost:
     def __init__(self, weight: float = 20.0, alpha: float = 0.25, gamma: float = 2.0) -> None:
         self.weight, self.alpha, self.gamma = weight, alpha, gamma
 
-    def __call__(self, inputs: MatchInputs) -> Float[Tensor, "L Q G"]:
+    def __call__(self, inputs: MatchInputs) -> Float[Tensor, "B L Q G"]:
         return self.weight * matching.mask_focal_cost(*inputs.masks, alpha=self.alpha, gamma=self.gamma)
 
 
@@ -118,7 +125,7 @@ class BoxL1Cost:
     def __init__(self, weight: float = 5.0) -> None:
         self.weight = weight
 
-    def __call__(self, inputs: MatchInputs) -> Float[Tensor, "L Q G"]:
+    def __call__(self, inputs: MatchInputs) -> Float[Tensor, "B L Q G"]:
         return self.weight * matching.box_l1_cost(*inputs.boxes)
 
 
@@ -129,5 +136,5 @@ class BoxGIoUCost:
     def __init__(self, weight: float = 2.0) -> None:
         self.weight = weight
 
-    def __call__(self, inputs: MatchInputs) -> Float[Tensor, "L Q G"]:
+    def __call__(self, inputs: MatchInputs) -> Float[Tensor, "B L Q G"]:
         return self.weight * matching.box_giou_cost(*inputs.boxes)

@@ -22,7 +22,7 @@ class PartialMaps(Sequence[Tensor]):
         patch_size: side of a cell in pixels.
     """
 
-    maps: tuple[Float[Tensor, "B C H W"], ...]
+    maps: tuple[Float[Tensor, "B _ H W"], ...]
     valid: tuple[Bool[Tensor, "B H W"] | None, ...]
     edge_logits: Float[Tensor, "B H W"]
     patch_size: int

@@ -28,18 +28,18 @@ from mmengine.structures import BaseDataElement
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor, nn
 
-from mmseg_m2f.core.targets import TargetBatch
+from mmseg_m2f.core.transfer import upload
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.layers.class_attention import ClassAttention, ClassTokens, ClassUpdater
-from mmseg_m2f.models.losses.map_losses import map_losses
-from mmseg_m2f.models.losses.sampling import FullMaskSampling
+from mmseg_m2f.models.losses.map_losses import Rows, map_losses
 from mmseg_m2f.models.necks.feature_reconstruction import FeatureReconstruction
+from mmseg_m2f.models.sampling import FullMaskSampling
 from mmseg_m2f.registry import MODELS
-from mmseg_m2f.samples import read_target
-from mmseg_m2f.structures import MaskReadings, MaskTarget
+from mmseg_m2f.samples import read_targets
+from mmseg_m2f.structures import MaskReadings, TargetBatch
 
 #: Pixels of masks that are compared at a time.
-_MAX_READINGS = 2**20
+_CHUNK_POINTS = 2**20
 
 
 class ClassMasks(NamedTuple):
@@ -202,21 +202,20 @@ class ExplicitClassHead(BaseDecodeHead):
         self, mask_logits: Sequence[Float[Tensor, "B K H W"]], samples: Sequence[BaseDataElement]
     ) -> dict[str, Float[Tensor, ""]]:
         """Sums over the classes of every image, divided by their number (at least 1) per rank."""
-        targets = [read_target(sample, self.num_classes, ignore_index=self.ignore_index) for sample in samples]
+        batch = read_targets(samples, self.num_classes, ignore_index=self.ignore_index)
         if self.void_is_background:
-            targets = [target.with_void_as_background() for target in targets]
-        batch = TargetBatch(targets)
-        images, segments, classes = _pairs(targets)
+            batch = batch.with_void_as_background()
+        images, segments, classes = _pairs(batch)
         supervised = _total(mask_logits[:-1])
         sampling = FullMaskSampling()
 
-        def read(maps: Float[Tensor, "n H W"], turn: slice) -> MaskReadings:
-            return sampling.for_loss(maps, batch, images[turn], segments[turn])
+        def read(maps: Float[Tensor, "n H W"], rows: Rows) -> MaskReadings:
+            return sampling.for_loss(maps, batch, images[rows], segments[rows])
 
-        at_once = max(_MAX_READINGS // sampling.places_in_loss(batch), 1)
+        chunk = max(_CHUNK_POINTS // sampling.size_in_loss(batch), 1)
         losses = list(self.mask_losses.values())
-        values = map_losses(supervised[images, classes], read, losses, at_once=at_once).sum(1)
-        count = torch.tensor(float(len(images)), device=images.device)
+        values = map_losses(supervised[images, classes], read, losses, chunk=chunk).sum(1)
+        count = classes.new_full((), len(images), dtype=torch.float32)
         dist.all_reduce(count, "mean")
         return dict(zip(self.mask_losses, values / count.clamp(min=1), strict=True))
 
@@ -243,14 +242,12 @@ def _total(masks: Sequence[Float[Tensor, "B K H W"]]) -> Float[Tensor, "B K H W"
     return sum(masks[1:], masks[0])
 
 
-def _pairs(targets: Sequence[MaskTarget]) -> tuple[Int[Tensor, "N"], Int[Tensor, "N"], Int[Tensor, "N"]]:
-    """Image, segment and class of every segment; the counts are on the host, so that nothing synchronises."""
-    classes = torch.cat([target.labels for target in targets])
-    counts = [target.num_segments for target in targets]
-    images = [image for image, count in enumerate(counts) for _ in range(count)]
-    segments = [segment for count in counts for segment in range(count)]
-    both = torch.tensor([images, segments], dtype=torch.long).to(classes.device, non_blocking=True)
-    return both[0], both[1], classes
+def _pairs(targets: TargetBatch) -> tuple[Int[Tensor, "N"], Int[Tensor, "N"], Int[Tensor, "N"]]:
+    """Image, segment and class of every segment; counts are known on the host, so that nothing waits."""
+    images = [image for image, count in enumerate(targets.num_segments) for _ in range(count)]
+    segments = [segment for count in targets.num_segments for segment in range(count)]
+    both = upload(torch.tensor([images, segments], dtype=torch.long), targets.labels.device)
+    return both[0], both[1], targets.labels[both[0], both[1]]
 
 
 def _check_maps(in_channels: Sequence[int], in_index: Sequence[int] | None) -> None:

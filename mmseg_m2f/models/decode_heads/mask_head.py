@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mmseg_m2f.checkpoints.openmmlab import adopt_head_keys
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.registry import MODELS
-from mmseg_m2f.structures import FeatureSpec, MaskTarget, NeedsExtraLoss, Prediction
+from mmseg_m2f.structures import FeatureSpec, MaskTarget, NeedsExtraLoss, Prediction, TargetBatch
 
 
 @MODELS.register_module()
@@ -102,7 +102,7 @@ class MaskHead(nn.Module):
     def loss(
         self,
         features: Sequence[Tensor],
-        targets: Sequence[MaskTarget],
+        targets: TargetBatch | Sequence[MaskTarget],
         valid: Bool[Tensor, "B H W"] | None = None,
     ) -> dict[str, Float[Tensor, ""]]:
         """Losses of all supervised layers.
@@ -111,11 +111,24 @@ class MaskHead(nn.Module):
             features, valid: see `forward`.
             targets: of each image, on the padded canvas.
         """
+        return self.losses_of(self(features, valid), features, targets)
+
+    def losses_of(
+        self,
+        predictions: list[Prediction],
+        features: Sequence[Tensor] | None,
+        targets: TargetBatch | Sequence[MaskTarget],
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Losses of the predictions of all supervised layers.
+
+        Args:
+            features: see `forward`; only `extra_losses` need them.
+            targets: of each image, on the padded canvas.
+        """
         if self.criterion is None:
             raise InvalidValueError("decode_head.criterion is None: this head cannot be trained. Give it a criterion.")
         if isinstance(features, NeedsExtraLoss):
             features.check_extra_losses(list(self.extra_losses))
-        predictions = self(features, valid)
         losses = self.criterion(predictions if self.deep_supervision else predictions[-1:], targets)
         for extra_loss in self.extra_losses:
             losses |= extra_loss(features, targets)

@@ -11,7 +11,6 @@ from mmseg_m2f.models.losses.criterion_losses import (
     QueryOrthogonalityLoss,
 )
 from mmseg_m2f.models.losses.entropy_aware_distill import EntropyAwareDistillLoss
-from mmseg_m2f.models.losses.sampling import FullMaskSampling, PointSampling
 from mmseg_m2f.models.losses.spatial_diversity import SpatialDiversityLoss
 from mmseg_m2f.models.losses.task_criterion import TaskCriterion
 from mmseg_m2f.models.losses.token_edge import TokenEdgeLoss
@@ -21,12 +20,10 @@ __all__ = [
     "BoxL1Loss",
     "ClassLoss",
     "EntropyAwareDistillLoss",
-    "FullMaskSampling",
     "MaskBCELoss",
     "MaskCriterion",
     "MaskDiceLoss",
     "MaskFocalLoss",
-    "PointSampling",
     "QueryOrthogonalityLoss",
     "SpatialDiversityLoss",
     "TaskCriterion",

@@ -1,9 +1,9 @@
 """Losses of matched pairs in every supervised layer (arXiv 2112.01527, section 3.3; 2005.12872, section 3.1).
 
 Deviations from the official release and mmdet, both undone by `reference="mmdet"`:
-- void pixels (ignore label, padding) are left out of the mask costs and losses instead of being trained as background
-  (`void_is_background=True` undoes this alone); crowds are left out of the costs, and of the losses of segments of
-  their class, which may be part of them;
+- void pixels (ignore label, padding) have weight 0 in the mask costs and losses instead of being trained as background
+  (`void_is_background=True` undoes this alone); crowds are void in the costs, and in the losses of segments of their
+  class, which may be part of them;
 - the mask and box losses are divided by the number of ground-truth segments over all ranks (the official rule), not by
   mmdet's number of matched pairs, in which, for masks, an empty image counts as one.
 """
@@ -18,23 +18,25 @@ from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
 from mmseg_m2f.core.query_similarity import query_similarity
-from mmseg_m2f.core.targets import MaskSampling, TargetBatch
+from mmseg_m2f.core.targets import required_boxes, stack_targets
 from mmseg_m2f.errors import InvalidValueError
-from mmseg_m2f.models.losses.map_losses import map_losses
+from mmseg_m2f.models.losses.map_losses import Rows, map_losses, product_losses
 from mmseg_m2f.registry import MODELS, TASK_UTILS
 from mmseg_m2f.structures import (
     Assignment,
     MaskPrediction,
     MaskReadings,
+    MaskSampling,
     MaskTarget,
     Prediction,
+    TargetBatch,
     boxes_of,
     in_float32,
-    join_layers,
+    share_mask_features,
 )
 
-#: Places where matched masks are compared at a time.
-_MAX_READINGS = 2**21
+#: Points at which matched masks are read at a time (candidates included); bounds the memory whatever the batch.
+_CHUNK_POINTS = 2**21
 
 
 @MODELS.register_module()
@@ -42,11 +44,11 @@ class MaskCriterion(nn.Module):
     """Matches every layer's predictions with the segments and adds up class, mask and box losses.
 
     Args:
-        assigner: decides which query answers for which segment.
+        assigner: decides which query is matched with which segment.
         loss_cls, loss_mask, loss_dice, loss_bbox, loss_iou: the losses; each knows its weight. Masks are compared in
-            the layers that have them: in all, or in DETR's last.
+            the layers that have them: in all, or in DETR's last alone.
         loss_orthogonality: keeps mask embeddings apart, see `QueryOrthogonalityLoss`; not part of any published recipe.
-        sampling: where masks are compared, in matching and in the losses.
+        sampling: at which points masks are compared, in matching and in the losses.
         void_is_background: train pixels of the ignore label, padding and crowds as outside every mask.
         reference: "mmdet" restores its numbers, including the order of random draws, for comparisons.
     """
@@ -84,7 +86,9 @@ class MaskCriterion(nn.Module):
         self.mask_losses = nn.ModuleDict({name: MODELS.build(loss) for name, loss in mask_losses.items() if loss})
         self.box_losses = nn.ModuleDict({name: MODELS.build(loss) for name, loss in box_losses.items() if loss})
 
-    def forward(self, predictions: Sequence[Prediction], targets: Sequence[MaskTarget]) -> dict[str, Tensor]:
+    def forward(
+        self, predictions: Sequence[Prediction], targets: TargetBatch | Sequence[MaskTarget]
+    ) -> dict[str, Float[Tensor, ""]]:
         """Losses under mmdet's names: the last layer's `loss_*`, the others' `d0.loss_*`, `d1.loss_*` ….
 
         Logged, not trained on: `surplus_segments` counts the segments that found no query because there are too few;
@@ -99,19 +103,19 @@ class MaskCriterion(nn.Module):
                 "MaskCriterion: loss_mask and loss_dice need masks, but the decoder predicts none. Give "
                 "decode_head.query_decoder a mask_head, or take the two losses out."
             )
-        batch = TargetBatch(
-            [target.with_void_as_background() for target in targets] if self.void_is_background else targets
-        )
+        batch = stack_targets(targets)
+        if self.void_is_background:
+            batch = batch.with_void_as_background()
         if self.reference:
-            # mmdet matches and samples layer by layer; only then are its random numbers met again.
+            # mmdet matches and samples layer by layer; its random numbers depend on this order.
             parts = [self._losses([prediction], batch) for prediction in predictions]
             per_layer = {name: torch.cat([part[name] for part in parts if name in part]) for name in parts[-1]}
         else:
             per_layer = self._losses(list(predictions), batch)
         num_queries = predictions[0].class_logits.shape[1]
-        surplus = sum(max(target.num_segments - num_queries, 0) for target in targets)
+        surplus = sum(max(count - num_queries, 0) for count in batch.num_segments)
         named = _named(per_layer, len(predictions))
-        named["surplus_segments"] = predictions[0].class_logits.new_tensor(surplus, dtype=torch.float32)
+        named["surplus_segments"] = predictions[0].class_logits.new_full((), surplus, dtype=torch.float32)
         if isinstance(predictions[-1], MaskPrediction):
             named["query_similarity"] = query_similarity(predictions[-1].mask_embeddings.detach())
         return named
@@ -122,12 +126,12 @@ class MaskCriterion(nn.Module):
         losses = dict(loss_cls=self._class_losses(predictions, targets, pairs))
         if self.loss_orthogonality is not None:
             losses["loss_orthogonality"] = self._orthogonality_losses(predictions, pairs)
-        num_masks, num_boxes = self._num_pairs(predictions[0], targets.targets)
+        num_masks, num_boxes = self._num_pairs(predictions[0], targets.num_segments)
         with torch.autocast(losses["loss_cls"].device.type, enabled=False):
             if self.box_losses:
                 values = self._box_losses(predictions, targets, pairs)
                 losses |= _per_layer(self.box_losses, values / num_boxes, pairs.layers, len(predictions))
-            if self.mask_losses:
+            if self.mask_losses and predictions[-1].has_masks:
                 values, layers = self._mask_losses(predictions, targets, pairs)
                 per_layer = _per_layer(self.mask_losses, values / num_masks, layers, len(predictions))
                 without = sum(not prediction.has_masks for prediction in predictions)  # the first layers
@@ -151,38 +155,49 @@ class MaskCriterion(nn.Module):
 
     def _box_losses(
         self, predictions: list[Prediction], targets: TargetBatch, pairs: Assignment
-    ) -> Float[Tensor, "_ N"]:
+    ) -> Float[Tensor, "V N"]:
         boxes = torch.stack([boxes_of(prediction).float() for prediction in predictions])
         found = boxes[pairs.layers, pairs.images, pairs.queries]
-        true = targets.boxes[pairs.images, pairs.segments]
+        true = required_boxes(targets)[pairs.images, pairs.segments]
         return torch.stack([loss(found, true) for loss in self.box_losses.values()])
 
     def _mask_losses(
         self, predictions: list[Prediction], targets: TargetBatch, pairs: Assignment
-    ) -> tuple[Float[Tensor, "_ N"], Int[Tensor, "N"]]:
+    ) -> tuple[Float[Tensor, "V N"], Int[Tensor, "N"]]:
         """Values of the mask losses of all pairs whose layer has masks, and the layers of those pairs."""
         assert self.sampling is not None
-        matched = _matched_masks(predictions, pairs)
-        at_once = max(_MAX_READINGS // self.sampling.places_in_loss(targets), 1)
+        predictions = in_float32(predictions)
+        losses = list(self.mask_losses.values())
+        chunk = max(_CHUNK_POINTS // self.sampling.size_in_loss(targets), 1)
         if self.reference:  # one draw for all images
-            maps = torch.cat([maps for maps, _ in matched])
-            matched, at_once = iter([(maps, slice(None))]), max(len(maps), 1)
+            chunk = max(len(pairs.layers), len(pairs.counts) * max(map(sum, pairs.counts)), 1)
         values, layers = [], []
-        for maps, chosen in matched:
-            read = partial(_read, self.sampling, targets, pairs.images[chosen], pairs.segments[chosen])
-            values.append(map_losses(maps, read, list(self.mask_losses.values()), at_once=at_once))
-            layers.append(pairs.layers[chosen])
+        for layer, own in _groups(predictions, pairs):
+            read = partial(_read, self.sampling, targets, own.images, own.segments)
+            first = predictions[layer]
+            if isinstance(first, MaskPrediction):
+                stacked = torch.stack([_mask_embeddings(predictions[layer + i]) for i in range(len(own.counts[0]))])
+                embeddings = stacked[own.layers - layer, own.images, own.queries]
+                counts = [sum(count) for count in own.counts]
+                found = product_losses(
+                    embeddings, first.mask_features, own.images, read, losses, counts=counts, chunk=chunk
+                )
+            else:
+                found = map_losses(first.mask_logits_of(own.images, own.queries).float(), read, losses, chunk=chunk)
+            values.append(found)
+            layers.append(own.layers)
         return torch.cat(values, 1), torch.cat(layers)
 
-    def _num_pairs(self, like: Prediction, targets: Sequence[MaskTarget]) -> Float[Tensor, "2"]:
+    def _num_pairs(self, like: Prediction, num_segments: Sequence[int]) -> Float[Tensor, "2"]:
         """Masks and boxes per rank that their losses are divided by, at least 1."""
         num_queries = like.class_logits.shape[1]
         if self.reference:
-            matched = [min(target.num_segments, num_queries) for target in targets]
+            matched = [min(count, num_queries) for count in num_segments]
             counts = (sum(max(count, 1) for count in matched), sum(matched))
         else:
-            counts = (sum(target.num_segments for target in targets),) * 2
-        total = like.class_logits.new_tensor(counts, dtype=torch.float32)
+            counts = (sum(num_segments),) * 2
+        # Filled on the device: nothing is uploaded.
+        total = torch.stack([like.class_logits.new_full((), count, dtype=torch.float32) for count in counts])
         dist.all_reduce(total, "mean")
         return total.clamp(min=1)
 
@@ -202,33 +217,32 @@ def _read(
     images: Int[Tensor, "N"],
     segments: Int[Tensor, "N"],
     maps: Float[Tensor, "n H W"],
-    turn: slice,
+    rows: Rows,
 ) -> MaskReadings:
-    return sampling.for_loss(maps, targets, images[turn], segments[turn])
+    return sampling.for_loss(maps, targets, images[rows], segments[rows])
 
 
-def _matched_masks(predictions: list[Prediction], pairs: Assignment) -> Iterator[tuple[Tensor, slice]]:
-    """Mask logits of matched queries, image by image, and which pairs they belong to."""
-    predictions = in_float32(predictions)
-    joined = join_layers(predictions)
-    num_queries = predictions[0].class_logits.shape[1]
+def _groups(predictions: list[Prediction], pairs: Assignment) -> Iterator[tuple[int, Assignment]]:
+    """The first layer and the pairs of all layers together, or of each in turn where they share no mask features.
+
+    Layers without masks are left out; `counts` are those of the layers of the group.
+    """
+    if share_mask_features(predictions):
+        yield 0, pairs
+        return
+    order = pairs.layers.argsort(stable=True)
     first = 0
-    for image, counts in enumerate(pairs.counts):
-        if joined is not None:
-            chosen = slice(first, first + sum(counts))
-            queries = pairs.layers[chosen] * num_queries + pairs.queries[chosen]
-            yield joined.mask_logits_of(image, queries), chosen
-            first = chosen.stop
-            continue
-        for prediction, count in zip(predictions, counts, strict=True):
-            chosen = slice(first, first + count)
-            if prediction.has_masks:
-                yield prediction.mask_logits_of(image, pairs.queries[chosen]).float(), chosen
-            first = chosen.stop
+    for layer, prediction in enumerate(predictions):
+        counts = [[count[layer]] for count in pairs.counts]
+        rows = order[first : first + sum(count for (count,) in counts)]
+        first += len(rows)
+        if prediction.has_masks:
+            layers, images, queries, segments = (column[rows] for column in pairs[:4])
+            yield layer, Assignment(layers, images, queries, segments, counts)
 
 
 def _per_layer(
-    names: Iterable[str], values: Float[Tensor, "_ N"], layers: Int[Tensor, "N"], num_layers: int
+    names: Iterable[str], values: Float[Tensor, "V N"], layers: Int[Tensor, "N"], num_layers: int
 ) -> dict[str, Float[Tensor, "L"]]:
     """Sums of each row of values over the pairs of each layer."""
     sums = values.new_zeros(len(values), num_layers).index_add(1, layers, values)

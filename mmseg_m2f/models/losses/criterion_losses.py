@@ -1,5 +1,6 @@
 """Registered losses of the criterion; each calls a function of `core.losses`."""
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -19,6 +20,8 @@ class ClassLoss(nn.Module):
         class_weight: weights of the K classes; 1 each unless given.
     """
 
+    _class_weights: Tensor
+
     def __init__(
         self,
         loss_weight: float = 2.0,
@@ -29,9 +32,11 @@ class ClassLoss(nn.Module):
         self.loss_weight = loss_weight
         self.no_object_weight = no_object_weight
         self.class_weight = class_weight
+        # A buffer moves with the model, once, and not in every step.
+        self.register_buffer("_class_weights", torch.tensor(class_weight or []), persistent=False)
 
     def forward(self, class_logits: Float[Tensor, "L N K1"], classes: Int[Tensor, "L N"]) -> Float[Tensor, "L"]:
-        """One value per layer.
+        """One value per layer: Σ w_c · -log p_c / Σ w_c over its queries, where c is the class of a query's target.
 
         Raises:
             ValueError: the number of class weights is not the number of classes.
@@ -42,8 +47,11 @@ class ClassLoss(nn.Module):
                 f"ClassLoss: class_weight has {len(self.class_weight)} entries, but the head has {num_classes} "
                 "classes. Give one weight per class; the weight of 'no object' is no_object_weight."
             )
-        weights = losses.weighted_classes(num_classes, self.no_object_weight, self.class_weight)
-        return self.loss_weight * losses.class_loss(class_logits, classes, weights.to(class_logits.device))
+        weights = class_logits.new_ones(num_classes + 1, dtype=torch.float32)
+        if self.class_weight is not None:
+            weights[:-1] = self._class_weights
+        weights[-1:].fill_(self.no_object_weight)
+        return self.loss_weight * losses.class_loss(class_logits, classes, weights)
 
 
 @MODELS.register_module()
@@ -55,9 +63,9 @@ class MaskBCELoss(nn.Module):
         self.loss_weight = loss_weight
 
     def forward(
-        self, logits: Float[Tensor, "N P"], masks: Float[Tensor, "N P"], known: Float[Tensor, "N P"]
+        self, logits: Float[Tensor, "N P"], masks: Float[Tensor, "N P"], validity: Float[Tensor, "N P"]
     ) -> Float[Tensor, "N"]:
-        return self.loss_weight * losses.mask_bce_loss(logits, masks, known)
+        return self.loss_weight * losses.mask_bce_loss(logits, masks, validity)
 
 
 @MODELS.register_module()
@@ -69,9 +77,9 @@ class MaskDiceLoss(nn.Module):
         self.loss_weight, self.smooth = loss_weight, smooth
 
     def forward(
-        self, logits: Float[Tensor, "N P"], masks: Float[Tensor, "N P"], known: Float[Tensor, "N P"]
+        self, logits: Float[Tensor, "N P"], masks: Float[Tensor, "N P"], validity: Float[Tensor, "N P"]
     ) -> Float[Tensor, "N"]:
-        return self.loss_weight * losses.mask_dice_loss(logits, masks, known, smooth=self.smooth)
+        return self.loss_weight * losses.mask_dice_loss(logits, masks, validity, smooth=self.smooth)
 
 
 @MODELS.register_module()
@@ -86,9 +94,9 @@ class MaskFocalLoss(nn.Module):
         self.loss_weight, self.alpha, self.gamma = loss_weight, alpha, gamma
 
     def forward(
-        self, logits: Float[Tensor, "N P"], masks: Float[Tensor, "N P"], known: Float[Tensor, "N P"]
+        self, logits: Float[Tensor, "N P"], masks: Float[Tensor, "N P"], validity: Float[Tensor, "N P"]
     ) -> Float[Tensor, "N"]:
-        return self.loss_weight * losses.mask_focal_loss(logits, masks, known, alpha=self.alpha, gamma=self.gamma)
+        return self.loss_weight * losses.mask_focal_loss(logits, masks, validity, alpha=self.alpha, gamma=self.gamma)
 
 
 @MODELS.register_module()

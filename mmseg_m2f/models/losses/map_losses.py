@@ -1,47 +1,127 @@
 """Losses of mask maps as one node of autograd."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from mmseg_m2f.layers.matrix_products import batched_products
 from mmseg_m2f.structures import MaskReadings
 
-#: Reads some of the maps, given as such and as a slice of all of them.
-Reader = Callable[[Float[Tensor, "n H W"], slice], MaskReadings]
+#: Numbers of padded maps that the backward pass multiplies at a time.
+_BACKWARD_NUMBERS = 2**23
+#: Which maps of all: a range, or their numbers.
+Rows = slice | Int[Tensor, "n"]
+#: Reads some of the maps, given as such and by their place among all of them.
+Reader = Callable[[Float[Tensor, "n H W"], Rows], MaskReadings]
 Loss = Callable[..., Float[Tensor, "n"]]
 
 
 def map_losses(
-    maps: Float[Tensor, "N H W"], read: Reader, losses: Sequence[Loss], *, at_once: int
-) -> Float[Tensor, "L N"]:
-    """Every loss of every map, `at_once` maps at a time.
+    maps: Float[Tensor, "N H W"], read: Reader, losses: Sequence[Loss], *, chunk: int
+) -> Float[Tensor, "V N"]:
+    """Each of V losses of every map, `chunk` maps at a time.
 
-    The loss of a map must depend on that map alone. Gradients are computed on the way and kept as one map per loss, so
-    that nothing of the size of points or pixels of the canvas outlives its turn.
+    The loss of a map must depend on that map alone. Gradients are computed in the forward pass and kept as one map per
+    loss, so that nothing of the size of points or pixels of the canvas outlives its chunk.
     """
-    return _MapLosses.apply(maps, read, losses, at_once)
+    return _MapLosses.apply(maps, read, losses, chunk)
+
+
+def product_losses(
+    embeddings: Float[Tensor, "N C"],
+    features: Float[Tensor, "B C H W"],
+    images: Int[Tensor, "N"],
+    read: Reader,
+    losses: Sequence[Loss],
+    *,
+    counts: Sequence[int],
+    chunk: int,
+) -> Float[Tensor, "V N"]:
+    """`map_losses` of the maps `embeddings[n] · features[images[n]]`, of which only those of one chunk exist at a time.
+
+    The operators per chunk do not depend on how many images and embeddings there are. Products are computed for all
+    images in one batch, for which each image's embeddings are padded to the largest number of them in the chunk.
+
+    Args:
+        images: ascending.
+        counts: how many embeddings each image has, on the host.
+        chunk: maps at a time, padding included.
+    """
+    cells = features.shape[2:].numel()
+    return _ProductLosses.apply(
+        embeddings,
+        features,
+        _arrange(images, counts, chunk),
+        _arrange(images, counts, max(_BACKWARD_NUMBERS // cells, 1)),
+        read,
+        losses,
+    )
+
+
+class _Arrangement(NamedTuple):
+    """Embeddings in columns: image b has its j-th embedding in row b of column j; chunks are ranges of columns.
+
+    `order` sorts the embeddings by chunk, image and column; `cells` are their places in the `B W` cells of a chunk, row
+    by row, where W is the number of columns per chunk (`width`). Chunk c takes `order[bounds[c] : bounds[c + 1]]`.
+    Where there are more images than `at_most` maps, chunks have one column, and masks are read `at_most` at a time.
+    """
+
+    order: Int[Tensor, "N"]
+    cells: Int[Tensor, "N"]
+    width: int
+    bounds: tuple[int, ...]
+    at_most: int
+    is_full: bool  # one chunk without padding, in which the embeddings stand as they are given
+
+
+def _arrange(images: Int[Tensor, "N"], counts: Sequence[int], chunk: int) -> _Arrangement:
+    most = max(counts)
+    width = max(min(chunk // len(counts), most), 1)
+    # images are ascending: the first place of an image is where its number would be inserted.
+    columns = torch.arange(len(images), device=images.device) - torch.searchsorted(images, images)
+    chunks = columns // width
+    cells = images * width + columns % width
+    order = chunks.argsort(stable=True)
+    sizes = [sum(max(min(count - first, width), 0) for count in counts) for first in range(0, most, width)]
+    is_full = width == most == min(counts)
+    return _Arrangement(order, cells[order], width, tuple(accumulate(sizes, initial=0)), chunk, is_full)
+
+
+def _chunk_losses(
+    maps: Float[Tensor, "n H W"], rows: Rows, read: Reader, losses: Sequence[Loss], with_gradients: bool
+) -> tuple[list[Float[Tensor, "n"]], Iterator[Float[Tensor, "n H W"]]]:
+    """Losses of some maps, and their gradients, one loss after the other."""
+    maps = maps.detach().requires_grad_(with_gradients)
+    with torch.set_grad_enabled(with_gradients):
+        readings = read(maps, rows)
+        values = [loss(*readings) for loss in losses]
+    return [value.detach() for value in values], _gradients(values, maps) if with_gradients else iter(())
+
+
+def _gradients(values: Sequence[Float[Tensor, "n"]], maps: Float[Tensor, "n H W"]) -> Iterator[Float[Tensor, "n H W"]]:
+    for index, value in enumerate(values):
+        last = index == len(values) - 1
+        yield torch.autograd.grad(value, maps, torch.ones_like(value), retain_graph=not last)[0]
 
 
 class _MapLosses(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, maps: Tensor, read: Reader, losses: Sequence[Loss], at_once: int) -> Tensor:
+    def forward(ctx: FunctionCtx, maps: Tensor, read: Reader, losses: Sequence[Loss], chunk: int) -> Tensor:
         values = maps.new_empty(len(losses), len(maps))
         needed = ctx.needs_input_grad[0]  # type: ignore[attr-defined]
         gradients = maps.new_empty(len(losses), *maps.shape) if needed else None
-        for first in range(0, len(maps), at_once):
-            turn = slice(first, first + at_once)
-            part = maps[turn].detach().requires_grad_(needed)
-            with torch.set_grad_enabled(needed):
-                readings = read(part, turn)
-                per_loss = [loss(*readings) for loss in losses]
-            for index, loss_values in enumerate(per_loss):
-                values[index, turn] = loss_values.detach()
-                if gradients is not None:
-                    ones, last = torch.ones_like(loss_values), index == len(losses) - 1
-                    (gradients[index, turn],) = torch.autograd.grad(loss_values, part, ones, retain_graph=not last)
+        for first in range(0, len(maps), chunk):
+            rows = slice(first, first + chunk)
+            found, chunk_gradients = _chunk_losses(maps[rows], rows, read, losses, needed)
+            for value, written in zip(found, values, strict=True):
+                written[rows] = value
+            for gradient, kept in zip(chunk_gradients, () if gradients is None else gradients, strict=True):
+                kept[rows] = gradient
         if gradients is not None:
             ctx.save_for_backward(gradients)
         return values
@@ -50,7 +130,84 @@ class _MapLosses(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: FunctionCtx, upstream: Tensor) -> tuple[Tensor, None, None, None]:
         (gradients,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        total = gradients[0] * upstream[0, :, None, None]
-        for gradient, scale in zip(gradients[1:], upstream[1:], strict=True):
-            total.addcmul_(gradient, scale[:, None, None])
-        return total, None, None, None
+        return _weighted_sum(gradients, upstream, slice(None)), None, None, None
+
+
+class _ProductLosses(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        embeddings: Tensor,
+        features: Tensor,
+        arrangement: _Arrangement,
+        for_backward: _Arrangement,
+        read: Reader,
+        losses: Sequence[Loss],
+    ) -> Tensor:
+        order = arrangement.order
+        needed = any(ctx.needs_input_grad[:2])  # type: ignore[attr-defined]
+        values = embeddings.new_empty(len(losses), len(embeddings))
+        gradients = values.new_empty(*values.shape, *features.shape[2:]) if needed else None
+        for index in range(len(arrangement.bounds) - 1):
+            cells, taken = _cells(arrangement, index)
+            padded = _pad(embeddings[order[taken]], cells, features, arrangement)
+            maps = batched_products(padded, features.flatten(2).mT).flatten(0, 1)
+            maps = (maps if arrangement.is_full else maps.index_select(0, cells)).unflatten(1, features.shape[2:])
+            for first in range(0, len(maps), arrangement.at_most):
+                rows = order[taken][first : first + arrangement.at_most]
+                part = maps[first : first + arrangement.at_most]
+                found, part_gradients = _chunk_losses(part, rows, read, losses, needed)
+                for value, written in zip(found, values, strict=True):
+                    written.index_copy_(0, rows, value)
+                for gradient, kept in zip(part_gradients, () if gradients is None else gradients, strict=True):
+                    kept.index_copy_(0, rows, gradient)
+        if gradients is not None:
+            ctx.save_for_backward(embeddings, features, gradients)
+            ctx.arrangement = for_backward  # type: ignore[attr-defined]
+        return values
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, upstream: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
+        embeddings, features, gradients = ctx.saved_tensors  # type: ignore[attr-defined]
+        arrangement: _Arrangement = ctx.arrangement  # type: ignore[attr-defined]
+        for_embeddings = torch.zeros_like(embeddings)
+        for_features = None
+        for index in range(len(arrangement.bounds) - 1):
+            cells, taken = _cells(arrangement, index)
+            rows = slice(None) if arrangement.is_full else arrangement.order[taken]
+            total = _weighted_sum(gradients, upstream, rows).flatten(1)
+            padded = _pad(total, cells, features, arrangement)  # B W HW
+            for_rows = batched_products(padded, features.flatten(2)).flatten(0, 1).index_select(0, cells)
+            for_embeddings.index_copy_(0, arrangement.order[taken], for_rows)
+            padded_embeddings = _pad(embeddings[rows], cells, features, arrangement)
+            product = batched_products(padded_embeddings.mT, padded.mT)
+            for_features = product if for_features is None else for_features.add_(product)
+        if for_features is None:  # no pair
+            for_features = torch.zeros_like(features)
+        return for_embeddings, for_features.view_as(features), None, None, None, None
+
+
+def _cells(arrangement: _Arrangement, chunk: int) -> tuple[Int[Tensor, "n"], slice]:
+    taken = slice(*arrangement.bounds[chunk : chunk + 2])
+    return arrangement.cells[taken], taken
+
+
+def _pad(
+    rows: Float[Tensor, "n D"], cells: Int[Tensor, "n"], features: Float[Tensor, "B C H W"], arrangement: _Arrangement
+) -> Float[Tensor, "B W2 D"]:
+    """Rows at their cells, zeros elsewhere."""
+    if not arrangement.is_full:
+        padded = rows.new_zeros(len(features) * arrangement.width, rows.shape[1])
+        rows = padded.index_copy_(0, cells, rows)
+    return rows.view(len(features), arrangement.width, rows.shape[1])
+
+
+def _weighted_sum(
+    gradients: Float[Tensor, "V N H W"], weights: Float[Tensor, "V N"], rows: Rows
+) -> Float[Tensor, "n H W"]:
+    """Sum of the gradients of all losses, weighted; of some maps."""
+    total = gradients[0][rows] * weights[0][rows][:, None, None]
+    for gradient, weight in zip(gradients[1:], weights[1:], strict=True):
+        total.addcmul_(gradient[rows], weight[rows][:, None, None])
+    return total

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from mmseg_m2f.core.targets import TargetBatch
+from mmseg_m2f.core.targets import stack_targets
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.models.backbones.partial_maps import PartialMaps
 from mmseg_m2f.registry import MODELS
-from mmseg_m2f.structures import VOID, MaskTarget
+from mmseg_m2f.structures import VOID, MaskTarget, TargetBatch
 
 _MAX_EDGE_WEIGHT = 10.0
 
@@ -31,7 +31,9 @@ class TokenEdgeLoss(nn.Module):
         super().__init__()
         self.loss_weight = loss_weight
 
-    def forward(self, features: Sequence[Tensor], targets: Sequence[MaskTarget]) -> dict[str, Float[Tensor, ""]]:
+    def forward(
+        self, features: Sequence[Tensor], targets: TargetBatch | Sequence[MaskTarget]
+    ) -> dict[str, Float[Tensor, ""]]:
         """`loss_edge`: the mean over the cells of all images; 0 where all is void.
 
         Raises:
@@ -43,7 +45,7 @@ class TokenEdgeLoss(nn.Module):
                 "(ShrunkVisionTransformer with shrink.sampler='edge'), got one that returns plain maps. Set "
                 "backbone.shrink.sampler='edge', or take the loss out."
             )
-        is_edge, is_valid = edge_cells(TargetBatch(targets).segment_maps[:, 0], features.patch_size)
+        is_edge, is_valid = edge_cells(stack_targets(targets).segment_maps[:, 0], features.patch_size)
         num_edges = is_edge.sum()
         edge_weight = ((is_valid.sum() - num_edges) / num_edges.clamp(min=1)).clamp(max=_MAX_EDGE_WEIGHT)
         weight = torch.where(is_edge, edge_weight, is_valid.float())

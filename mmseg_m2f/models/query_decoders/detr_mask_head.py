@@ -32,15 +32,15 @@ class LazyMasks:
     projected: Float[Tensor, "B C H W"]
     finer: tuple[Float[Tensor, "B _ _ _"], ...]
 
-    def __call__(self, image: int, queries: Int[Tensor, "N"]) -> Float[Tensor, "N H2 W2"]:
-        """Mask logits of queries of an image at the resolution of the finest map."""
+    def __call__(self, images: Int[Tensor, "N"], queries: Int[Tensor, "N"]) -> Float[Tensor, "N H2 W2"]:
+        """Mask logits of query `queries[n]` of image `images[n]` at the resolution of the finest map."""
         size = max(len(queries), 1) if torch.is_grad_enabled() else _CHUNK_SIZE
-        return torch.cat([self._refine(image, chosen) for chosen in queries.split(size)])
+        chunks = zip(images.split(size), queries.split(size), strict=True)
+        return torch.cat([self._refine(*chunk) for chunk in chunks])
 
-    def _refine(self, image: int, queries: Int[Tensor, "N"]) -> Float[Tensor, "N H2 W2"]:
-        projected = self.projected[image].expand(len(queries), -1, -1, -1)
-        x = torch.cat([projected, self.attention[image, queries]], 1)
-        return self.head.refine(x, [level[image : image + 1] for level in self.finer])
+    def _refine(self, images: Int[Tensor, "N"], queries: Int[Tensor, "N"]) -> Float[Tensor, "N H2 W2"]:
+        x = torch.cat([self.projected[images], self.attention[images, queries]], 1)
+        return self.head.refine(x, self.finer, images)
 
 
 @MODELS.register_module()
@@ -100,12 +100,12 @@ class DetrMaskHead(nn.Module):
         return scores.flatten(2).softmax(-1).view_as(scores).unflatten(-1, memory.shape[-2:])
 
     def refine(
-        self, x: Float[Tensor, "N C H W"], finer: Sequence[Float[Tensor, "#N _ _ _"]]
+        self, x: Float[Tensor, "N C H W"], finer: Sequence[Float[Tensor, "B _ _ _"]], images: Int[Tensor, "N"]
     ) -> Float[Tensor, "N H2 W2"]:
-        """Mask logits from projection and attention maps, with the finer maps coarse to fine."""
+        """Mask logits from projection and attention maps of queries of these images; `finer` are coarse to fine."""
         for index, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             x = F.relu(norm(conv(x)))
             if 1 <= index <= len(finer):
                 detail = self.adapters[index - 1](finer[index - 1])
-                x = detail + F.interpolate(x, detail.shape[-2:], mode="nearest")
+                x = F.interpolate(x, detail.shape[-2:], mode="nearest") + detail[images]
         return self.out_conv(x).squeeze(1)

@@ -85,6 +85,10 @@ class EncoderMaskDecoder(nn.Module):
             "always" if min(probs) == 1 else "never" if max(probs) == 0 else "by chance"
         )
 
+    def graph_state(self) -> str:
+        """What `forward` reads on the host: a recorded graph holds for one value of it."""
+        return self._masking
+
     def forward(self, features: TokenStream, *, last_only: bool = False) -> list[MaskPrediction]:
         """Predictions before every joint block and after the last one, or the last one only."""
         stream = features

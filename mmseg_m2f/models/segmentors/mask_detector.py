@@ -3,19 +3,24 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from mmdet.models.detectors.base import BaseDetector
 from mmengine.config import ConfigDict
 from mmengine.structures import BaseDataElement, PixelData
 from torch import Tensor
 
-from mmseg_m2f.core.postprocess import detr_panoptic_map, resize_maps, top_boxes
+from mmseg_m2f.core.answers import panoptic_maps, top_instances
+from mmseg_m2f.core.postprocess import Instances, detr_panoptic_map, resize_maps, top_boxes
 from mmseg_m2f.core.selection import INSTANCE_OFFSET
-from mmseg_m2f.core.streaming import Resizing, semantic_labels, streamed_panoptic_map, streamed_top_instances
+from mmseg_m2f.core.strips import Resizing
 from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.layers.label_maps import label_maps
+from mmseg_m2f.models.cuda_graphs import make_graphs
+from mmseg_m2f.models.equal_sizes import group_equal, take_images
+from mmseg_m2f.models.network import last_prediction, lay_out, run_network
 from mmseg_m2f.models.segmentors.construction import build_parts
 from mmseg_m2f.registry import MODELS
-from mmseg_m2f.samples import read_segments_target, valid_pixels, write_instances, write_panoptic
+from mmseg_m2f.samples import read_segments_targets, valid_pixels, write_instances, write_panoptic
 from mmseg_m2f.structures import BoxPrediction
 
 _TEST_CFG = dict(
@@ -34,7 +39,7 @@ _TEST_CFG = dict(
     one_class_per_query=False,
     mask_nms_threshold=None,
     soft_masks=False,
-    max_memory_mb=64,
+    max_memory_mb=None,
 )
 _PANOPTIC_KEYS = dict(
     mask2former=("object_threshold", "overlap_threshold", "keep_low_pixels"),
@@ -63,10 +68,13 @@ class MaskDetector(BaseDetector):
         trainable: beginnings of the names of the parameters to train, for example the mask head of a trained DETR; all
             unless given. The others get no gradients, and modules without trainable parameters stay in evaluation mode.
         test_cfg: which of `panoptic`, `instance`, `semantic` to predict; `panoptic_rule` "mask2former" (also
-            MaskFormer's) or "detr"; and the arguments of `core.postprocess.panoptic_map`, `detr_panoptic_map`,
-            `top_instances` and `top_boxes`; `max_memory_mb` bounds what an answer takes besides itself and the mask
-            logits, except with boxes or DETR's rule. A head with boxes alone needs `panoptic=False, semantic=False`.
+            MaskFormer's) or "detr"; and the arguments of `core.answers.panoptic_maps` and `top_instances`, and of
+            `core.postprocess.detr_panoptic_map` and `top_boxes`; `max_memory_mb` bounds what answers take besides
+            themselves and the mask logits (by default 64 on a CPU and a quarter of the free memory on a GPU), except
+            with boxes or DETR's rule. A head with boxes alone needs `panoptic=False, semantic=False`.
         compile: run backbone, neck and head through `torch.compile`; True, or a dict of its arguments.
+        cuda_graphs: on a GPU, record backbone, neck and head as CUDA graphs for image sizes that come again; True, or
+            a dict of arguments of `GraphedNetwork`. Elsewhere it changes nothing, and says so.
     """
 
     def __init__(
@@ -81,15 +89,18 @@ class MaskDetector(BaseDetector):
         test_cfg: ConfigDict | dict | None = None,
         trainable: Sequence[str] | None = None,
         compile: bool | ConfigDict | dict = False,
+        cuda_graphs: bool | ConfigDict | dict = False,
         init_cfg: ConfigDict | dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self._frozen = build_parts(
             self, backbone=backbone, neck=neck, decode_head=decode_head, trainable=trainable, compile=compile
         )
+        self.graphs = make_graphs(cuda_graphs, compile=compile)
         is_thing = torch.zeros(self.decode_head.num_classes, dtype=torch.bool)
         is_thing[list(thing_classes)] = True
         self.register_buffer("is_thing", is_thing, persistent=False)
+        self.num_things = int(is_thing.sum())
         self.train_cfg = train_cfg
         self.test_cfg = _checked_test_cfg(test_cfg)
         if self.test_cfg.panoptic and len(is_thing) >= INSTANCE_OFFSET:
@@ -108,19 +119,16 @@ class MaskDetector(BaseDetector):
 
     def extract_feat(self, batch_inputs: Float[Tensor, "B C H W"]) -> Sequence[Tensor]:
         """Maps of backbone and neck, fine to coarse."""
-        features = self.backbone(batch_inputs)
+        features = self.backbone(lay_out(batch_inputs))
         return self.neck(features) if self.with_neck else features
 
     def loss(
         self, batch_inputs: Float[Tensor, "B C H W"], batch_data_samples: Sequence[BaseDataElement]
     ) -> dict[str, Tensor]:
         """Losses of a batch; names are mmdet's."""
-        targets = [
-            read_segments_target(sample, self.is_thing, with_boxes=self.decode_head.reads_boxes)
-            for sample in batch_data_samples
-        ]
+        targets = read_segments_targets(batch_data_samples, self.is_thing, with_boxes=self.decode_head.reads_boxes)
         valid = valid_pixels(batch_data_samples, _size(batch_inputs), batch_inputs)
-        return self.decode_head.loss(self.extract_feat(batch_inputs), targets, valid)
+        return self.decode_head.losses_of(*run_network(self, batch_inputs, valid), targets)
 
     @torch.no_grad()
     def predict(
@@ -136,50 +144,81 @@ class MaskDetector(BaseDetector):
         """
         canvas = _size(batch_inputs)
         valid = valid_pixels(batch_data_samples, canvas, batch_inputs)
-        prediction = self.decode_head.predict(self.extract_feat(batch_inputs), valid)
-        all_logits = prediction.mask_logits() if prediction.has_masks else None
-        for index, sample in enumerate(batch_data_samples):
-            crop = tuple(sample.metainfo.get("img_shape", canvas)[:2])
-            size = tuple(sample.ori_shape[:2]) if rescale and "ori_shape" in sample.metainfo else crop
-            masks = None if all_logits is None else all_logits[index]
-            boxes = prediction.boxes[index] if isinstance(prediction, BoxPrediction) else None
-            self._answer(sample, prediction.class_logits[index], masks, boxes, Resizing(canvas, crop, size))
+        prediction = last_prediction(self, batch_inputs, valid)
+        masks = prediction.mask_logits() if prediction.has_masks else None
+        boxes = prediction.boxes if isinstance(prediction, BoxPrediction) else None
+        resizings = [_resizing(canvas, sample.metainfo, rescale=rescale) for sample in batch_data_samples]
+        for resizing, images in group_equal(resizings):
+            self._answer(
+                [batch_data_samples[image] for image in images],
+                take_images(prediction.class_logits, images),
+                None if masks is None else take_images(masks, images),
+                None if boxes is None else take_images(boxes, images),
+                resizing,
+            )
         return batch_data_samples
 
     def _answer(
         self,
-        sample: BaseDataElement,
-        class_logits: Float[Tensor, "Q K1"],
-        masks: Float[Tensor, "Q _ _"] | None,
-        boxes: Float[Tensor, "Q 4"] | None,
+        samples: Sequence[BaseDataElement],
+        class_logits: Float[Tensor, "B Q K1"],
+        masks: Float[Tensor, "B Q h w"] | None,
+        boxes: Float[Tensor, "B Q 4"] | None,
         resizing: Resizing,
     ) -> None:
-        """Write what `test_cfg` asks for; `masks` are mask logits as predicted."""
+        """Write what `test_cfg` asks for into samples of one size; `masks` are mask logits as predicted."""
         cfg, is_thing, bound = self.test_cfg, self.is_thing, dict(max_memory_mb=self.test_cfg.max_memory_mb)
-        if cfg.instance and boxes is not None:
-            options = {key: cfg[key] for key in _BOX_KEYS}
-            full = None if masks is None else _enlarge(masks, resizing, resizing.size)
-            found = top_boxes(class_logits, boxes, is_thing, size=resizing.size, mask_logits=full, **options)
-            write_instances(sample, found)
-        elif cfg.instance:
-            options = {key: cfg[key] for key in _INSTANCE_KEYS} | bound
-            found = streamed_top_instances(class_logits, self._required(masks), is_thing, resizing, **options)
-            write_instances(sample, found)
-        if cfg.panoptic:
-            options = {key: cfg[key] for key in _PANOPTIC_KEYS[cfg.panoptic_rule]}
-            if cfg.panoptic_rule == "detr":
-                processed = _enlarge(self._required(masks), resizing, resizing.crop)
-                panoptic = detr_panoptic_map(class_logits, processed, is_thing, size=resizing.size, **options)
+        if cfg.instance:
+            if boxes is not None:
+                instances = self._instances_of_boxes(class_logits, masks, boxes, resizing)
             else:
-                options |= bound
-                panoptic = streamed_panoptic_map(class_logits, self._required(masks), is_thing, resizing, **options)
-            write_panoptic(sample, panoptic)
+                options = {key: cfg[key] for key in _INSTANCE_KEYS} | bound
+                instances = top_instances(
+                    class_logits, self._required(masks), is_thing, resizing, num_things=self.num_things, **options
+                )
+            for sample, found in zip(samples, instances, strict=True):
+                write_instances(sample, found)
+        if cfg.panoptic:
+            for sample, panoptic in zip(
+                samples, self._panoptic_maps(class_logits, self._required(masks), resizing), strict=True
+            ):
+                write_panoptic(sample, panoptic)
         if cfg.semantic:
-            labels = semantic_labels(class_logits, self._required(masks), resizing, **bound)
-            sample.pred_sem_seg = PixelData(sem_seg=labels.unsqueeze(0))
+            maps = label_maps(class_logits, self._required(masks), resizing, **bound)
+            for sample, labels in zip(samples, maps, strict=True):
+                sample.pred_sem_seg = PixelData(sem_seg=labels.unsqueeze(0))
+
+    def _instances_of_boxes(
+        self,
+        class_logits: Float[Tensor, "B Q K1"],
+        masks: Float[Tensor, "B Q h w"] | None,
+        boxes: Float[Tensor, "B Q 4"],
+        resizing: Resizing,
+    ) -> list[Instances]:
+        options = {key: self.test_cfg[key] for key in _BOX_KEYS}
+        found = []
+        for image, (logits, corners) in enumerate(zip(class_logits, boxes, strict=True)):
+            full = None if masks is None else _enlarge(masks[image], resizing, resizing.size)
+            found.append(top_boxes(logits, corners, self.is_thing, size=resizing.size, mask_logits=full, **options))
+        return found
+
+    def _panoptic_maps(
+        self, class_logits: Float[Tensor, "B Q K1"], masks: Float[Tensor, "B Q h w"], resizing: Resizing
+    ) -> Sequence[Int[Tensor, "H W"]]:
+        cfg, is_thing = self.test_cfg, self.is_thing
+        options = {key: cfg[key] for key in _PANOPTIC_KEYS[cfg.panoptic_rule]}
+        if cfg.panoptic_rule == "detr":
+            return [
+                detr_panoptic_map(
+                    logits, _enlarge(mask, resizing, resizing.crop), is_thing, size=resizing.size, **options
+                )
+                for logits, mask in zip(class_logits, masks, strict=True)
+            ]
+        options["max_memory_mb"] = cfg.max_memory_mb
+        return list(panoptic_maps(class_logits, masks, is_thing, resizing, **options))
 
     @staticmethod
-    def _required(masks: Float[Tensor, "Q _ _"] | None) -> Float[Tensor, "Q _ _"]:
+    def _required(masks: Float[Tensor, "B Q h w"] | None) -> Float[Tensor, "B Q h w"]:
         if masks is None:
             raise InvalidValueError(
                 "MaskDetector: model.test_cfg asks for panoptic or semantic answers, but the decoder predicts boxes "
@@ -200,6 +239,13 @@ class MaskDetector(BaseDetector):
 
 def _size(batch_inputs: Float[Tensor, "B C H W"]) -> tuple[int, int]:
     return batch_inputs.shape[-2], batch_inputs.shape[-1]
+
+
+def _resizing(canvas: tuple[int, int], metainfo: dict, *, rescale: bool) -> Resizing:
+    crop_height, crop_width = metainfo.get("img_shape", canvas)[:2]
+    crop = (crop_height, crop_width)
+    height, width = metainfo.get("ori_shape", crop)[:2] if rescale else crop
+    return Resizing(canvas, crop, (height, width))
 
 
 def _enlarge(masks: Float[Tensor, "Q _ _"], resizing: Resizing, size: tuple[int, int]) -> Float[Tensor, "Q H W"]:

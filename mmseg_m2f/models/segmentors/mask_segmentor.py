@@ -12,12 +12,16 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from mmseg_m2f.core.postprocess import resize_maps, semantic_scores
-from mmseg_m2f.core.streaming import Resizing, semantic_labels
+from mmseg_m2f.core.strips import Resizing
 from mmseg_m2f.core.windows import average_windows
 from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.layers.label_maps import label_maps
+from mmseg_m2f.models.cuda_graphs import make_graphs
+from mmseg_m2f.models.equal_sizes import group_equal, take_images
+from mmseg_m2f.models.network import last_prediction, lay_out, run_network
 from mmseg_m2f.models.segmentors.construction import build_parts
 from mmseg_m2f.registry import MODELS
-from mmseg_m2f.samples import read_target, write_semantic
+from mmseg_m2f.samples import read_targets, write_semantic
 
 _TEST_CFG_KEYS = {"mode", "crop_size", "stride", "return_scores", "max_memory_mb"}
 
@@ -32,14 +36,17 @@ class MaskSegmentor(BaseSegmentor):
         neck: between backbone and head.
         test_cfg: `mode` "whole" (default) or "slide" with `crop_size` and `stride` (both height, width);
             `return_scores=True` keeps the class scores K H W of each image as `seg_logits`. They lie in
-            [0, Q] and are neither logits nor probabilities. `max_memory_mb` (default 64) bounds what a label map
-            takes besides the mask logits, where scores are not kept, windows not averaged and nothing is flipped.
+            [0, Q] and are neither logits nor probabilities. `max_memory_mb` bounds what label maps take besides the
+            mask logits, where scores are not kept, windows not averaged and nothing is flipped; by default 64 on a
+            CPU and a quarter of the free memory on a GPU.
         ignore_index: label of void pixels.
         trainable: beginnings of the names of the parameters to train; all unless given. The others get no gradients,
             and modules without trainable parameters stay in evaluation mode. ["decode_head."] freezes backbone and
             neck.
         freeze_backbone: former name of `trainable=["decode_head."]`.
         compile: run backbone, neck and head through `torch.compile`; True, or a dict of its arguments.
+        cuda_graphs: on a GPU, record backbone, neck and head as CUDA graphs for image sizes that come again; True, or
+            a dict of arguments of `GraphedNetwork`. Elsewhere it changes nothing, and says so.
     """
 
     def __init__(
@@ -55,6 +62,7 @@ class MaskSegmentor(BaseSegmentor):
         trainable: Sequence[str] | None = None,
         freeze_backbone: bool = False,
         compile: bool | ConfigDict | dict = False,
+        cuda_graphs: bool | ConfigDict | dict = False,
         init_cfg: ConfigDict | dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
@@ -78,6 +86,7 @@ class MaskSegmentor(BaseSegmentor):
             trainable=trainable,
             compile=compile,
         )
+        self.graphs = make_graphs(cuda_graphs, compile=compile)
 
     def train(self, mode: bool = True) -> "MaskSegmentor":
         """Training mode, except for frozen parts, which stay in evaluation mode."""
@@ -88,22 +97,20 @@ class MaskSegmentor(BaseSegmentor):
 
     def extract_feat(self, inputs: Float[Tensor, "B C H W"]) -> Sequence[Tensor]:
         """Maps of backbone and neck, fine to coarse."""
-        features = self.backbone(inputs)
+        features = self.backbone(lay_out(inputs))
         return self.neck(features) if self.with_neck else features
 
     def loss(self, inputs: Float[Tensor, "B C H W"], data_samples: Sequence[BaseDataElement]) -> dict[str, Tensor]:
         """Losses of a batch; names are mmdet's (`loss_cls`, `d0.loss_cls` …)."""
-        targets = [
-            read_target(sample, self.decode_head.num_classes, ignore_index=self.ignore_index) for sample in data_samples
-        ]
-        return self.decode_head.loss(self.extract_feat(inputs), targets)
+        targets = read_targets(data_samples, self.decode_head.num_classes, ignore_index=self.ignore_index)
+        return self.decode_head.losses_of(*run_network(self, inputs), targets)
 
     @torch.no_grad()
     def encode_decode(
         self, inputs: Float[Tensor, "B C H W"], batch_img_metas: Sequence[dict] | None = None
     ) -> Float[Tensor, "B K H W"]:
         """Class scores at the size of the inputs; nothing depends on `batch_img_metas`."""
-        prediction = self.decode_head.predict(self.extract_feat(inputs))
+        prediction = last_prediction(self, inputs)
         size = (inputs.shape[-2], inputs.shape[-1])
         return semantic_scores(prediction.class_logits, resize_maps(prediction.mask_logits(), size))
 
@@ -115,7 +122,7 @@ class MaskSegmentor(BaseSegmentor):
             data_samples = [SegDataSample() for _ in inputs]
         streamed = self.test_cfg.mode == "whole" and not self.test_cfg.return_scores
         if streamed and not any(_is_moved(sample.metainfo) for sample in data_samples):
-            return self._predict_in_strips(inputs, data_samples)
+            return self._predict_label_maps(inputs, data_samples)
         for sample, image_scores in zip(data_samples, self._scores(inputs), strict=True):
             scores = _undo_geometry(image_scores, sample.metainfo)
             kept = scores if self.test_cfg.return_scores else None
@@ -123,22 +130,24 @@ class MaskSegmentor(BaseSegmentor):
         return data_samples
 
     @torch.no_grad()
-    def _predict_in_strips(
+    def _predict_label_maps(
         self, inputs: Float[Tensor, "B C H W"], data_samples: Sequence[BaseDataElement]
     ) -> Sequence[BaseDataElement]:
-        """The same label maps without ever holding the scores of all classes or the masks of all queries."""
-        prediction = self.decode_head.predict(self.extract_feat(inputs))
+        """The same label maps without ever holding the scores of all classes; images of one size at once."""
+        prediction = last_prediction(self, inputs)
+        class_logits, mask_logits = prediction.class_logits, prediction.mask_logits()
         canvas = (inputs.shape[-2], inputs.shape[-1])
-        for sample, class_logits, mask_logits in zip(
-            data_samples, prediction.class_logits, prediction.mask_logits(), strict=True
-        ):
-            _, right, _, bottom = _padding(sample.metainfo)
-            crop = (canvas[0] - bottom, canvas[1] - right)
-            resizing = Resizing(canvas, crop, tuple(sample.metainfo.get("ori_shape", crop)[:2]))
-            labels = semantic_labels(
-                class_logits, mask_logits, resizing, resize_scores=True, max_memory_mb=self.test_cfg.max_memory_mb
+        resizings = [_resizing(canvas, sample.metainfo) for sample in data_samples]
+        for resizing, images in group_equal(resizings):
+            maps = label_maps(
+                take_images(class_logits, images),
+                take_images(mask_logits, images),
+                resizing,
+                resize_scores=True,
+                max_memory_mb=self.test_cfg.max_memory_mb,
             )
-            write_semantic(sample, labels)
+            for image, labels in zip(images, maps, strict=True):
+                write_semantic(data_samples[image], labels)
         return data_samples
 
     def _scores(self, inputs: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H W"]:
@@ -174,6 +183,14 @@ def _padding(metainfo: dict) -> tuple[int, int, int, int]:
     return int(left), int(right), int(top), int(bottom)  # mmseg computes them with numpy
 
 
+def _resizing(canvas: tuple[int, int], metainfo: dict) -> Resizing:
+    """From the canvas to the original image, where that lies in the upper left corner."""
+    _, right, _, bottom = _padding(metainfo)
+    crop = (canvas[0] - bottom, canvas[1] - right)
+    height, width = metainfo.get("ori_shape", crop)[:2]
+    return Resizing(canvas, crop, (height, width))
+
+
 def _is_moved(metainfo: dict) -> bool:
     """Whether the image is flipped, or does not lie in the upper left corner."""
     left, _, top, _ = _padding(metainfo)
@@ -181,7 +198,7 @@ def _is_moved(metainfo: dict) -> bool:
 
 
 def _checked_test_cfg(test_cfg: ConfigDict | dict | None) -> ConfigDict:
-    checked = ConfigDict(dict(mode="whole", return_scores=False, max_memory_mb=64) | dict(test_cfg or {}))
+    checked = ConfigDict(dict(mode="whole", return_scores=False, max_memory_mb=None) | dict(test_cfg or {}))
     unknown = set(checked) - _TEST_CFG_KEYS
     if unknown:
         raise InvalidValueError(

@@ -75,7 +75,7 @@ def test_mmdet_data__metrics_are_those_the_model_answers(name, data, metrics):
 
 
 def test_mmdet_data__no_metric_that_the_model_answers():
-    with pytest.raises(ValueError, match=r"--data shapes_instance: .*\(panoptic\), got mmseg_m2f.MaskAP. Choose data"):
+    with pytest.raises(ValueError, match=r"data=shapes_instance: .*\(panoptic\), got mmseg_m2f.MaskAP. Choose data"):
         config_of_mmdet("panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco", "shapes_instance")
 
 

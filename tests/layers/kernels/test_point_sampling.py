@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mmseg_m2f.core import points as core_points
-from mmseg_m2f.core.targets import frame, is_known, read_paired_segments
+from mmseg_m2f.core.targets import frame, is_valid, read_paired_segments
 from mmseg_m2f.layers.kernels import point_sampling
 from mmseg_m2f.structures import CROWD
 
@@ -14,9 +14,9 @@ LABELS = torch.tensor([2, 0, 1, 1, 2, 0])
 pytestmark = pytest.mark.skipif(not point_sampling.is_available(MAPS), reason="no compiler")
 
 
-def framed(sheets: int = 1) -> torch.Tensor:
+def framed(slices: int = 1) -> torch.Tensor:
     """Segments, background, void and crowds of the classes 0 and 1 anywhere."""
-    return frame(torch.randint(CROWD - 1, 4, (2, sheets, 17, 21)))
+    return frame(torch.randint(CROWD - 1, 4, (2, slices, 17, 21)))
 
 
 def test_pick_uncertain__keeps_what_the_definition_keeps():
@@ -24,7 +24,7 @@ def test_pick_uncertain__keeps_what_the_definition_keeps():
     options = dict(framed_maps=maps, images=IMAGES, labels=LABELS)
     kept = point_sampling.pick_uncertain(MAPS, candidates, 90, **options)
     logits = core_points.sample_points(MAPS.unsqueeze(1), candidates).squeeze(1)
-    usable = is_known(maps, candidates, IMAGES, LABELS)
+    usable = is_valid(maps, candidates, IMAGES, LABELS)
     expected = core_points.pick_uncertain(logits, candidates, 90, usable=usable)
     for ours, theirs in zip(kept, expected, strict=True):
         assert {tuple(p) for p in ours.tolist()} == {tuple(p) for p in theirs.tolist()}
@@ -52,11 +52,11 @@ def test_pick_uncertain__unknown_candidates_only_if_nothing_else_is_left():
         assert inside.sum() == min(int(all_known), 60)
 
 
-@pytest.mark.parametrize("sheets", [1, 3])
-def test_read_pairs__equals_the_definition(sheets):
-    maps, points = framed(sheets), torch.rand(6, 200, 2)
+@pytest.mark.parametrize("slices", [1, 3])
+def test_read_pairs__equals_the_definition(slices):
+    maps, points = framed(slices), torch.rand(6, 200, 2)
     maps[:, 1:] = maps[:, 1:].clamp(min=-1)
-    if sheets > 1:  # a segment lies in one sheet
+    if slices > 1:  # a segment lies in one sheet
         maps[:, 1:] = maps[:, 1:].where(maps[:, 1:] < 0, maps[:, 1:] + 4)
     points[:, :2] = torch.tensor([[0.0, 0.0], [1 - 1e-7, 1 - 1e-7]])
     ours = point_sampling.read_pairs(maps, points, IMAGES, SEGMENTS, LABELS)

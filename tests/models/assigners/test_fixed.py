@@ -2,7 +2,7 @@ import pytest
 import torch
 from mmengine.registry import MODELS, TASK_UTILS
 
-from mmseg_m2f.core.targets import TargetBatch
+from mmseg_m2f.core.targets import stack_targets
 from mmseg_m2f.models.assigners import FixedAssigner
 from mmseg_m2f.structures import BACKGROUND, VOID, MaskPrediction, MaskTarget
 
@@ -72,34 +72,34 @@ def formula(prediction: MaskPrediction, maps: list[torch.Tensor]) -> dict[str, t
 def test_fixed_assigner__query_of_the_class_in_every_layer_and_image():
     label_map = torch.zeros(4, 4, dtype=torch.long)
     unsorted, nothing = target_of(label_map, [3, 0, 2]), target_of(label_map, [])
-    pairs = FixedAssigner()(random_predictions(3, 4), TargetBatch([unsorted, nothing, target_of(label_map, [1])]))
+    pairs = FixedAssigner()(random_predictions(3, 4), stack_targets([unsorted, nothing, target_of(label_map, [1])]))
     assert pairs.counts == [[3, 3], [0, 0], [1, 1]]
     assert pairs.images.tolist() == [0] * 6 + [2] * 2
     assert pairs.layers.tolist() == [0, 0, 0, 1, 1, 1, 0, 1]
-    assert pairs.queries.tolist() == [0, 2, 3, 0, 2, 3, 1, 1]
-    assert pairs.segments.tolist() == [1, 2, 0, 1, 2, 0, 0, 0]
+    assert pairs.queries.tolist() == [3, 0, 2, 3, 0, 2, 1, 1]
+    assert pairs.segments.tolist() == [0, 1, 2, 0, 1, 2, 0, 0]
 
 
 def test_fixed_assigner__a_class_without_query():
     assigner = TASK_UTILS.build(dict(type="mmseg_m2f.FixedAssigner", sampling=None))
     prediction = MaskPrediction(torch.zeros(1, 3, 5), torch.zeros(1, 3, 2), torch.zeros(1, 2, 4, 4))
     with pytest.raises(ValueError, match="expected at least 4 queries, one per class, got 3"):
-        assigner([prediction], TargetBatch([target_of(torch.zeros(4, 4, dtype=torch.long), [0])]))
+        assigner([prediction], stack_targets([target_of(torch.zeros(4, 4, dtype=torch.long), [0])]))
 
 
 def test_fixed_assigner__two_segments_of_a_class():
     target = MaskTarget(torch.tensor([2, 0, 2]), torch.zeros(1, 4, 4, dtype=torch.long), "cats.png")
     with pytest.raises(ValueError, match=r"cats.png: .*one segment per class, got classes \[2, 0, 2\]"):
-        FixedAssigner()(random_predictions(1, 4), TargetBatch([target]))
+        FixedAssigner()(random_predictions(1, 4), stack_targets([target]))
 
 
 def test_fixed_assigner__asks_the_device_in_the_first_call_alone():
     assigner, target = FixedAssigner(), target_of(label_maps()[0], [1, 3])
-    assigner(random_predictions(1, 4), TargetBatch([target]))
+    assigner(random_predictions(1, 4), stack_targets([target]))
     # Tensors without values: asking for one would raise.
     away = MaskTarget(target.labels.to("meta"), target.segment_map.to("meta"))
     predictions = [MaskPrediction(*(x.to("meta") for x in layer)) for layer in random_predictions(1, 4)]
-    assert assigner(predictions, TargetBatch([away])).counts == [[2, 2]]
+    assert assigner(predictions, stack_targets([away])).counts == [[2, 2]]
 
 
 def test_fixed_matching__losses_are_the_published_ones():

@@ -2,9 +2,9 @@ import pytest
 import torch
 from mmengine.registry import TASK_UTILS
 
-from mmseg_m2f.core.targets import TargetBatch
+from mmseg_m2f.core.targets import stack_targets
 from mmseg_m2f.models.assigners import hungarian
-from mmseg_m2f.models.losses.sampling import PointSampling
+from mmseg_m2f.models.sampling import PointSampling
 from mmseg_m2f.structures import BACKGROUND, VOID, MaskPrediction, MaskTarget, in_float32
 
 COSTS = [
@@ -41,7 +41,7 @@ def test_hungarian__finds_the_right_pairs_in_every_layer_and_image():
     for orders in ([[2, 0, 3, 1], [0, 1, 2, 3]], [[3, 2, 1, 0], [1, 0, 3, 2]]):
         images = [perfect_prediction(order, target) for order in orders]
         layers.append(MaskPrediction(*(torch.cat(parts) for parts in zip(*images, strict=True))))
-    pairs = build_assigner()(layers, TargetBatch([target, target]))
+    pairs = build_assigner()(layers, stack_targets([target, target]))
     assert pairs.counts == [[4, 4], [4, 4]]
     assert pairs.images.tolist() == [0] * 8 + [1] * 8
     assert pairs.layers.tolist() == ([0] * 4 + [1] * 4) * 2
@@ -55,7 +55,7 @@ def test_hungarian__images_of_different_counts_do_not_mix():
     nothing = MaskTarget(torch.tensor([], dtype=torch.long), torch.full((1, 16, 16), VOID), "nothing.png")
     single = perfect_prediction([2, 0, 3, 1], target)
     batch = MaskPrediction(*(x.expand(3, *x.shape[1:]) for x in single))
-    pairs = build_assigner()([batch], TargetBatch([one, nothing, target]))
+    pairs = build_assigner()([batch], stack_targets([one, nothing, target]))
     assert pairs.counts == [[1], [0], [4]]
     assert pairs.queries.tolist() == [2, 0, 1, 2, 3]
     assert pairs.segments.tolist() == [0, 2, 0, 3, 1]
@@ -70,9 +70,9 @@ def test_hungarian__void_does_not_decide():
     top[:8] = 1
     masks = torch.stack([(top - 0.5) * 4 - 1, torch.full((16, 16), 5.0)])
     prediction = MaskPrediction(torch.zeros(1, 2, 5), torch.eye(2).unsqueeze(0), masks.unsqueeze(0))
-    assert build_assigner()([prediction], TargetBatch([target])).queries.tolist() == [1]
+    assert build_assigner()([prediction], stack_targets([target])).queries.tolist() == [1]
     as_background = MaskTarget(target.labels, segment_map.where(segment_map == 0, BACKGROUND))
-    assert build_assigner()([prediction], TargetBatch([as_background])).queries.tolist() == [0]
+    assert build_assigner()([prediction], stack_targets([as_background])).queries.tolist() == [0]
 
 
 def test_hungarian__surplus_segments_are_said_once(monkeypatch):
@@ -81,8 +81,8 @@ def test_hungarian__surplus_segments_are_said_once(monkeypatch):
     assigner = build_assigner()
     messages = []
     monkeypatch.setattr(hungarian, "print_log", lambda message, **_: messages.append(message))
-    pairs = assigner([prediction], TargetBatch([target]))
-    assigner([prediction], TargetBatch([target]))
+    pairs = assigner([prediction], stack_targets([target]))
+    assigner([prediction], stack_targets([target]))
     assert pairs.segments.tolist() == [1, 3]
     assert len(messages) == 1
     assert "quadrants.png has 4 segments, but the decoder has only 2 queries" in messages[0]
@@ -95,14 +95,14 @@ def test_hungarian__non_finite_cost_names_image_and_layer():
     bad = good._replace(class_logits=good.class_logits.clone())
     bad.class_logits[0, 1, 0] = torch.nan
     with pytest.raises(ValueError, match=r"Matching cost of quadrants.png, supervised layer 1 .*lower the learning"):
-        build_assigner()([good, bad], TargetBatch([target]))
+        build_assigner()([good, bad], stack_targets([target]))
 
 
 def test_hungarian__float32_under_autocast():
     target = quadrants()
     prediction = perfect_prediction([2, 0, 3, 1], target)
     with torch.autocast("cpu", torch.bfloat16):
-        pairs = build_assigner()([MaskPrediction(*(x.bfloat16() for x in prediction))], TargetBatch([target]))
+        pairs = build_assigner()([MaskPrediction(*(x.bfloat16() for x in prediction))], stack_targets([target]))
     assert pairs.segments.tolist() == [2, 0, 3, 1]
 
 

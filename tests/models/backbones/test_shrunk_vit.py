@@ -179,12 +179,12 @@ def test_shrunk_vit__edge_maps_tell_channels_and_strides():
 @pytest.mark.parametrize(
     ("option", "expected"),
     [
-        (dict(sampler="egde"), "sampler .*: expected 'grid' or 'edge', got 'egde'"),
+        (dict(sampler="egde"), "shrink.sampler .*: expected 'grid' or 'edge', got 'egde'"),
         (dict(block=-1), "shrink.block .*: expected a block, 0 to 3, got -1"),
         (dict(block=4), "shrink.block .*: expected a block, 0 to 3, got 4"),
         (dict(stride=0), "shrink.stride .*: expected 1 or more; .* got 0"),
-        (dict(edge_threshold=7.0), "edge_threshold .*: expected a probability, 0 to 1, got 7.0"),
-        (dict(edge_budget=-0.5), "edge_budget .*: expected a share of all tokens, 0 to 1, got -0.5"),
+        (dict(edge_threshold=7.0), "shrink.edge_threshold .*: expected a probability, 0 to 1, got 7.0"),
+        (dict(edge_budget=-0.5), "shrink.edge_budget .*: expected a share of all tokens, 0 to 1, got -0.5"),
         (dict(shrink=dict(depth=2)), "shrink .*: expected the fields block, stride, .* got 'depth as well'"),
         (dict(out_indices=()), r"out_indices .*: expected one block or more, got \(\)"),
         (dict(img_size=4), r"img_size .*: expected at least one patch of 8 pixels, got \(4, 4\)"),

@@ -33,6 +33,6 @@ def test_task_criterion__boxes_follow_their_segments():
     target = MaskTarget(torch.tensor([5, 2, 7]), torch.zeros(1, 5, 5, dtype=torch.long), boxes=boxes)
     criterion = MODELS.build(dict(type="mmseg_m2f.TaskCriterion", classes=[7, 5], criterion=CRITERION))
     seen = []
-    criterion.criterion.register_forward_pre_hook(lambda _, inputs: seen.extend(inputs[1]))
+    criterion.criterion.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1]))
     criterion([MaskPrediction(torch.randn(1, 2, 3), torch.randn(1, 2, 4), torch.randn(1, 4, 5, 5))], [target])
-    assert torch.equal(seen[0].boxes, boxes[[0, 2]])
+    assert torch.equal(seen[0].boxes, boxes[None, [0, 2]])

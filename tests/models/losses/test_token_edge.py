@@ -22,9 +22,9 @@ def test_edge_cells__two_segments_or_background():
             [1, 1, VOID, VOID, 0],
         ]
     )
-    is_edge, known = edge_cells(segment_map.unsqueeze(0), 2)
+    is_edge, is_valid = edge_cells(segment_map.unsqueeze(0), 2)
     assert is_edge[0].tolist() == [[False, True, False], [True, False, False], [False, False, False]]
-    assert known[0].tolist() == [[True, True, False], [True, True, True], [True, False, True]]
+    assert is_valid[0].tolist() == [[True, True, False], [True, True, True], [True, False, True]]
 
 
 def test_token_edge_loss__edges_weigh_as_much_as_the_rest():
@@ -57,5 +57,5 @@ def test_token_edge_loss__nothing_but_void():
 
 def test_token_edge_loss__backbone_that_looks_for_no_edges():
     target = MaskTarget(torch.tensor([0]), torch.zeros(1, 4, 4, dtype=torch.long))
-    with pytest.raises(ValueError, match=r"Set backbone.sampler='edge', or take the loss out"):
+    with pytest.raises(ValueError, match=r"Set backbone.shrink.sampler='edge', or take the loss out"):
         TokenEdgeLoss()([torch.zeros(1, 3, 2, 2)], [target])

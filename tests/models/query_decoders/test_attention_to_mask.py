@@ -28,7 +28,7 @@ def decoder(**options: object) -> AttentionToMaskDecoder:
 
 def test_decoder__refuses_maps_with_holes():
     partial = PartialMaps(tuple(feature_maps()), (None,) * 3, torch.zeros(2, 3, 5), patch_size=16)
-    with pytest.raises(ValueError, match=r"backbone.sampler='edge'.*Take QueryUpsamplingDecoder"):
+    with pytest.raises(ValueError, match=r"backbone.shrink.sampler='edge'.*Take QueryUpsamplingDecoder"):
         decoder()(partial)
 
 

@@ -71,15 +71,15 @@ def test_detr_mask_head__masks_of_chosen_queries_are_those_of_all():
     (prediction,) = decoder(pixel_decoder(feature_maps()), last_only=True)
     with torch.no_grad():  # in chunks
         everything = prediction.mask_logits()
-    chosen = prediction.mask_logits_of(1, torch.tensor([3, 29, 0]))  # at once
+    chosen = prediction.mask_logits_of(torch.tensor([1, 1, 0]), torch.tensor([3, 29, 0]))  # at once
     assert everything.shape == (2, 30, 16, 24)
-    torch.testing.assert_close(chosen, everything[1, [3, 29, 0]], rtol=0, atol=1e-5)
+    torch.testing.assert_close(chosen, everything[[1, 1, 0], [3, 29, 0]], rtol=0, atol=1e-5)
 
 
 def test_detr_mask_head__no_pair_keeps_the_parameters_in_the_graph():
     pixel_decoder, decoder = small_detr(mask_head=MASK_HEAD)
     (prediction,) = decoder(pixel_decoder(feature_maps()), last_only=True)
-    nothing = prediction.mask_logits_of(0, torch.zeros(0, dtype=torch.long))
+    nothing = prediction.mask_logits_of(*torch.zeros(2, 0, dtype=torch.long))
     assert nothing.shape == (0, 16, 24)
     nothing.sum().backward()
     assert [name for name, p in decoder.mask_head.named_parameters() if p.grad is None] == []

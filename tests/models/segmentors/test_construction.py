@@ -1,5 +1,4 @@
 import pytest
-import torch
 from torch import nn
 
 from mmseg_m2f.models.segmentors.construction import freeze_others
@@ -34,6 +33,5 @@ def test_freeze_others__what_is_frozen_stays_frozen():
 
 
 def test_freeze_others__unknown_beginning():
-    with pytest.raises(ValueError, match=r"got 'neck.', with which none begins. There are: backbone.0.weight, "):
+    with pytest.raises(ValueError, match=r"got 'neck.', with which none begins. There are: backbone.0.bias, "):
         freeze_others(make_model(), ["neck."])
-    assert torch.is_grad_enabled()

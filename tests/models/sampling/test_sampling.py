@@ -1,16 +1,16 @@
 import pytest
 import torch
 
-from mmseg_m2f.core.targets import TargetBatch
-from mmseg_m2f.models.losses import FullMaskSampling, PointSampling
-from mmseg_m2f.structures import BACKGROUND, VOID, MaskPrediction, MaskTarget
+from mmseg_m2f.core.targets import stack_targets
+from mmseg_m2f.models.sampling import FullMaskSampling, PointSampling
+from mmseg_m2f.structures import BACKGROUND, VOID, MaskPrediction, MaskTarget, TargetBatch
 
 
 def quarters(size: int = 16) -> TargetBatch:
     """One image: segment 0, segment 1, background and void, one per quarter."""
     ids = torch.tensor([[0, 1], [BACKGROUND, VOID]])
     segment_map = ids.repeat_interleave(size // 2, 0).repeat_interleave(size // 2, 1)
-    return TargetBatch([MaskTarget(torch.tensor([4, 2]), segment_map.unsqueeze(0))])
+    return stack_targets([MaskTarget(torch.tensor([4, 2]), segment_map.unsqueeze(0))])
 
 
 def prediction_of(logits: torch.Tensor) -> MaskPrediction:
@@ -31,25 +31,25 @@ def test_point_sampling__more_uncertain_points_than_candidates(wrong):
 
 def test_point_sampling__matching_shares_the_points_of_an_image():
     logits = torch.stack([(quarters().segment_maps[0, 0] == segment).float() for segment in (0, 1)])
-    readings = PointSampling(500).for_matching([prediction_of(logits)], quarters(), 0)
+    readings = PointSampling(500).for_matching([prediction_of(logits)], quarters(), slice(0, 1))
     torch.testing.assert_close(readings.logits, readings.masks, rtol=0, atol=1e-5)
-    assert readings.known.mean().item() == pytest.approx(0.75, abs=0.06)
+    assert readings.validity.mean().item() == pytest.approx(0.75, abs=0.06)
 
 
-def test_point_sampling__losses_read_mostly_uncertain_known_points():
+def test_point_sampling__losses_read_mostly_uncertain_valid_points():
     row = torch.linspace(-8, 8, 16).expand(1, 16, -1)  # zero in the middle column
     readings = PointSampling(400).for_loss(row, quarters(), torch.tensor([0]), torch.tensor([0]))
     assert readings.logits.shape == (1, 400)
     assert (readings.logits.abs() < 2.5).float().mean() > 0.75
-    assert readings.known[:, :300].min() > 0.2  # void was avoided where it could be
+    assert readings.validity[:, :300].min() > 0.2  # void was avoided where it could be
 
 
 def test_full_masks__matching_reduces_to_the_nearest_pixel():
-    readings = FullMaskSampling().for_matching([prediction_of(torch.randn(3, 4, 4))], quarters(), 0)
-    assert readings.logits.shape == (1, 3, 16)
-    assert readings.masks[0, 0].view(4, 4).tolist() == [[1, 1, 0, 0]] * 2 + [[0] * 4] * 2
-    assert readings.masks[0, 1].view(4, 4).tolist() == [[0, 0, 1, 1]] * 2 + [[0] * 4] * 2
-    assert readings.known[0].view(4, 4).tolist() == [[1] * 4] * 2 + [[1, 1, 0, 0]] * 2
+    readings = FullMaskSampling().for_matching([prediction_of(torch.randn(3, 4, 4))], quarters(), slice(0, 1))
+    assert readings.logits.shape == (1, 1, 3, 16)
+    assert readings.masks[0, 0, 0].view(4, 4).tolist() == [[1, 1, 0, 0]] * 2 + [[0] * 4] * 2
+    assert readings.masks[0, 0, 1].view(4, 4).tolist() == [[0, 0, 1, 1]] * 2 + [[0] * 4] * 2
+    assert readings.validity[0, 0].view(4, 4).tolist() == [[1] * 4] * 2 + [[1, 1, 0, 0]] * 2
 
 
 def test_full_masks__losses_see_every_pixel_of_the_canvas():
@@ -57,7 +57,7 @@ def test_full_masks__losses_see_every_pixel_of_the_canvas():
     readings = FullMaskSampling().for_loss(logits, quarters(), torch.tensor([0, 0]), torch.tensor([1, 0]))
     assert readings.masks.view(2, 16, 16)[0, :8, 8:].all()
     assert readings.masks.sum().item() == 128
-    assert readings.known.sum().item() == 2 * 192
+    assert readings.validity.sum().item() == 2 * 192
     enlarged = torch.nn.functional.interpolate(logits.unsqueeze(1), (16, 16), mode="bilinear", align_corners=False)
     assert torch.equal(readings.logits, enlarged.flatten(1))
 
@@ -66,5 +66,5 @@ def test_full_masks__losses_see_every_pixel_of_the_canvas():
 def test_sampling__no_pair_and_no_segment(sampling):
     none = torch.zeros(0, dtype=torch.long)
     assert len(sampling.for_loss(torch.zeros(0, 4, 4), quarters(), none, none).logits) == 0
-    empty = TargetBatch([MaskTarget(none, torch.full((1, 16, 16), BACKGROUND))])
-    assert sampling.for_matching([prediction_of(torch.randn(3, 4, 4))], empty, 0).masks.shape[:2] == (1, 0)
+    empty = stack_targets([MaskTarget(none, torch.full((1, 16, 16), BACKGROUND))])
+    assert sampling.for_matching([prediction_of(torch.randn(3, 4, 4))], empty, slice(0, 1)).masks.shape[:3] == (1, 1, 0)
