@@ -17,8 +17,8 @@ class CocoFile(NamedTuple):
     """The three lists of a COCO file. `images` and `annotations` are as in the file; `path` is for messages."""
 
     path: str
-    categories: dict[int, Mapping]
-    images: dict[int, Mapping]
+    categories: dict[int | str, Mapping]
+    images: dict[int | str, Mapping]
     annotations: Sequence[Mapping]
 
     def class_names(self) -> list[str]:
@@ -106,7 +106,7 @@ def read_flag(entry: Mapping, key: str, place: str) -> bool:
     return bool(value)
 
 
-def class_of_category(file: CocoFile, classes: Sequence[str]) -> dict[int, int]:
+def class_of_category(file: CocoFile, classes: Sequence[str]) -> dict[int | str, int]:
     """The class index of each category id; categories outside `classes` have none.
 
     Raises:
@@ -125,7 +125,7 @@ def class_of_category(file: CocoFile, classes: Sequence[str]) -> dict[int, int]:
     return {i: index_of_name[n] for i, n in zip(file.categories, names, strict=True) if n in index_of_name}
 
 
-def find_class(classes: Mapping[int, int], entry: Mapping, file: CocoFile) -> int | None:
+def find_class(classes: Mapping[int | str, int], entry: Mapping, file: CocoFile) -> int | None:
     """The class of an annotation or segment; None where its category is not among the classes.
 
     Raises:
@@ -218,7 +218,7 @@ def _is_id(value: object) -> bool:
     return type(value) in (int, str)
 
 
-def _by_id(entries: Sequence[Mapping], *, place: str) -> dict[int, Mapping]:
+def _by_id(entries: Sequence[Mapping], *, place: str) -> dict[int | str, Mapping]:
     for entry in entries:
         _require(entry, "id", _is_id(entry["id"]), "an integer or a text", place)
     found = {entry["id"]: entry for entry in entries}

@@ -82,7 +82,7 @@ class CocoInstance(BaseDataset):
         names = tuple(self._metainfo.get("classes") or file.class_names())
         classes = class_of_category(file, names)
         self._metainfo = describe_classes(file, names, things=set(names), given=self._metainfo)
-        instances: dict[int, list[dict]] = {image_id: [] for image_id in file.images}
+        instances: dict[int | str, list[dict]] = {image_id: [] for image_id in file.images}
         outside, shapeless, misplaced = [], [], []
         for annotation in file.annotations:
             require_keys(annotation, ("category_id", "segmentation"), place=f"{file.path}, annotations")

@@ -183,8 +183,9 @@ class CocoPanoptic(BaseDataset):
         self._metainfo = describe_classes(file, names, things=things, given=self._metainfo)
 
     @staticmethod
-    def _category(info: Mapping, classes: Mapping[int, int], file: CocoFile) -> int | None:
+    def _category(info: object, classes: Mapping[int | str, int], file: CocoFile) -> int | None:
         require_keys(info, ("id", "category_id"), place=f"{file.path}, segments_info")
+        assert isinstance(info, Mapping)
         if type(info["id"]) is not int:
             raise InvalidValueError(
                 f"{file.path}, segments_info: expected an integer as id, got {str(info['id'])[:60]!r}. Number the "
