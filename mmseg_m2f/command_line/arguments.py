@@ -74,7 +74,8 @@ def add_launcher(parser: argparse.ArgumentParser) -> None:
 def concise_errors() -> Iterator[None]:
     """End the program with the message alone (exit status 2) where this package raised an error on purpose.
 
-    It may come from a data worker. Faults of disk, permissions and limits end with file and remedy. Any other error keeps its traceback.
+    It may come from a data worker. Faults of disk, permissions and limits end with file and remedy. Any other error
+    keeps its traceback.
     """
     try:
         yield
