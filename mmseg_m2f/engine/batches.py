@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import cast
 
 import torch
 from mmengine.dist import get_world_size
@@ -22,7 +23,7 @@ _SIZES_TRIED = 8
 def smallest_batch(loader: DataLoader) -> int:
     """How many images the smallest batch of a loader has: the last of an epoch may have fewer than the others."""
     sampler = loader.batch_sampler
-    size: int = loader.batch_size or getattr(sampler, "batch_size", 1)
+    size = loader.batch_size or cast(int, getattr(sampler, "batch_size", 1))
     endless = any(type(s).__name__.startswith("Infinite") for s in (loader.sampler, sampler))
     if endless or getattr(sampler, "drop_last", True):
         return size
