@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
+from typing import ClassVar
 
 from mmengine.dataset import BaseDataset
 from mmengine.fileio import join_path
@@ -47,6 +48,7 @@ class CocoInstance(BaseDataset):
         ValueError: The file is broken (see `read_coco`), or a mask is none of the image (see `check_mask`).
     """
 
+    finds_classes_by_name: ClassVar[bool] = True  # `metainfo.classes` decides the numbers
     _metainfo: dict  # mmengine keeps there what its property `metainfo` gives
 
     def __init__(
@@ -114,6 +116,10 @@ class CocoInstance(BaseDataset):
         return keep_useful(
             self.data_list, path=self.ann_file, is_empty=is_empty, drop_empty=self.drop_empty, min_size=self.min_size
         )
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """The classes of a sample's objects, as `mmengine.ClassBalancedDataset` asks for them; crowds have none."""
+        return [i["bbox_label"] for i in self.get_data_info(idx)["instances"] if not i["ignore_flag"]]
 
     def _sample(self, image: Mapping, instances: list[dict]) -> dict:
         sample = dict(

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
+from typing import ClassVar
 
 from mmengine.dataset import BaseDataset
 from mmengine.fileio import join_path
@@ -50,6 +51,7 @@ class CocoPanoptic(BaseDataset):
         ValueError: The file is broken, or does not say which classes are things; see `read_coco`.
     """
 
+    finds_classes_by_name: ClassVar[bool] = True  # `metainfo.classes` decides the numbers
     _metainfo: dict  # mmengine keeps there what its property `metainfo` gives
 
     def __init__(
@@ -151,6 +153,17 @@ class CocoPanoptic(BaseDataset):
         return keep_useful(
             self.data_list, path=self.ann_file, is_empty=is_empty, drop_empty=self.drop_empty, min_size=self.min_size
         )
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """The classes of a sample's segments, as `mmengine.ClassBalancedDataset` asks for them.
+
+        Void, crowds, and stuff where the classes are things alone, have none.
+        """
+        return [
+            category
+            for _, category, is_thing, crowd in self.get_data_info(idx)["segments_info"]
+            if category != IGNORE_INDEX and not crowd and (is_thing or not self.things_only)
+        ]
 
     def _thing_names(self, file: CocoFile) -> set[str]:
         names = file.class_names()

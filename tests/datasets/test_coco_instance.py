@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mmengine.dataset import ClassBalancedDataset
 from PIL import Image
 
 from mmseg_m2f.datasets import CocoInstance
@@ -182,3 +183,13 @@ def test_coco_instance__ids_of_the_file_are_told(tmp_path: Path) -> None:
     dataset = CocoInstance(**write_objects(tmp_path, CAT | LEFT), metainfo=dict(classes=("dog", "cat")))
     assert dataset.metainfo["category_ids"] == (7, 3)
     assert dataset.get_data_info(0)["img_id"] == 10
+
+
+def test_get_cat_ids__balances_classes(tmp_path: Path) -> None:
+    cat, dog = CAT | LEFT | dict(image_id=10), DOG | LEFT | dict(image_id=11)
+    crowd = CAT | LEFT | dict(image_id=12, iscrowd=1)
+    arguments = write_objects(tmp_path, cat, dog, crowd, num_images=5)
+    dataset = CocoInstance(**arguments)
+    assert [dataset.get_cat_ids(index) for index in range(3)] == [[0], [1], []]
+    # Each class is in one of five images: repeated √(0.8 / 0.2) = 2 times.
+    assert len(ClassBalancedDataset(dataset, oversample_thr=0.8)) == 2 + 2 + 3

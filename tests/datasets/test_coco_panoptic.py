@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mmengine.dataset import ClassBalancedDataset
 
 from mmseg_m2f.datasets import CocoPanoptic
 from mmseg_m2f.structures import IGNORE_INDEX
@@ -239,3 +240,13 @@ def test_coco_panoptic__name_of_a_png_that_is_none(tmp_path: Path, name: object)
     change_json(tmp_path, lambda content: content["annotations"][0].update(file_name=name))
     with pytest.raises(ValueError, match=r"0\.jpg: expected the name of a PNG as file_name of its annotation, got"):
         CocoPanoptic(**arguments)
+
+
+def test_get_cat_ids__classes_of_segments(tmp_path: Path) -> None:
+    """In the file: grass, dog, a crowd of cats, a cat."""
+    arguments = write_panoptic(tmp_path, ids=[IDS, IDS], segments=[SEGMENTS, SEGMENTS[1:2]])
+    dataset = CocoPanoptic(**arguments)
+    assert [sorted(dataset.get_cat_ids(index)) for index in range(2)] == [[0, 1, 2], [1]]
+    assert sorted(CocoPanoptic(**arguments, things_only=True).get_cat_ids(0)) == [0, 1]
+    # Cat and grass are in half of the images: the first one repeats √(2 / 1) ≈ 1.4, rounded up.
+    assert len(ClassBalancedDataset(dataset, oversample_thr=1.0)) == 3
