@@ -11,13 +11,13 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from mmseg_m2f.core.matching import solve_assignment
-from mmseg_m2f.core.transfer import download, upload
+from mmseg_m2f.core.transfer import chunk_size, download, upload
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.models.assigners.match_costs import MatchInputs
 from mmseg_m2f.registry import TASK_UTILS
 from mmseg_m2f.structures import Assignment, MaskSampling, Prediction, TargetBatch, in_float32
 
-#: Numbers (logits, masks and features at points) computed at a time; bounds the memory whatever the batch.
+#: Numbers (logits, masks and features at points) computed at a time on a CPU; bounds the memory whatever the batch.
 _CHUNK_NUMBERS = 2**24
 
 
@@ -62,7 +62,7 @@ class HungarianAssigner:
         size = predictions[0].class_logits.shape[1] * max(targets.labels.shape[1], 1)
         if self.sampling is not None and predictions[0].has_masks:
             size = self.sampling.size_in_matching(predictions[0], targets)
-        units = max(_CHUNK_NUMBERS // size, 1)  # layers of images
+        units = max(chunk_size(_CHUNK_NUMBERS, targets.labels.device) // size, 1)  # layers of images
         at_once = max(units // num_layers, 1)
         return torch.cat(
             [

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mmseg_m2f.core.query_similarity import query_similarity
 from mmseg_m2f.core.targets import required_boxes, stack_targets
+from mmseg_m2f.core.transfer import chunk_size
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.models.losses.map_losses import Rows, map_losses, product_losses
 from mmseg_m2f.registry import MODELS, TASK_UTILS
@@ -35,7 +36,7 @@ from mmseg_m2f.structures import (
     share_mask_features,
 )
 
-#: Points at which matched masks are read at a time (candidates included); bounds the memory whatever the batch.
+#: Points (candidates included) at which matched masks are read at a time on a CPU; bounds the memory for any batch.
 _CHUNK_POINTS = 2**21
 
 
@@ -168,7 +169,7 @@ class MaskCriterion(nn.Module):
         assert self.sampling is not None
         predictions = in_float32(predictions)
         losses = list(self.mask_losses.values())
-        chunk = max(_CHUNK_POINTS // self.sampling.size_in_loss(targets), 1)
+        chunk = max(chunk_size(_CHUNK_POINTS, targets.labels.device) // self.sampling.size_in_loss(targets), 1)
         if self.reference:  # one draw for all images
             chunk = max(len(pairs.layers), len(pairs.counts) * max(map(sum, pairs.counts)), 1)
         values, layers = [], []

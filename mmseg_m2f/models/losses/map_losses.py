@@ -171,11 +171,9 @@ class _ProductLosses(torch.autograd.Function):
     def backward(ctx: FunctionCtx, upstream: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
         # autograd may be called under autocast, which would round the products.
         with torch.autocast(upstream.device.type, enabled=False):
-            for_embeddings, for_features = _product_gradients(
-                *ctx.saved_tensors,  # type: ignore[attr-defined]
-                upstream,
-                ctx.arrangement,  # type: ignore[attr-defined]
-            )
+            embeddings, features, gradients = ctx.saved_tensors  # type: ignore[attr-defined]
+            arrangement: _Arrangement = ctx.arrangement  # type: ignore[attr-defined]
+            for_embeddings, for_features = _product_gradients(embeddings, features, gradients, upstream, arrangement)
         return for_embeddings, for_features, None, None, None, None
 
 
