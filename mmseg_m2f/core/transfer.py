@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-_LARGER = 4
+_LARGER = 8
 
 
 def upload(values: Shaped[Tensor, "*N"], device: torch.device) -> Shaped[Tensor, "*N"]:

@@ -5,8 +5,8 @@ model. `GraphedNetwork` makes a recording when a shape comes for the second time
 everything else as usual. What lies outside the network (targets, matching, losses, post-processing, optimizer) is not
 recorded.
 
-- Outputs and gradients lie in memory that the next replay overwrites. Gradients of parameters are handed over without
-  copying; where gradients are accumulated, those of earlier steps are copied first.
+- Outputs lie in memory that the next replay overwrites. Gradients of parameters are handed over without copying; where
+  gradients are accumulated, those of earlier steps are copied first.
 - All recordings share their memory. So between a forward pass and its backward pass nothing else may be replayed; it
   raises.
 - Weights may change in place (optimizer, moving averages, checkpoints). Weights that move, as by `model.half()`,
@@ -154,6 +154,8 @@ class Recording:
     Args:
         model: whose parameters the network reads.
         parameters: those that need gradients.
+        gradients: where the backward passes of all recordings of a model write; added to. This memory is no graph's, as
+            another replay would overwrite gradients that are being accumulated.
 
     Raises:
         TypeError: the network gives something else than tensors.
@@ -168,6 +170,7 @@ class Recording:
         valid: Bool[Tensor, "B H W"] | None,
         parameters: Sequence[nn.Parameter],
         recorder: Recorder,
+        gradients: dict[nn.Parameter, Tensor],
     ) -> None:
         self._network, self._parameters = _Network(model, network), parameters
         stand_ins = {id(parameter): parameter.detach().requires_grad_() for parameter in parameters}
@@ -181,12 +184,11 @@ class Recording:
         self._replay_backward: Callable[[], None] | None = None
         self._grads: list[Tensor | None] = []
 
+        self._gradients = gradients
         recorder.warm_up(self._run_both)
         self._replay_forward, self.outputs = recorder.record(self._run_forward)
         if any(self.needs_grad):
-            self._replay_backward, grads = recorder.record(self._run_backward)
-            remaining = iter(grads)
-            self._grads = [next(remaining) if used else None for used in self._is_used]
+            self._replay_backward, _ = recorder.record(self._run_backward)
         self._live = []
 
     def replay_forward(self, images: Float[Tensor, "B C H W"], valid: Bool[Tensor, "B H W"] | None) -> None:
@@ -243,8 +245,17 @@ class Recording:
             self.output_grads = [torch.zeros_like(output) for output in outputs]
             self._check_stand_ins(outputs)
         grads = torch.autograd.grad(outputs, self._stand_ins, self.output_grads, allow_unused=True)
-        self._is_used = [grad is not None for grad in grads]
-        return [grad for grad in grads if grad is not None]
+        pairs = zip(self._parameters, grads, strict=True)
+        self._grads = [None if grad is None else self._gradient_of(parameter) for parameter, grad in pairs]
+        written = [memory for memory in self._grads if memory is not None]
+        torch._foreach_copy_(written, [grad for grad in grads if grad is not None])
+        return written
+
+    def _gradient_of(self, parameter: nn.Parameter) -> Tensor:
+        """Memory for the gradient of a parameter, in its layout, so that autograd takes it over as it is."""
+        if parameter not in self._gradients:
+            self._gradients[parameter] = torch.empty_like(parameter)
+        return self._gradients[parameter]
 
     def _check_stand_ins(self, outputs: Sequence[Tensor]) -> None:
         """Raise where a gradient would reach a parameter past its stand-in."""
@@ -290,6 +301,7 @@ class GraphedNetwork:
         self._most, self._given = most, recorder
         self._recorder = recorder or CudaRecorder()
         self._caches = {with_grad: RecordingCache(most) for with_grad in (True, False)}
+        self._gradients: dict[nn.Parameter, Tensor] = {}
         self._parts: _Parts | None = None
         self._places: list[int] = []
         self._said: set[str] = set()
@@ -330,6 +342,7 @@ class GraphedNetwork:
         places = [x.data_ptr() for x in self._parts.tensors]
         if places != self._places:
             self._places = places
+            self._gradients.clear()
             for cache in self._caches.values():
                 cache.clear()
         key = (kind, self._parts.state(), _circumstances(images, valid))
@@ -356,7 +369,7 @@ class GraphedNetwork:
         parameters: Sequence[nn.Parameter],
     ) -> Recording:
         try:
-            return Recording(model, network, images, valid, parameters, self._recorder)
+            return Recording(model, network, images, valid, parameters, self._recorder, self._gradients)
         except RuntimeError as error:
             raise RuntimeError(
                 f"model.cuda_graphs: the network could not be recorded for images of shape {tuple(images.shape)}: "
