@@ -9,6 +9,8 @@ Importing this module needs the standard library alone. `install()` mends import
 - A torchvision whose compiled half does not load (a CUDA wheel beside a CPU torch) fails at import, and takes
   timm with it. The step that fails is left out: transforms and models then work, and the operators raise
   torchvision's own message when called.
+- Without $HOME and without an entry in the list of users (a container run under any user id) several packages fail
+  while they are imported. Such a process gets a temporary home folder.
 - Python 3.14 dropped `pkgutil.find_loader`, which mmengine 0.10.7 calls.
 
 `allow_safe_checkpoint_globals()` mends loading: torch 2.6 refuses the checkpoints mmengine 0.10.7 writes.
@@ -18,13 +20,16 @@ import importlib
 import importlib.machinery
 import importlib.metadata
 import importlib.util
+import os
 import pkgutil
 import sys
+import tempfile
 import warnings
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -57,11 +62,26 @@ def install() -> None:
     OpenMMLab package that is missing altogether is named in a warning, with what installs it.
     """
     _warn_about_missing_packages()
+    ensure_home()
     if not any(isinstance(finder, _MissingExtensionFinder) for finder in sys.meta_path):
         sys.meta_path.append(_MissingExtensionFinder())  # last: a compiled mmcv._ext is found first
         sys.meta_path.insert(0, _TorchvisionFinder())
     if not hasattr(pkgutil, "find_loader"):
         setattr(pkgutil, "find_loader", _find_loader)  # noqa: B010  (mypy knows no such name on 3.14)
+
+
+def ensure_home() -> None:
+    """Give the process a home folder of its own, for the time being, where the system names none; said in a warning."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = tempfile.mkdtemp(prefix="mmseg_m2f-home-")  # nobody else may write there
+        os.environ.setdefault("USER", str(os.getuid()))
+        warnings.warn(
+            f"No home folder: expected $HOME, or user {os.getuid()} in the list of users, got neither. What packages "
+            f"keep there goes to {os.environ['HOME']}, and is made anew in the next run. Set HOME to keep it.",
+            stacklevel=2,
+        )
 
 
 def is_installed(package: str) -> bool:

@@ -10,15 +10,22 @@ from PIL import Image
 
 
 def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
-    """Put a complete new file in the place of the old one, if any; creates the folders above it."""
+    """Put a complete new file in the place of the old one, if any; creates the folders above it.
+
+    Raises:
+        OSError: Disk, permissions or limits do not allow it; `filename` is `path`.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        unfinished.write_bytes(content)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            unfinished.write_bytes(content)
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error  # the system does not name it when writing
 
 
 def save_json(content: object, path: str | os.PathLike[str], *, indent: int | None = None) -> None:

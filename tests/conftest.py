@@ -17,6 +17,7 @@ from mmengine.registry import DefaultScope  # noqa: E402
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported
 
+import mmseg_m2f  # noqa: E402, F401  (mends the imports of mmseg's and mmdet's models)
 
 torch.set_num_threads(1)
 

@@ -1,8 +1,10 @@
 import importlib.util
 import os
 import pickle
+import pwd
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -228,3 +230,23 @@ def test_safe_globals__twice_is_once() -> None:
     once = set(torch.serialization.get_safe_globals())
     compat.allow_safe_checkpoint_globals()
     assert set(torch.serialization.get_safe_globals()) == once
+
+
+def test_ensure_home__a_process_without_one_gets_a_private_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("USER", "somebody")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    compat.ensure_home()
+    assert Path.home() == tmp_path
+
+    def unknown(uid: int) -> object:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.warns(UserWarning, match="No home folder.*Set HOME"):
+        compat.ensure_home()
+    assert Path.home().parent == tmp_path
+    assert Path.home().stat().st_mode & 0o077 == 0

@@ -1,10 +1,14 @@
 """Files appear complete or not at all."""
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 from mmengine.fileio import get_file_backend
+from PIL import Image
+
+from mmseg_m2f.files import replace_file, save_png  # importing it registers the backend
 
 
 def test_atomic_backend__keeps_the_old_file_when_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,3 +25,27 @@ def test_atomic_backend__keeps_the_old_file_when_writing_fails(tmp_path: Path, m
         backend.put(b"new", tmp_path / "sub/file")
     assert (tmp_path / "sub/file").read_bytes() == b"old"
     assert os.listdir(tmp_path / "sub") == ["file"]
+
+
+def test_save_png__leaves_no_unfinished_file(tmp_path: Path) -> None:
+    for _ in range(2):
+        save_png(Image.new("RGB", (2, 2)), tmp_path / "a.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_replace_file__names_the_file_that_the_disk_has_no_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left") as raised:
+        replace_file(tmp_path / "a.png", b"new")
+    assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, str(tmp_path / "a.png"))
+
+
+def test_replace_file__names_the_file_below_what_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OSError, match="file/a.png"):
+        replace_file(tmp_path / "file/a.png", b"new")

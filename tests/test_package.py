@@ -26,7 +26,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "checkpoints": ("core", "samples"),
     "visualization": ("core", "predictions"),
     "config": ("models", "checkpoints"),
-    "engine": ("config", "checkpoints", "visualization", "predictions", "evaluation", "models"),
+    "engine": ("config", "checkpoints", "datasets", "visualization", "predictions", "evaluation", "models"),
     **dict.fromkeys(
         ("inference", "migration"),
         ("engine", "config", "checkpoints", "datasets", "models", "visualization", "predictions", "core", "samples"),
@@ -54,6 +54,28 @@ THIRD_PARTY = {
     "models/segmentors": MODELS | {"mmseg", "mmdet"},
 }
 FORBIDDEN_ELSEWHERE = {"mmseg", "mmdet"}
+
+#: Modules without a mirror in `tests/`, and why.
+WITHOUT_MIRROR: dict[str, str] = {
+    "benchmark/command_line.py": "runs of the tool in tests/benchmark/test_measuring.py",
+    "benchmark/summary.py": "table and charts in tests/benchmark/test_measuring.py",
+    **{
+        f"benchmark/implementations/{name}.py": "compared with each other in tests/benchmark/test_implementations.py"
+        for name in ("building", "huggingface", "interface", "ours", "upstream")
+    },
+    "__main__.py": "one call; tests/tools/test_tools.py runs the program",
+    **{
+        f"command_line/{name}.py": "arguments in, one call out; tests/tools/test_tools.py runs the program"
+        for name in ("arguments", "benchmark", "config", "convert", "main", "migrate", "predict", "test", "train")
+    },
+    "config/keys.py": "paths in configs; tests/config/test_options.py",
+    "models/equal_sizes.py": "through both shells in tests/models/segmentors",
+    **{
+        f"models/sampling/{name}.py": "tests/models/sampling/test_sampling.py"
+        for name in ("full_masks", "random_points")
+    },
+    "models/assigners/match_costs.py": "thin over core/matching.py; tests/models/assigners/test_hungarian.py",
+}
 
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
@@ -148,6 +170,29 @@ def test_imports__point_down(module: str) -> None:
 
 def test_imports__form_no_circle() -> None:
     assert circles({module: (PACKAGE / module).read_text(encoding="utf-8") for module in MODULES}) == []
+
+
+def mirror_of(module: str) -> Path:
+    """The file that tests a module: `core/points.py` is tested in `tests/core/test_points.py`."""
+    return Path(__file__).parent / Path(module).parent / f"test_{Path(module).name}"
+
+
+def test_modules__have_a_mirror_each() -> None:
+    modules = {module for module in MODULES if not module.endswith("__init__.py")}
+    missing = {module for module in modules if not mirror_of(module).is_file()}
+    assert missing - set(WITHOUT_MIRROR) == set()
+    assert {module for module in modules if module in WITHOUT_MIRROR} - missing == set(), "take these out of the list"
+
+
+def test_tests__do_not_import_the_shipped_benchmark() -> None:
+    """Only its own tests do: all others would fail where it is rewritten."""
+    files = [path for path in Path(__file__).parent.rglob("*.py") if "benchmark" not in path.parts]
+    users = [path.name for path in files if is_within_any(path, "mmseg_m2f.benchmark")]
+    assert users == []
+
+
+def is_within_any(path: Path, package: str) -> bool:
+    return any(is_within(name, [package]) for name in imported_names(path.read_text(encoding="utf-8")))
 
 
 def test_circles__are_seen() -> None:

@@ -44,7 +44,7 @@ def check_checkpoint(path: str | os.PathLike[str]) -> Mapping[str, object]:
         detail = re.search(r"WeightsUnpickler error: ([^\n]+)", str(error))
         reason = detail[1] if detail else "its content does not follow torch's format"
         raise InvalidValueError(_truncated_message(path, size, reason)) from error
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError, IndexError, AttributeError) as error:
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError, IndexError, AttributeError, RecursionError) as error:
         reason = str(error).splitlines()[0] if str(error) else "the file ends early"
         raise InvalidValueError(_truncated_message(path, size, reason)) from error
     if not isinstance(content, Mapping):

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from mmseg_m2f.checkpoints import detectron2, detr, eomt, huggingface, openmmlab
+from mmseg_m2f.checkpoints import detectron2, detr_names, eomt, huggingface_names, openmmlab
 from mmseg_m2f.checkpoints.class_order import ClassOrder, is_class_layer, reorder_classes, unused_rows
 from mmseg_m2f.checkpoints.key_map import KeyMap
 from mmseg_m2f.errors import InvalidValueError
@@ -29,21 +29,21 @@ KEY_MAPS: dict[Layout, dict[Model, KeyMap]] = {
     },
     "mmseg": {"mask2former": openmmlab.MMSEG_MASK2FORMER, "maskformer": openmmlab.MMSEG_MASKFORMER},
     "detectron2": {"mask2former": detectron2.MASK2FORMER, "maskformer": detectron2.MASKFORMER},
-    "torchhub": {"detr": detr.TORCHHUB, "detr-masks": detr.TORCHHUB_MASKS},
+    "torchhub": {"detr": detr_names.TORCHHUB, "detr-masks": detr_names.TORCHHUB_MASKS},
     "lightning": {"eomt": eomt.LIGHTNING},
     "transformers": {
-        "mask2former": huggingface.MASK2FORMER,
-        "maskformer": huggingface.MASKFORMER,
-        "detr": detr.HUGGINGFACE,
-        "detr-masks": detr.HUGGINGFACE_MASKS,
+        "mask2former": huggingface_names.MASK2FORMER,
+        "maskformer": huggingface_names.MASKFORMER,
+        "detr": detr_names.HUGGINGFACE,
+        "detr-masks": detr_names.HUGGINGFACE_MASKS,
         "eomt": eomt.HUGGINGFACE,
     },
-    "transformers-timm": {"detr": detr.HUGGINGFACE_TIMM, "detr-masks": detr.HUGGINGFACE_TIMM_MASKS},
+    "transformers-timm": {"detr": detr_names.HUGGINGFACE_TIMM, "detr-masks": detr_names.HUGGINGFACE_TIMM_MASKS},
 }
 #: Layouts whose class layers have the rows of OpenMMLab's data sets; the others have the authors'.
 _OPENMMLAB_CLASSES: tuple[Layout, ...] = ("ours", "mmdet", "mmseg")
 _HUGGINGFACE_BACKBONES = tuple(
-    f"{masks}model.backbone.{files}model." for masks in ("", "detr.") for files in ("conv_encoder.", "")
+    f"{masks}model.backbone.{files}model." for masks in ("", "detr_names.") for files in ("conv_encoder.", "")
 )
 #: A file of a layout has a name that begins with one of these, and none of another layout.
 _LAYOUT_MARKS: dict[Layout, tuple[str, ...]] = {
@@ -51,7 +51,7 @@ _LAYOUT_MARKS: dict[Layout, tuple[str, ...]] = {
     "mmdet": ("panoptic_head.", "bbox_head.reg_ffn."),
     "mmseg": ("decode_head.query_embed.", "decode_head.query_feat."),
     "detectron2": ("sem_seg_head.",),
-    "torchhub": ("transformer.", "detr.transformer.", "detr.detr.transformer."),
+    "torchhub": ("transformer.", "detr_names.transformer.", "detr_names.detr_names.transformer."),
     "lightning": ("network.",),
     "transformers": (
         "model.pixel_level_module.",

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from mmengine.config import DictAction
 
-from mmseg_m2f.errors import UserError
+from mmseg_m2f.errors import UserError, explain_os_error, message_of
 
 
 class Call(NamedTuple):
@@ -74,10 +74,17 @@ def add_launcher(parser: argparse.ArgumentParser) -> None:
 def concise_errors() -> Iterator[None]:
     """End the program with the message alone (exit status 2) where this package raised an error on purpose.
 
-    Any other error keeps its traceback.
+    It may come from a data worker. Faults of disk, permissions and limits end with file and remedy. Any other error
+    keeps its traceback.
     """
     try:
         yield
     except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        print(f"Error: {message_of(error)}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        message = explain_os_error(error)
+        if message is None:
+            raise
+        print(f"Error: {message}", file=sys.stderr)
         raise SystemExit(2) from None

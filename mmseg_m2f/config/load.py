@@ -7,6 +7,7 @@ from mmengine.config import Config
 
 from mmseg_m2f.config.finding import find_config
 from mmseg_m2f.config.options import Options, apply_options
+from mmseg_m2f.config.own_modules import find_own_modules, missing_import
 from mmseg_m2f.config.sources import read_sources
 from mmseg_m2f.config.variables import apply_variables, check_variables
 
@@ -21,11 +22,15 @@ def load_config(path: str | os.PathLike[str], options: Options | None = None, *,
 
     Raises:
         FileNotFoundError: No such config; the message names the nearest.
-        KeyError: A variable or key that nothing reads.
+        KeyError: A variable or key that nothing reads, or a module of `custom_imports` that is not there.
         ValueError, TypeError: An option cannot be applied.
     """
     path = find_config(path)
-    cfg = Config.fromfile(path)
+    find_own_modules(path)
+    try:
+        cfg = Config.fromfile(path)
+    except ImportError as error:
+        raise missing_import(error, path) or error from error
     source = read_sources(path)
     if source is not None:
         check_variables(source)

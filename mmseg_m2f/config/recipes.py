@@ -117,7 +117,7 @@ def label_map_pipelines(
         `train_pipeline`, `test_pipeline` and `tta_pipeline`.
     """
     ignore = [dict(type="mmseg_m2f.IgnoreLabels", labels=list(void_labels))] if void_labels else []
-    load_labels = _checked(dict(type="mmseg.LoadAnnotations"), *ignore)
+    load_labels = _checked(dict(type="mmseg_m2f.LoadLabelMap"), *ignore)
     pack = dict(type="mmseg.PackSegInputs")
     train = [
         _load_image(),

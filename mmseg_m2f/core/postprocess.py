@@ -30,6 +30,9 @@ def resize_maps(maps: Float[Tensor, "B C _ _"], size: tuple[int, int]) -> Float[
     """Bilinear, corners not aligned, no antialiasing; the maps themselves if the size is right already."""
     if maps.shape[-2:] == torch.Size(size):
         return maps
+    if maps.device.type == "cuda" and maps.shape[1] > 1:
+        # PyTorch's kernel for channels first loops over the channels: a fifth of the speed.
+        maps = maps.contiguous(memory_format=torch.channels_last)
     return F.interpolate(maps, size, mode="bilinear", align_corners=False)
 
 

@@ -3,7 +3,8 @@
 import difflib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import NamedTuple
 
 from mmengine.fileio import get_text
@@ -16,8 +17,8 @@ class CocoFile(NamedTuple):
     """The three lists of a COCO file. `images` and `annotations` are as in the file; `path` is for messages."""
 
     path: str
-    categories: dict[int, Mapping]
-    images: dict[int, Mapping]
+    categories: dict[int | str, Mapping]
+    images: dict[int | str, Mapping]
     annotations: Sequence[Mapping]
 
     def class_names(self) -> list[str]:
@@ -30,8 +31,8 @@ def read_coco(path: str) -> CocoFile:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no JSON, lacks one of the lists or an entry's key, repeats an id, or refers to an image or
-            category that it does not have.
+        ValueError: It is no JSON, lacks one of the lists or an entry's key, has a value of another type, repeats an id,
+            or refers to an image or category that it does not have.
     """
     try:
         content = json.loads(get_text(path))
@@ -40,7 +41,7 @@ def read_coco(path: str) -> CocoFile:
             f"Annotation file {path} does not exist (working directory {os.getcwd()}); expected a COCO JSON file. "
             "Check data_root and ann_file in the dataset config."
         ) from error
-    except ValueError as error:  # broken JSON or no text at all
+    except (ValueError, RecursionError) as error:  # broken JSON, no text at all, or lists in lists in lists
         raise InvalidValueError(
             f"Annotation file {path} is no JSON: {error}. Expected a complete COCO file; copy or write it again."
         ) from error
@@ -52,9 +53,16 @@ def read_coco(path: str) -> CocoFile:
             f"Annotation file {path}: expected the lists categories, images and annotations, got {found}. Add "
             f"{', '.join(missing)}; files with images alone can be predicted, but not trained or tested on."
         )
-    for kind, keys in (("categories", ("id", "name")), ("images", ("id", "file_name", "height", "width"))):
-        for entry in content[kind]:
-            require_keys(entry, keys, place=f"{path}, {kind}")
+    place = f"{path}, categories"
+    for entry in content["categories"]:
+        require_keys(entry, ("id", "name"), place=place)
+        _require(entry, "name", isinstance(entry["name"], str), "a text", place)
+    place = f"{path}, images"
+    for entry in content["images"]:
+        require_keys(entry, ("id", "file_name", "height", "width"), place=place)
+        _require(entry, "file_name", isinstance(entry["file_name"], str), "a text", place)
+        for side in ("height", "width"):
+            _require(entry, side, type(entry[side]) is int and entry[side] > 0, "a positive integer", place)
     file = CocoFile(
         path,
         _by_id(content["categories"], place=f"{path}, categories"),
@@ -63,7 +71,7 @@ def read_coco(path: str) -> CocoFile:
     )
     for entry in file.annotations:
         require_keys(entry, ("image_id",), place=f"{path}, annotations")
-        if entry["image_id"] not in file.images:
+        if not _is_id(entry["image_id"]) or entry["image_id"] not in file.images:
             raise InvalidValueError(
                 f"{path}, annotations: expected the id of an image as image_id, got {entry['image_id']!r}. Add the "
                 "image, or remove the annotation."
@@ -71,8 +79,13 @@ def read_coco(path: str) -> CocoFile:
     return file
 
 
-def require_keys(entry: Mapping, keys: Sequence[str], *, place: str) -> None:
-    """Raise ValueError unless the entry has all the keys."""
+def require_keys(entry: object, keys: Sequence[str], *, place: str) -> None:
+    """Raise ValueError unless the entry is a mapping that has all the keys."""
+    if not isinstance(entry, Mapping):
+        raise InvalidValueError(
+            f"{place}: expected entries {{...}} with {', '.join(keys)}, got {str(entry)[:60]}. Write each entry as a "
+            "JSON object."
+        )
     missing = [key for key in keys if key not in entry]
     if missing:
         shown = ", ".join(f"{key}={entry[key]!r}" for key in ("id", "name", "file_name", "image_id") if key in entry)
@@ -82,7 +95,18 @@ def require_keys(entry: Mapping, keys: Sequence[str], *, place: str) -> None:
         )
 
 
-def class_of_category(file: CocoFile, classes: Sequence[str]) -> dict[int, int]:
+def read_flag(entry: Mapping, key: str, place: str) -> bool:
+    """A flag of an entry, which is 0 or 1 or true or false; false where it is missing.
+
+    Raises:
+        ValueError: It is anything else.
+    """
+    value = entry.get(key, 0)
+    _require(entry, key, type(value) in (int, bool) and value in (0, 1), "0, 1, true or false", place)
+    return bool(value)
+
+
+def class_of_category(file: CocoFile, classes: Sequence[str]) -> dict[int | str, int]:
     """The class index of each category id; categories outside `classes` have none.
 
     Raises:
@@ -101,25 +125,43 @@ def class_of_category(file: CocoFile, classes: Sequence[str]) -> dict[int, int]:
     return {i: index_of_name[n] for i, n in zip(file.categories, names, strict=True) if n in index_of_name}
 
 
-def find_class(classes: Mapping[int, int], entry: Mapping, file: CocoFile) -> int | None:
+def find_class(classes: Mapping[int | str, int], entry: Mapping, file: CocoFile) -> int | None:
     """The class of an annotation or segment; None where its category is not among the classes.
 
     Raises:
         ValueError: The file has no such category.
     """
     category = entry["category_id"]
-    if category not in file.categories:
+    if not _is_id(category) or category not in file.categories:
         raise InvalidValueError(
             f"{file.path}, {entry.get('image_id', 'segment')} {entry.get('id')}: expected the id of a category as "
-            f"category_id ({sorted(file.categories)[:8]} …), got {category!r}. Add the category, or correct the id."
+            f"category_id ({sorted(file.categories, key=str)[:8]} …), got {category!r}. Add the category, or "
+            "correct the id."
         )
     return classes.get(category)
 
 
-def palette_of(file: CocoFile, classes: Sequence[str]) -> list[tuple[int, ...]] | None:
-    """The colours that the file gives its categories, in the order of the classes; None unless it has all."""
-    colours = {str(c["name"]): tuple(c["color"]) for c in file.categories.values() if "color" in c}
-    return [colours[name] for name in classes] if all(name in colours for name in classes) else None
+def describe_classes(file: CocoFile, classes: Sequence[str], *, things: Set[str], given: Mapping) -> dict[str, object]:
+    """The metainfo of a data set: the given one with `classes`, `category_ids`, `thing_ids` and `stuff_ids`.
+
+    `palette` is the given one, or has the colours of the file's categories where each class has one.
+
+    Args:
+        classes: names of categories that `class_of_category` has checked, in the order of the class indices.
+        things: names of countable classes.
+    """
+    by_name = {str(category["name"]): category for category in file.categories.values()}
+    place = f"{file.path}, categories"
+    colours = [_read_colour(by_name[name], place) for name in classes if "color" in by_name[name]]
+    palette = dict(palette=colours) if len(colours) == len(classes) else {}
+    return {
+        **palette,
+        **given,
+        "classes": tuple(classes),
+        "category_ids": tuple(by_name[name]["id"] for name in classes),
+        "thing_ids": tuple(index for index, name in enumerate(classes) if name in things),
+        "stuff_ids": tuple(index for index, name in enumerate(classes) if name not in things),
+    }
 
 
 def report(path: str, what: str, examples: Iterable[object]) -> None:
@@ -157,10 +199,31 @@ def keep_useful(
     return kept
 
 
-def _by_id(entries: Sequence[Mapping], *, place: str) -> dict[int, Mapping]:
+def _require(entry: Mapping, key: str, is_right: bool, expected: str, place: str) -> None:
+    if not is_right:
+        shown = ", ".join(f"{k}={entry[k]!r}"[:60] for k in ("id", "name", "file_name") if k in entry and k != key)
+        raise InvalidValueError(
+            f"{place}: expected {expected} as {key}, got {str(entry.get(key))[:60]!r} ({shown}). Correct the entry."
+        )
+
+
+def _read_colour(category: Mapping, place: str) -> tuple[int, ...]:
+    colour = category["color"]
+    is_colour = isinstance(colour, list) and len(colour) == 3 and all(type(v) is int and 0 <= v < 256 for v in colour)
+    _require(category, "color", is_colour, "[red, green, blue] in 0…255", place)
+    return tuple(colour)
+
+
+def _is_id(value: object) -> bool:
+    return type(value) in (int, str)
+
+
+def _by_id(entries: Sequence[Mapping], *, place: str) -> dict[int | str, Mapping]:
+    for entry in entries:
+        _require(entry, "id", _is_id(entry["id"]), "an integer or a text", place)
     found = {entry["id"]: entry for entry in entries}
     if len(found) < len(entries):
-        ids = [entry["id"] for entry in entries]
-        repeated = sorted({i for i in found if ids.count(i) > 1})[:8]
+        numbers = Counter(entry["id"] for entry in entries)
+        repeated = [i for i, number in numbers.items() if number > 1][:8]
         raise InvalidValueError(f"{place}: expected each id once, got {repeated} repeatedly. Number the entries anew.")
     return found

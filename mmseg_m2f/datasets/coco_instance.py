@@ -2,21 +2,26 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
+from typing import ClassVar
 
 from mmengine.dataset import BaseDataset
 from mmengine.fileio import join_path
 
 from mmseg_m2f.datasets.coco_files import (
     class_of_category,
+    describe_classes,
     find_class,
     keep_useful,
-    palette_of,
     read_coco,
+    read_flag,
     report,
     require_keys,
 )
+from mmseg_m2f.datasets.coco_masks import Box, check_mask
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.registry import DATASETS
+
+_LARGEST = 1e9  # of a coordinate: nothing beyond is in pixels, nor is NaN
 
 
 @DATASETS.register_module()
@@ -24,7 +29,8 @@ class CocoInstance(BaseDataset):
     """Images with objects, whose masks `mmdet.LoadAnnotations` draws.
 
     Classes are the file's categories in the file's order, or those that `metainfo.classes` lists, in that order.
-    `area` is not read; where `bbox` is missing, it is that of the polygons.
+    `area` is not read; a `bbox` that is missing, or differs from the box around the mask by more than a pixel, is
+    replaced by that one.
     Crowds are ignored objects. What is left out goes to the log: objects of other categories, and objects without a
     polygon of three points or more.
 
@@ -39,9 +45,10 @@ class CocoInstance(BaseDataset):
 
     Raises:
         FileNotFoundError: `ann_file` is missing.
-        ValueError: The file is broken (see `read_coco`), or a mask is not of the image's size.
+        ValueError: The file is broken (see `read_coco`), or a mask is none of the image (see `check_mask`).
     """
 
+    finds_classes_by_name: ClassVar[bool] = True  # `metainfo.classes` decides the numbers
     _metainfo: dict  # mmengine keeps there what its property `metainfo` gives
 
     def __init__(
@@ -76,31 +83,29 @@ class CocoInstance(BaseDataset):
         file = read_coco(self.ann_file)
         names = tuple(self._metainfo.get("classes") or file.class_names())
         classes = class_of_category(file, names)
-        palette = palette_of(file, names)
-        self._metainfo = {
-            **({} if palette is None else dict(palette=palette)),
-            **self._metainfo,
-            "classes": names,
-            "thing_ids": tuple(range(len(names))),
-            "stuff_ids": (),
-        }
-        instances: dict[int, list[dict]] = {image_id: [] for image_id in file.images}
-        outside, shapeless = [], []
+        self._metainfo = describe_classes(file, names, things=set(names), given=self._metainfo)
+        instances: dict[int | str, list[dict]] = {image_id: [] for image_id in file.images}
+        outside, shapeless, misplaced = [], [], []
         for annotation in file.annotations:
             require_keys(annotation, ("category_id", "segmentation"), place=f"{file.path}, annotations")
             category = find_class(classes, annotation, file)
             image = file.images[annotation["image_id"]]
             place = f"{file.path}, image {image['file_name']}, annotation {annotation.get('id')}"
-            mask = _read_mask(annotation["segmentation"], image, place)
+            found = check_mask(annotation["segmentation"], (image["height"], image["width"]), place)
+            crowd = read_flag(annotation, "iscrowd", place)
             if category is None:
                 outside.append(annotation.get("id"))
-            elif mask is None:
+            elif found is None:
                 shapeless.append(annotation.get("id"))
             else:
-                box, crowd = _read_box(annotation, mask, place), bool(annotation.get("iscrowd", 0))
-                instances[image["id"]].append(dict(bbox=box, bbox_label=category, mask=mask, ignore_flag=int(crowd)))
+                mask, mask_box = found
+                box, is_own = _read_box(annotation, mask_box, place)
+                if not is_own:
+                    misplaced.append(annotation.get("id"))
+                instances[image["id"]].append(dict(bbox=[*box], bbox_label=category, mask=mask, ignore_flag=int(crowd)))
         report(file.path, "objects left out: their categories are not in metainfo.classes", outside)
         report(file.path, "objects left out: no polygon of three points or more", shapeless)
+        report(file.path, "boxes replaced by those around the masks, which lie elsewhere", misplaced)
         return [self._sample(image, instances[image_id]) for image_id, image in file.images.items()]
 
     def filter_data(self) -> list[dict]:
@@ -111,6 +116,10 @@ class CocoInstance(BaseDataset):
         return keep_useful(
             self.data_list, path=self.ann_file, is_empty=is_empty, drop_empty=self.drop_empty, min_size=self.min_size
         )
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """The classes of a sample's objects, as `mmengine.ClassBalancedDataset` asks for them; crowds have none."""
+        return [i["bbox_label"] for i in self.get_data_info(idx)["instances"] if not i["ignore_flag"]]
 
     def _sample(self, image: Mapping, instances: list[dict]) -> dict:
         sample = dict(
@@ -127,34 +136,26 @@ class CocoInstance(BaseDataset):
         return sample
 
 
-def _read_mask(mask: object, image: Mapping, place: str) -> list | Mapping | None:
-    """Polygons or run lengths; None where no polygon has an area."""
-    if isinstance(mask, Mapping):
-        require_keys(mask, ("size", "counts"), place=f"{place}, segmentation")
-        if list(mask["size"]) != [image["height"], image["width"]]:
-            raise InvalidValueError(
-                f"{place}: expected run lengths of the image's size (height, width) "
-                f"{[image['height'], image['width']]}, got {list(mask['size'])}. Encode the mask anew from one of "
-                "that size, or correct height and width of the image."
-            )
-        return mask
-    if not isinstance(mask, list) or any(not isinstance(part, list) or len(part) % 2 for part in mask):
-        raise InvalidValueError(
-            f"{place}: expected segmentation as a list of polygons [[x1, y1, x2, y2, ...], ...] or run lengths, got "
-            f"{str(mask)[:60]}. Write each polygon as a list of its own, with as many x as y."
-        )
-    return [part for part in mask if len(part) >= 6] or None
+def _read_box(annotation: Mapping, mask_box: Box, place: str) -> tuple[Box, bool]:
+    """Left, top, right, bottom, and whether they are those of the annotation.
 
-
-def _read_box(annotation: Mapping, mask: list | Mapping, place: str) -> list:
-    """Left, top, right, bottom, of the annotation or around its polygons."""
-    x, y, width, height = annotation.get("bbox") or (0, 0, 0, 0)
-    if min(width, height) > 0:
-        return [x, y, x + width, y + height]
-    if isinstance(mask, Mapping):
+    A box that is missing, or differs from the one around the mask by more than a pixel, is replaced by it: crops and
+    filters go by boxes, and would drop or keep the wrong objects.
+    """
+    box = annotation.get("bbox")
+    if box is None:
+        return mask_box, True
+    if (
+        not isinstance(box, list)
+        or len(box) != 4
+        or not all(type(v) in (int, float) and abs(v) < _LARGEST for v in box)
+    ):
         raise InvalidValueError(
-            f"{place}: expected bbox=[left, top, width, height] beside run lengths, got {annotation.get('bbox')}. "
-            "Add the box."
+            f"{place}: expected bbox=[left, top, width, height] in pixels, got {str(box)[:60]}. Correct or remove it; "
+            "it is then taken from the mask."
         )
-    xs, ys = ([value for part in mask for value in part[axis::2]] for axis in (0, 1))
-    return [min(xs), min(ys), max(xs), max(ys)]
+    left, top, width, height = map(float, box)
+    corners = (left, top, left + width, top + height)
+    if min(width, height) > 0 and max(abs(a - b) for a, b in zip(corners, mask_box, strict=True)) <= 1:
+        return corners, True
+    return mask_box, not any(box)

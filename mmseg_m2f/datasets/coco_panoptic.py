@@ -1,7 +1,9 @@
 """Panoptic data in COCO's format: a JSON file that lists segments, and PNGs that say where they are."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
+from typing import ClassVar
 
 from mmengine.dataset import BaseDataset
 from mmengine.fileio import join_path
@@ -9,10 +11,11 @@ from mmengine.fileio import join_path
 from mmseg_m2f.datasets.coco_files import (
     CocoFile,
     class_of_category,
+    describe_classes,
     find_class,
     keep_useful,
-    palette_of,
     read_coco,
+    read_flag,
     report,
     require_keys,
 )
@@ -48,6 +51,7 @@ class CocoPanoptic(BaseDataset):
         ValueError: The file is broken, or does not say which classes are things; see `read_coco`.
     """
 
+    finds_classes_by_name: ClassVar[bool] = True  # `metainfo.classes` decides the numbers
     _metainfo: dict  # mmengine keeps there what its property `metainfo` gives
 
     def __init__(
@@ -90,22 +94,33 @@ class CocoPanoptic(BaseDataset):
         names = list(self._metainfo.get("classes") or file.class_names())
         if self.things_only or (self.things_first and "classes" not in self._metainfo):
             names.sort(key=lambda name: name not in things)
-        self._set_metainfo(file, names, things)
         classes = class_of_category(file, names)
+        self._set_metainfo(file, names, things)
         data_list, outside = [], []
         for annotation in file.annotations:
             require_keys(annotation, ("segments_info",), place=f"{file.path}, annotations")
             image = file.images[annotation["image_id"]]
             segments = []
-            for info in annotation["segments_info"]:
+            infos = annotation["segments_info"]
+            if not isinstance(infos, list):
+                raise InvalidValueError(
+                    f"{file.path}, image {image['file_name']}: expected segments_info as a list, got "
+                    f"{str(infos)[:60]}. Write one entry for each segment."
+                )
+            for info in infos:
                 category = self._category(info, classes, file)
                 if category is None:
                     outside.append(info["id"])
                 is_thing = category is not None and names[category] in things
-                crowd = is_thing and bool(info.get("iscrowd", 0))
+                crowd = read_flag(info, "iscrowd", f"{file.path}, image {image['file_name']}") and is_thing
                 segments.append((int(info["id"]), IGNORE_INDEX if category is None else category, is_thing, crowd))
             _check_ids(segments, image, file)
             mask_name = annotation.get("file_name") or str(PurePath(image["file_name"]).with_suffix(".png"))
+            if not isinstance(mask_name, str):
+                raise InvalidValueError(
+                    f"{file.path}, image {image['file_name']}: expected the name of a PNG as file_name of its "
+                    f"annotation, got {str(mask_name)[:60]}. Correct or remove it."
+                )
             data_list.append(
                 dict(
                     img_path=join_path(self.data_prefix["img_path"], image["file_name"]),
@@ -139,6 +154,17 @@ class CocoPanoptic(BaseDataset):
             self.data_list, path=self.ann_file, is_empty=is_empty, drop_empty=self.drop_empty, min_size=self.min_size
         )
 
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """The classes of a sample's segments, as `mmengine.ClassBalancedDataset` asks for them.
+
+        Void, crowds, and stuff where the classes are things alone, have none.
+        """
+        return [
+            category
+            for _, category, is_thing, crowd in self.get_data_info(idx)["segments_info"]
+            if category != IGNORE_INDEX and not crowd and (is_thing or not self.things_only)
+        ]
+
     def _thing_names(self, file: CocoFile) -> set[str]:
         names = file.class_names()
         if self.thing_classes is not None:
@@ -155,7 +181,8 @@ class CocoPanoptic(BaseDataset):
                 f"{silent[:8]} without it. Add it to the file, or name the things in the dataset config: "
                 "thing_classes=[...]."
             )
-        return {str(entry["name"]) for entry in file.categories.values() if entry["isthing"]}
+        place = f"{file.path}, categories"
+        return {str(entry["name"]) for entry in file.categories.values() if read_flag(entry, "isthing", place)}
 
     def _set_metainfo(self, file: CocoFile, names: Sequence[str], things: set[str]) -> None:
         if self.things_only:
@@ -166,26 +193,25 @@ class CocoPanoptic(BaseDataset):
                 "maps, got "
                 f"{len(names)}. Restrict them with metainfo=dict(classes=[...])."
             )
-        palette = palette_of(file, names)
-        self._metainfo = {
-            **({} if palette is None else dict(palette=palette)),
-            **self._metainfo,
-            "classes": tuple(names),
-            "thing_ids": tuple(index for index, name in enumerate(names) if name in things),
-            "stuff_ids": tuple(index for index, name in enumerate(names) if name not in things),
-        }
+        self._metainfo = describe_classes(file, names, things=things, given=self._metainfo)
 
     @staticmethod
-    def _category(info: Mapping, classes: Mapping[int, int], file: CocoFile) -> int | None:
+    def _category(info: object, classes: Mapping[int | str, int], file: CocoFile) -> int | None:
         require_keys(info, ("id", "category_id"), place=f"{file.path}, segments_info")
+        assert isinstance(info, Mapping)
+        if type(info["id"]) is not int:
+            raise InvalidValueError(
+                f"{file.path}, segments_info: expected an integer as id, got {str(info['id'])[:60]!r}. Number the "
+                "segments anew, in the PNG as well."
+            )
         return find_class(classes, info, file)
 
 
 def _check_ids(segments: Sequence[tuple[int, int, bool, bool]], image: Mapping, file: CocoFile) -> None:
-    ids = [segment[0] for segment in segments]
-    if len(set(ids)) < len(ids) or not all(0 < i < 256**3 for i in ids):
-        wrong = sorted({i for i in ids if ids.count(i) > 1 or not 0 < i < 256**3})
+    numbers = Counter(segment[0] for segment in segments)
+    wrong = [i for i, number in numbers.items() if number > 1 or not 0 < i < 256**3]
+    if wrong:
         raise InvalidValueError(
             f"{file.path}, image {image['file_name']}: expected each segment id once and in 1…{256**3 - 1} (0 is "
-            f"void), got {wrong[:8]}. Number the segments anew, in the PNG as well."
+            f"void), got {sorted(wrong)[:8]}. Number the segments anew, in the PNG as well."
         )

@@ -8,7 +8,8 @@ from mmengine.fileio import get
 from numpy.typing import NDArray
 from PIL import Image
 
-from mmseg_m2f.datasets.objects import finish_segments
+from mmseg_m2f.datasets.load_label_map import check_sums
+from mmseg_m2f.datasets.segment_conversion import finish_segments
 from mmseg_m2f.datasets.segments import Segment
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.registry import TRANSFORMS
@@ -73,7 +74,9 @@ class LoadCityscapesSegments(BaseTransform):
     def transform(self, results: dict) -> dict:
         """`results` with the segment map and the list of segments."""
         path = results["seg_map_path"]
-        with Image.open(io.BytesIO(get(path))) as picture:
+        data = get(path)
+        check_sums(data)
+        with Image.open(io.BytesIO(data)) as picture:
             ids = np.asarray(picture).astype(np.int64)
         values, rows = np.unique(ids, return_inverse=True)
         label_ids = np.where(values < 1000, values, values // 1000)
@@ -103,14 +106,19 @@ def _cityscapes_segment(category: int, is_object: bool) -> Segment:
 def _read_ids(path: str) -> NDArray[np.int32]:
     """H W: the segment id of each pixel."""
     data = get(path)
-    is_png = data[: len(_PNG_START)] == _PNG_START and len(data) > 25
-    depth, colours = (data[24], data[25]) if is_png else (0, 0)
-    if is_png and (depth != 8 or colours not in (2, 6)):
+    if data[: len(_PNG_START)] != _PNG_START and len(data) > len(_PNG_START):
+        raise InvalidValueError(
+            f"Panoptic label {path}: expected a PNG, got a file that begins with {data[:8]!r}. Write the ids anew "
+            "as RGB PNG; lossy formats such as JPEG change them."
+        )
+    depth, colours = (data[24], data[25]) if len(data) > 25 else (8, 2)  # Pillow says that shorter files are broken
+    if depth != 8 or colours not in (2, 6):
         raise InvalidValueError(
             f"Panoptic label {path}: expected a PNG with 8 bits RGB (segment id = R + 256 G + 65536 B), got {depth} "
             f"bits {_PNG_COLOURS.get(colours, 'of unknown colours')}. Write the ids as RGB; a map of class indices is "
             "a semantic label and needs another dataset."
         )
+    check_sums(data)
     with Image.open(io.BytesIO(data)) as picture:
         pixels = np.asarray(picture.convert("RGB") if picture.mode != "RGBA" else picture, dtype=np.int32)
     return pixels[..., 0] + 256 * pixels[..., 1] + 65536 * pixels[..., 2]

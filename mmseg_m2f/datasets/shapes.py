@@ -101,3 +101,7 @@ class GeneratedShapes(BaseDataset):
             segment_map=scene.segment_map,
             segments=scene.segments,
         )
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """The classes of a scene, as `mmengine.ClassBalancedDataset` asks for them."""
+        return sorted({segment.category for segment in self.get_data_info(idx)["segments"]})

@@ -22,6 +22,9 @@ from mmseg_m2f.config.load import load_config
 from mmseg_m2f.config.nodes import short_type
 from mmseg_m2f.config.options import Options
 from mmseg_m2f.config.schedules import check_schedule
+from mmseg_m2f.engine.learning_rate import count_accumulation
+from mmseg_m2f.engine.run_checks import check_run
+from mmseg_m2f.engine.workers import named_faults
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.files import is_remote, save_json
 
@@ -48,7 +51,8 @@ def train(
         resume: True continues from the newest complete checkpoint in the work folder, or starts where there is
             none; a path continues from that checkpoint.
         amp: Mixed precision: bfloat16 on the CPU and on GPUs that have it, else float16 with dynamic loss scaling.
-        auto_scale_lr: Scale the learning rate from the config's `auto_scale_lr.base_batch_size` to the actual one.
+        auto_scale_lr: Scale the learning rate from the config's `auto_scale_lr.base_batch_size` to the actual one:
+            that of all ranks and of `optim_wrapper.accumulative_counts`.
         hooks: Besides those of the config.
 
     Raises:
@@ -65,7 +69,8 @@ def train(
     runner = build_runner(cfg, launcher=launcher, loops=("train", "val"))
     for hook in hooks:
         runner.register_hook(hook)
-    runner.train()
+    with named_faults():
+        runner.train()
     return runner
 
 
@@ -103,7 +108,9 @@ def evaluate(
     if show_dir is not None:
         hooks.append(dict(type="mmseg_m2f.DrawPredictions", out_dir=show_dir))
     cfg.custom_hooks = hooks
-    metrics = build_runner(cfg, launcher=launcher, loops=("test",)).test()
+    runner = build_runner(cfg, launcher=launcher, loops=("test",))
+    with named_faults():
+        metrics = runner.test()
     if out is not None and is_main_process():
         save_json(metrics, Path(out) / "metrics.json", indent=2)
     return metrics
@@ -146,6 +153,7 @@ def build_runner(cfg: Config, *, launcher: Launcher = "none", loops: Sequence[Lo
     compat.allow_safe_checkpoint_globals()
     _install_hooks(cfg, training="train" in loops)
     check_config(cfg)
+    check_run(cfg, loops=loops)
     check_data_paths(cfg, loops=loops)
     if cfg.get("load_from") and not is_remote(cfg.load_from):
         check_checkpoint(cfg.load_from)
@@ -155,7 +163,10 @@ def build_runner(cfg: Config, *, launcher: Launcher = "none", loops: Sequence[Lo
     cfg.launcher = launcher
     if launcher != "none" and not torch.cuda.is_available():
         _distribute_on_cpu(cfg)
-    return Runner.from_cfg(cfg)
+    runner = Runner.from_cfg(cfg)
+    if "train" in loops:
+        count_accumulation(runner)
+    return runner
 
 
 def _install_hooks(cfg: Config, *, training: bool) -> None:

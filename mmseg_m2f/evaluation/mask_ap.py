@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from mmengine.evaluator import BaseMetric
-from mmengine.logging import print_log
 
 from mmseg_m2f.errors import InvalidValueError
-from mmseg_m2f.evaluation.objects import DetectedObjects, TrueObjects, object_ious, read_objects
-from mmseg_m2f.evaluation.reading import class_names, describe_sample
+from mmseg_m2f.evaluation.metric_report import MetricReport, fraction_cell
+from mmseg_m2f.evaluation.object_overlaps import DetectedObjects, TrueObjects, object_ious, read_objects
+from mmseg_m2f.evaluation.sample_fields import class_names, describe_sample
 from mmseg_m2f.registry import METRICS
 
 _THRESHOLDS = np.linspace(0.5, 0.95, 10)  # T
@@ -96,7 +96,7 @@ class MaskAP(BaseMetric):
         self.max_per_image = max_per_image
 
     def process(self, data_batch: object, data_samples: Sequence[Mapping]) -> None:
-        """Adds one entry for each sample, in mmdet's layout: see `evaluation.objects.read_objects`.
+        """Adds one entry for each sample, in mmdet's layout: see `evaluation.object_overlaps.read_objects`.
 
         Raises:
             ValueError: A field is missing, prediction and truth differ in size, or a class is out of range. The
@@ -123,22 +123,23 @@ class MaskAP(BaseMetric):
             )
         found = ObjectCounts(*(np.concatenate(column) for column in zip(*results, strict=True)))
         figures = [self._class_figures(found, label) for label in range(len(classes))]
-        prefix = "boundary_" if self.boundary else ""
-        metrics = {
-            prefix + name: float(np.mean([row[name] for row in figures if name in row]))
+        overall = {
+            name: float(np.mean([row[name] for row in figures if name in row]))
             for name in _NAMES
             if any(name in row for row in figures)
         }
-        table = _format_table(classes, figures, found)
-        summary = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        print_log(
-            f"{'Boundary' if self.boundary else 'Mask'} AP of {len(classes)} classes on {len(results)} images\n"
-            f"{table}\n{summary}",
-            logger="current",
-        )
-        return metrics | {
-            f"{prefix}AP.{name}": float(row["AP"]) for name, row in zip(classes, figures, strict=True) if row
-        }
+        return MetricReport(
+            title=f"{'Boundary' if self.boundary else 'Mask'} AP",
+            overall=overall,
+            class_figure="AP",
+            by_class={label: row["AP"] for label, row in enumerate(figures) if row},
+            columns={name: [fraction_cell(row.get(name)) for row in figures] for name in ("AP", "AP50", "AP75", "AR")}
+            | dict(
+                objects=[str((found.true_labels == label).sum()) for label in range(len(classes))],
+                detections=[str((found.labels == label).sum()) for label in range(len(classes))],
+            ),
+            prefix="boundary_" if self.boundary else "",
+        ).publish(classes, len(results))
 
     def _class_figures(self, found: ObjectCounts, label: int) -> dict[str, float]:
         """Figures of one class by name; those without a true object are absent."""
@@ -235,15 +236,3 @@ def interpolated_precision(
     best = np.pad(best, ((0, 1), (0, 0)))  # recalls that are never reached
     reached = [np.searchsorted(column, _RECALLS) for column in (hit_sums / num_true).T]
     return np.take_along_axis(best, np.transpose(reached), 0).mean(0)
-
-
-def _format_table(classes: Sequence[str], figures: Sequence[Mapping[str, float]], found: ObjectCounts) -> str:
-    """One line for each class; a dash where it has no true object."""
-    width = max(len("class"), *(len(c) for c in classes))
-    columns = ("AP", "AP50", "AP75", "AR")
-    lines = [f"{'class':<{width}}" + "".join(f"{c:>8}" for c in columns) + "  objects  detections"]
-    for label, (name, row) in enumerate(zip(classes, figures, strict=True)):
-        cells = "".join(f"{format(row[c], '.4f') if row else '-':>8}" for c in columns)
-        num_true, num_found = ((labels == label).sum() for labels in (found.true_labels, found.labels))
-        lines.append(f"{name:<{width}}{cells}{num_true:>9}{num_found:>12}")
-    return "\n".join(lines)

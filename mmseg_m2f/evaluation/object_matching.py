@@ -11,12 +11,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 from mmengine.evaluator import BaseMetric
-from mmengine.logging import print_log
 from scipy.optimize import linear_sum_assignment
 
 from mmseg_m2f.errors import InvalidValueError
-from mmseg_m2f.evaluation.objects import DetectedObjects, TrueObjects, object_ious, read_objects
-from mmseg_m2f.evaluation.reading import class_names, describe_sample
+from mmseg_m2f.evaluation.metric_report import MetricReport, fraction_cell
+from mmseg_m2f.evaluation.object_overlaps import DetectedObjects, TrueObjects, object_ious, read_objects
+from mmseg_m2f.evaluation.sample_fields import class_names, describe_sample
 from mmseg_m2f.registry import METRICS
 
 _PERCENT = tuple(range(50, 95, 5))  # the IoU thresholds (T)
@@ -66,7 +66,7 @@ class ObjectMatching(BaseMetric):
         self.score_threshold = score_threshold
 
     def process(self, data_batch: object, data_samples: Sequence[Mapping]) -> None:
-        """Adds one entry for each sample, in mmdet's layout: see `evaluation.objects.read_objects`.
+        """Adds one entry for each sample, in mmdet's layout: see `evaluation.object_overlaps.read_objects`.
 
         Raises:
             ValueError: A field is missing, prediction and truth differ in size, or a class is out of range. The
@@ -99,26 +99,31 @@ class ObjectMatching(BaseMetric):
         pooled = counts.sum(1)
         matched, wrong, missed = pooled[:, 0].tolist()
         accuracies = zip(_PERCENT, _accuracy(pooled).tolist(), strict=True)
-        metrics = {f"matching_AP{percent}": accuracy for percent, accuracy in accuracies} | dict(
-            matching_precision=matched / max(matched + wrong, 1),
-            matching_recall=matched / (matched + missed),
-            matching_F1=2 * matched / (2 * matched + wrong + missed),
-            matching_IoU=iou_sum / max(matched, 1),
+        metrics = {f"AP{percent}": accuracy for percent, accuracy in accuracies} | dict(
+            precision=matched / max(matched + wrong, 1),
+            recall=matched / (matched + missed),
+            F1=2 * matched / (2 * matched + wrong + missed),
+            IoU=iou_sum / max(matched, 1),
         )
-        table = _format_table(classes, counts)
-        summary = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        print_log(
-            f"Matched objects of {len(classes)} classes on {len(results)} images, detections with a score above "
-            f"{self.score_threshold}\n{table}\n{summary}",
-            logger="current",
-        )
+        of_class = _accuracy(counts)
         occurs = counts[:, :, 0].any(0)
-        of_class = _accuracy(counts)[:, 0]
-        return metrics | {f"matching_AP50.{classes[c]}": float(of_class[c]) for c in np.flatnonzero(occurs)}
+        shown = {"AP50": of_class[:, 0], "AP75": of_class[:, _PERCENT.index(75)]}
+        return MetricReport(
+            title=f"Matched objects, detections with a score above {self.score_threshold},",
+            overall=metrics,
+            class_figure="AP50",
+            by_class={int(label): of_class[label, 0] for label in np.flatnonzero(occurs)},
+            columns={name: [*map(fraction_cell, np.where(occurs, v, np.nan))] for name, v in shown.items()}
+            | {
+                name: [*map(str, numbers)]
+                for name, numbers in zip(("matched", "wrong", "missed"), counts[:, :, 0], strict=True)
+            },
+            prefix="matching_",
+        ).publish(classes, len(results))
 
 
 def count_matches(detected: DetectedObjects, true: TrueObjects) -> MatchCounts:
-    """Which detections of an image answer for which true objects, class by class."""
+    """Which detections of an image match which true objects, class by class."""
     ious = object_ious(detected, true)
     excused = np.nonzero(ious[:, true.is_crowd] > 0.5)[0]
     objects = ~true.is_crowd
@@ -152,17 +157,3 @@ def match_best(ious: Float[np.ndarray, "N G"], threshold: float) -> tuple[Int[np
 def _accuracy(counts: Int[np.ndarray, "3 ... T"]) -> Float[np.ndarray, "... T"]:
     """TP / (TP + FP + FN); 0 where there is nothing."""
     return counts[0] / np.maximum(counts.sum(0), 1)
-
-
-def _format_table(classes: Sequence[str], counts: Int[np.ndarray, "3 K T"]) -> str:
-    """One line for each class; a dash where the class does not occur. Counts are those at IoU 0.5."""
-    width = max(len("class"), *(len(c) for c in classes))
-    middle = _PERCENT.index(75)
-    lines = [f"{'class':<{width}}    AP50    AP75  matched  wrong  missed"]
-    for name, accuracy, (matched, wrong, missed) in zip(
-        classes, _accuracy(counts), counts[:, :, 0].T.tolist(), strict=True
-    ):
-        values = (accuracy[0], accuracy[middle])
-        figures = "".join(f"{format(v, '.4f') if matched + wrong + missed else '-':>8}" for v in values)
-        lines.append(f"{name:<{width}}{figures}{matched:>9}{wrong:>7}{missed:>8}")
-    return "\n".join(lines)

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from mmengine.evaluator import BaseMetric
-from mmengine.logging import print_log
 from mmengine.structures import BaseDataElement
 from numpy.typing import NDArray
 from torch import Tensor
@@ -19,10 +18,18 @@ from torch import Tensor
 from mmseg_m2f.core.postprocess import INSTANCE_OFFSET
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.evaluation.boundary import boundary_pixels, boundary_width
-from mmseg_m2f.evaluation.reading import check_sizes, class_names, describe_sample, has_parts, read_field, read_masks
+from mmseg_m2f.evaluation.metric_report import MetricReport, fraction_cell
+from mmseg_m2f.evaluation.sample_fields import (
+    check_sizes,
+    class_names,
+    describe_sample,
+    has_parts,
+    read_field,
+    read_masks,
+)
 from mmseg_m2f.registry import METRICS
 from mmseg_m2f.samples import read_segments_target
-from mmseg_m2f.structures import VOID
+from mmseg_m2f.structures import BACKGROUND, VOID
 
 
 class SegmentCounts(NamedTuple):
@@ -48,6 +55,25 @@ class TrueSegments(NamedTuple):
     labels: Int[Tensor, "G"]
     is_crowd: Bool[Tensor, "G"]
     segment_map: Int[Tensor, "H W"]
+
+
+class SharedPixels(NamedTuple):
+    """How many pixels each predicted segment (N) shares with void, background and each true segment (G)."""
+
+    void: NDArray[np.int64]
+    """N"""
+    background: NDArray[np.int64]
+    """N"""
+    true: NDArray[np.int64]
+    """N G"""
+
+    def of_predicted(self) -> NDArray[np.int64]:
+        """N: all pixels of each predicted segment but those on void."""
+        return self.background + self.true.sum(1)
+
+    def of_true(self) -> NDArray[np.int64]:
+        """G: all pixels of each true segment."""
+        return self.true.sum(0)
 
 
 class ClassQualities(NamedTuple):
@@ -139,21 +165,26 @@ class PanopticQuality(BaseMetric):
         qualities = _qualities(iou, matched, wrong=wrong, missed=missed)
         occurs = ~np.isnan(qualities.pq)
         groups = {"": occurs, "_things": occurs & is_thing, "_stuff": occurs & ~is_thing}
-        prefix = "boundary_" if self.boundary else ""
-        metrics = {
-            prefix + name + group: float(values[members].mean())
+        overall = {
+            name + group: float(values[members].mean())
             for group, members in groups.items()
             if members.any()
             for name, values in zip(("PQ", "SQ", "RQ"), qualities, strict=True)
         }
-        table = _format_table(classes, is_thing=is_thing, qualities=qualities, counts=counts)
-        summary = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        print_log(
-            f"{'Boundary panoptic' if self.boundary else 'Panoptic'} quality of {len(classes)} classes on "
-            f"{len(results)} images\n{table}\n{summary}",
-            logger="current",
-        )
-        return metrics | {f"{prefix}PQ.{classes[c]}": float(qualities.pq[c]) for c in occurs.nonzero()[0]}
+        return MetricReport(
+            title="Boundary panoptic quality" if self.boundary else "Panoptic quality",
+            overall=overall,
+            class_figure="PQ",
+            by_class={int(label): qualities.pq[label] for label in occurs.nonzero()[0]},
+            columns=dict(
+                kind=["thing" if thing else "stuff" for thing in is_thing],
+                **{name.upper(): [*map(fraction_cell, values)] for name, values in qualities._asdict().items()},
+                matched=[*map(str, matched)],
+                wrong=[*map(str, wrong)],
+                missed=[*map(str, missed)],
+            ),
+            prefix="boundary_" if self.boundary else "",
+        ).publish(classes, len(results))
 
     def _is_thing(self, num_classes: int) -> Tensor:
         """K, boolean."""
@@ -171,7 +202,7 @@ class PanopticQuality(BaseMetric):
 def count_segments(
     prediction: Int[Tensor, "H W"], truth: TrueSegments, *, num_classes: int, where: str, boundary: bool = False
 ) -> SegmentCounts:
-    """Which predicted segments of an image answer for which true ones.
+    """Which predicted segments of an image match which true ones.
 
     Two segments of one class match where their IoU is above 0.5; the part of the prediction that lies on void is not
     in their union. A predicted segment without a partner that lies by more than half on void or crowds of its class
@@ -189,23 +220,23 @@ def count_segments(
     ids, rows = prediction.long().unique(return_inverse=True)
     predicted_ids, truth_classes, is_crowd = (t.cpu().numpy() for t in (ids, truth.labels, truth.is_crowd))
     _check_classes(predicted_ids, truth_classes, num_classes=num_classes, where=where)
-    columns = truth.segment_map.to(rows.device) - VOID  # 0: void, 1: background, then the true segments
-    shape = (len(ids), len(truth_classes) - VOID)
-    pixels = _count_pairs(rows, columns, shape)
+    segments = truth.segment_map.to(rows.device)
+    size = (len(ids), len(truth_classes))
+    pixels = _count_shared(rows, segments, size)
     iou, fits = _pair_ious(pixels, pixels, pixels)
     if boundary:
-        near, near_true = _boundary_regions(rows), _boundary_regions(columns)
+        near, near_true = _boundary_regions(rows), _boundary_regions(segments)
         regions = (near & near_true, near, near_true)
-        region_iou, region_fits = _pair_ious(*(_count_pairs(rows[r], columns[r], shape) for r in regions))
+        region_iou, region_fits = _pair_ious(*(_count_shared(rows[r], segments[r], size) for r in regions))
         iou, fits = np.minimum(iou, region_iou), fits & region_fits
 
     classes = predicted_ids % INSTANCE_OFFSET
     same_class = classes[:, None] == truth_classes
     # True segments are disjoint: no row or column has two partners.
     partners = same_class & fits & ~is_crowd
-    excused = pixels[:, 0] + (pixels[:, -VOID:] * (same_class & is_crowd)).sum(1)
-    wrong = (classes != num_classes) & ~partners.any(1) & (2 * excused <= pixels.sum(1))
-    missed = ~is_crowd & ~partners.any(0) & (pixels[:, -VOID:].sum(0) > 0)
+    excused = pixels.void + (pixels.true * (same_class & is_crowd)).sum(1)
+    wrong = (classes != num_classes) & ~partners.any(1) & (2 * excused <= pixels.void + pixels.of_predicted())
+    missed = ~is_crowd & ~partners.any(0) & (pixels.of_true() > 0)
 
     matched_classes = classes[partners.nonzero()[0]]
     iou_sums = np.zeros(num_classes)
@@ -217,26 +248,35 @@ def count_segments(
     return SegmentCounts(present, iou_sums[present], matched[present], unpaired[present], unfound[present])
 
 
-def _count_pairs(rows: Int[Tensor, "*S"], columns: Int[Tensor, "*S"], shape: tuple[int, int]) -> NDArray[np.int64]:
-    """How many pixels have which row and which column."""
-    cells = (rows * shape[1] + columns).flatten()
-    return torch.bincount(cells, minlength=shape[0] * shape[1]).unflatten(0, shape).cpu().numpy()
+def _count_shared(predicted: Int[Tensor, "*S"], segment_map: Int[Tensor, "*S"], size: tuple[int, int]) -> SharedPixels:
+    """Counts pairs of a predicted segment (0 to N - 1) and what is there in truth, over the given pixels.
+
+    Args:
+        size: N and G.
+    """
+    num_predicted, num_true = size
+    void, background = num_true, num_true + 1  # columns behind those of the true segments
+    columns = segment_map.where(segment_map != VOID, void).where(segment_map != BACKGROUND, background)
+    num_columns = num_true + 2
+    cells = (predicted * num_columns + columns).flatten()
+    counts = torch.bincount(cells, minlength=num_predicted * num_columns).unflatten(0, (num_predicted, num_columns))
+    table = counts.cpu().numpy()
+    return SharedPixels(table[:, void], table[:, background], table[:, :num_true])
 
 
 def _pair_ious(
-    common: NDArray[np.int64], predicted: NDArray[np.int64], true: NDArray[np.int64]
+    common: SharedPixels, predicted: SharedPixels, true: SharedPixels
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """IoU of each predicted with each true segment, and whether it is above 0.5.
+    """IoU of each predicted with each true segment (N G), and whether it is above 0.5.
 
     Args:
-        common: pixels in the regions of both, by predicted segment and by void, background and true segments.
-        predicted: pixels in the region of the predicted segment alone, likewise.
-        true: pixels in the region of the true segment, likewise.
+        common: counted over the pixels in the regions of both segments.
+        predicted: counted over those in the region of the predicted segment.
+        true: counted over those in the region of the true segment.
     """
-    shared = common[:, -VOID:]
-    union = predicted[:, 1:].sum(1, keepdims=True) + true[:, -VOID:].sum(0) - shared
+    union = predicted.of_predicted()[:, None] + true.of_true() - common.true
     # In whole numbers, so that exactly one half is not above.
-    return shared / np.maximum(union, 1), 2 * shared > union
+    return common.true / np.maximum(union, 1), 2 * common.true > union
 
 
 def _boundary_regions(segment_map: Int[Tensor, "H W"]) -> Bool[Tensor, "H W"]:
@@ -293,17 +333,3 @@ def _qualities(
     rq = np.divide(matched, weight, out=unknown.copy(), where=weight > 0)
     sq = np.where(weight > 0, iou / np.maximum(matched, 1), np.nan)
     return ClassQualities(pq, sq, rq)
-
-
-def _format_table(
-    classes: Sequence[str], *, is_thing: NDArray[np.bool_], qualities: ClassQualities, counts: NDArray[np.int64]
-) -> str:
-    """One line for each class; a dash where the class does not occur."""
-    width = max(len("class"), *(len(c) for c in classes))
-    lines = [f"{'class':<{width}}  kind       PQ      SQ      RQ  matched  wrong  missed"]
-    for name, thing, values, numbers in zip(classes, is_thing, np.transpose(qualities), counts.T, strict=True):
-        figures = "".join(f"{'-' if np.isnan(v) else format(v, '.4f'):>8}" for v in values)
-        matched, wrong, missed = numbers
-        kind = "thing" if thing else "stuff"
-        lines.append(f"{name:<{width}}  {kind}{figures}{matched:>9}{wrong:>7}{missed:>8}")
-    return "\n".join(lines)

@@ -7,14 +7,21 @@ import numpy as np
 import torch
 from jaxtyping import Int, Shaped
 from mmengine.evaluator import BaseMetric
-from mmengine.logging import print_log
 from mmengine.structures import BaseDataElement
 from numpy.typing import NDArray
 from torch import Tensor
 
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.evaluation.boundary import boundary_pixels, boundary_width
-from mmseg_m2f.evaluation.reading import check_sizes, class_names, describe_sample, has_parts, read_field, read_masks
+from mmseg_m2f.evaluation.metric_report import MetricReport, fraction_cell
+from mmseg_m2f.evaluation.sample_fields import (
+    check_sizes,
+    class_names,
+    describe_sample,
+    has_parts,
+    read_field,
+    read_masks,
+)
 from mmseg_m2f.registry import METRICS
 
 
@@ -115,18 +122,21 @@ class SemanticIoU(BaseMetric):
         union = in_truth + in_prediction - hits
         iou = np.divide(hits, union, out=np.full(len(classes), np.nan), where=union > 0)
         accuracy = np.divide(hits, in_truth, out=np.full(len(classes), np.nan), where=in_truth > 0)
-        prefix = "boundary_" if self.boundary else ""
-        metrics = {f"{prefix}mIoU": float(np.nanmean(iou))}
+        overall = dict(mIoU=float(np.nanmean(iou)))
         if not self.boundary:
-            metrics |= dict(aAcc=float(hits.sum() / in_truth.sum()), mAcc=float(np.nanmean(accuracy)))
-        table = _format_table(classes, iou=iou, accuracy=accuracy, share=in_truth / in_truth.sum())
-        summary = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        print_log(
-            f"{'Boundary ' if self.boundary else ''}IoU of {len(classes)} classes on {len(results)} images\n"
-            f"{table}\n{summary}",
-            logger="current",
-        )
-        return metrics | {f"{prefix}IoU.{c}": float(v) for c, v in zip(classes, iou, strict=True) if not np.isnan(v)}
+            overall |= dict(aAcc=float(hits.sum() / in_truth.sum()), mAcc=float(np.nanmean(accuracy)))
+        return MetricReport(
+            title="Boundary IoU" if self.boundary else "IoU",
+            overall=overall,
+            class_figure="IoU",
+            by_class={int(label): iou[label] for label in np.flatnonzero(~np.isnan(iou))},
+            columns=dict(
+                IoU=[*map(fraction_cell, iou)],
+                Acc=[*map(fraction_cell, accuracy)],
+                pixels=[f"{share:.1%}" for share in in_truth / in_truth.sum()],
+            ),
+            prefix="boundary_" if self.boundary else "",
+        ).publish(classes, len(results))
 
 
 def count_pixels(
@@ -186,19 +196,3 @@ def _draw_objects(label_map: Shaped[Tensor, "H W"], objects: BaseDataElement) ->
     for label, mask in zip(objects.labels.flip(0).tolist(), masks.flip(0), strict=True):
         drawn[mask] = label
     return drawn
-
-
-def _format_table(
-    classes: Sequence[str],
-    *,
-    iou: NDArray[np.float64],
-    accuracy: NDArray[np.float64],
-    share: NDArray[np.float64],
-) -> str:
-    """One line for each class; a dash where the class does not occur."""
-    width = max(len("class"), *(len(c) for c in classes))
-    lines = [f"{'class':<{width}}     IoU     Acc  pixels"]
-    for name, *values in zip(classes, iou, accuracy, strict=True):
-        cells = "".join(f"{'-' if np.isnan(v) else format(v, '.4f'):>8}" for v in values)
-        lines.append(f"{name:<{width}}{cells}")
-    return "\n".join([lines[0], *(f"{line}{s:>8.1%}" for line, s in zip(lines[1:], share, strict=True))])

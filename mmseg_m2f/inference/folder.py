@@ -1,19 +1,25 @@
 """Predictions for an image or a whole folder, as files."""
 
 import os
-from collections import Counter
 from pathlib import Path
 
 import cv2
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mmseg_m2f.errors import InvalidValueError, MissingFileError
 from mmseg_m2f.files import save_png
 from mmseg_m2f.inference.predictor import Predictor
-from mmseg_m2f.predictions.files import ImageRecord, write_maps, write_records
+from mmseg_m2f.predictions import ImageResult
+from mmseg_m2f.predictions.file_names import ImageName, result_files
+from mmseg_m2f.predictions.palettes import Categories
+from mmseg_m2f.predictions.result_files import ImageRecord, write_maps, write_records
 from mmseg_m2f.visualization import annotate
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+# What resizing and the model raise for images of extreme sizes; an image alone must not end the run.
+_UNUSABLE = (ValueError, RuntimeError, MemoryError, ZeroDivisionError, AssertionError, cv2.error)
 
 
 def predict_folder(
@@ -24,11 +30,12 @@ def predict_folder(
     opacity: float = 0.6,
     score_threshold: float = 0.5,
 ) -> list[str]:
-    """Write for each image `<name>.png`, the overlay with its legend, and what the model answers as files.
+    """Write for each image `<name>.png`, the overlay with its legend, and what the model predicts as files.
 
     These are `labels/<name>.png` (class indices), `panoptic/<name>.png` with `panoptic.json`, and `instances.json`, in
-    the formats of `predictions.files`. The JSON files are written at the end, also when the user interrupts, and hold
-    the images so far. Images of a folder keep their subfolders. An image that cannot be read is passed over.
+    the formats of `predictions.result_files`. The JSON files are written at the end, also when the user interrupts, and
+    hold the images so far. Images of a folder keep their subfolders; `predictions.file_names.result_files` gives their
+    names. An image that cannot be read or predicted is passed over.
 
     Args:
         images: An image, or a folder searched with its subfolders.
@@ -40,7 +47,7 @@ def predict_folder(
 
     Raises:
         FileNotFoundError: `images` does not exist, or holds no image.
-        ValueError: `opacity` or `score_threshold` is out of range, or the model answers nothing.
+        ValueError: `opacity` or `score_threshold` is out of range, or the model predicts nothing.
     """
     if not 0 <= opacity <= 1:
         raise InvalidValueError(
@@ -50,32 +57,48 @@ def predict_folder(
         raise InvalidValueError(
             f"score_threshold is {score_threshold}; expected 0 (draw all) to 1. Choose one between."
         )
-    root, names = _find_images(Path(images), besides=Path(out_dir))
-    stems = Counter(name.with_suffix("") for name in names)
-    classes, palette, folder = predictor.classes, predictor.palette, Path(out_dir)
+    root, images_below = _find_images(Path(images), besides=Path(out_dir))
+    categories = Categories(predictor.classes, predictor.palette, predictor.category_ids)
+    folder = Path(out_dir)
     faults: list[str] = []
     records: list[ImageRecord] = []
     try:
-        for name in tqdm(names, unit="image", disable=len(names) < 2):
+        for image, file in tqdm(
+            [*zip(images_below, result_files(images_below), strict=True)], unit="image", disable=len(images_below) < 2
+        ):
             try:
-                image = predictor.read(root / name)
+                pixels, result = _predict(predictor, root / image)
             except (FileNotFoundError, ValueError) as error:
                 faults.append(str(error))
                 continue
-            # `a.jpg` and `a.png` side by side give `a.jpg.png` and `a.png.png`
-            file = f"{name.with_suffix('') if stems[name.with_suffix('')] == 1 else name}.png"
-            prediction = predictor(image)
-            rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-            page = annotate(rgb, prediction, classes, palette, opacity=opacity, score_threshold=score_threshold)
-            save_png(page, folder / file)
-            records.append(
-                write_maps(
-                    prediction, folder, file=file, image=name.as_posix(), num_classes=len(classes), palette=palette
-                )
+            rgb = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+            page = annotate(
+                rgb, result, categories.names, categories.palette, opacity=opacity, score_threshold=score_threshold
             )
+            save_png(page, folder / file)
+            name = ImageName(file, image.as_posix(), image.as_posix())
+            records.append(write_maps(result, folder, name=name, categories=categories))
     finally:
-        write_records(records, folder, classes=classes, palette=palette)
+        write_records(records, folder, categories=categories)
     return faults
+
+
+def _predict(predictor: Predictor, path: Path) -> tuple[NDArray[np.uint8], ImageResult]:
+    """The pixels of an image and its result.
+
+    Raises:
+        FileNotFoundError: The file is missing.
+        ValueError: It cannot be decoded or, like one of a single row, not be resized, or does not fit into memory.
+    """
+    pixels = predictor.read(path)
+    try:
+        return pixels, predictor(pixels)
+    except _UNUSABLE as error:
+        height, width = pixels.shape[:2]
+        raise InvalidValueError(
+            f"Image {path} is {height} x {width} (height x width) and cannot be predicted: "
+            f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}. Crop or resize it, or leave it out."
+        ) from error
 
 
 def _find_images(path: Path, *, besides: Path) -> tuple[Path, list[Path]]:

@@ -17,10 +17,10 @@ from mmseg_m2f.checkpoints.loading import load_weights
 from mmseg_m2f.config.checks import check_config
 from mmseg_m2f.config.initial_weights import drop_initial_weights
 from mmseg_m2f.config.load import load_config
-from mmseg_m2f.datasets.loading import CheckedLoading
+from mmseg_m2f.datasets.checked_loading import CheckedLoading
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.models.backbones import folding
-from mmseg_m2f.predictions import Prediction, read_prediction
+from mmseg_m2f.predictions import ImageResult, read_result
 from mmseg_m2f.predictions.palettes import Palette, distinct_palette
 from mmseg_m2f.registry import DATASETS, MODELS, TRANSFORMS
 
@@ -40,16 +40,17 @@ class Predictor:
         checkpoint: Weights to load; without them the model keeps its random initial ones.
         device: Where the model runs; the GPU if there is one, unless given.
         fold_norms: Multiply the batch norms of the backbone into its convolutions, which saves an operator for each.
-            Answers are the same up to rounding; the model can no longer be trained, and its weights have other names.
+            Results are the same up to rounding; the model can no longer be trained, and its weights have other names.
 
     Attributes:
         classes: Names of the K classes.
         palette: K RGB triples.
+        category_ids: K numbers of the classes in the data set's files, or else their indices.
 
     Raises:
         FileNotFoundError: The config or the checkpoint is missing.
         ValueError: The checkpoint is truncated, unsafe or of another model, nothing names the classes, or the head
-            predicts another number of classes; or `fold_norms` would change what the backbone answers.
+            predicts another number of classes; or `fold_norms` would change what the backbone gives.
     """
 
     def __init__(
@@ -75,6 +76,8 @@ class Predictor:
         self.classes: list[str] = list(cast(Sequence[str], metainfo.get("classes", ())))
         palette = cast(Palette, metainfo.get("palette") or ())
         self.palette = palette if len(palette) == len(self.classes) else distinct_palette(len(self.classes))
+        ids = cast(Sequence[int], metainfo.get("category_ids") or ())
+        self.category_ids: Sequence[int] = ids if len(ids) == len(self.classes) else range(len(self.classes))
         self._check_class_count(type_name=str(dataset.get("type")))
         if checkpoint is not None:
             weights = cast(Mapping[str, torch.Tensor], content.get("state_dict", content))
@@ -84,15 +87,15 @@ class Predictor:
             folding.fold_norms(self.model.backbone)
 
     @torch.no_grad()
-    def __call__(self, image: str | os.PathLike[str] | NDArray[np.uint8]) -> Prediction:
-        """What the model answers about an image, in its own size: label map, panoptic map, objects.
+    def __call__(self, image: str | os.PathLike[str] | NDArray[np.uint8]) -> ImageResult:
+        """What the model predicts for an image, in its own size: label map, panoptic map, objects.
 
         Args:
             image: A file, or a BGR array H W 3 (uint8).
 
         Raises:
             FileNotFoundError: The file is missing.
-            ValueError: The file cannot be decoded, the array is no such image, or the model answers nothing.
+            ValueError: The file cannot be decoded, the array is no such image, or the model predicts nothing.
         """
         pixels = image if isinstance(image, np.ndarray) else self.read(image)
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape:
@@ -104,14 +107,14 @@ class Predictor:
         inputs = self._transforms(dict(img=pixels, img_shape=size, ori_shape=size, seg_fields=[]))
         batch = pseudo_collate([inputs])
         sample = self.model.test_step(batch)[0]  # type: ignore[operator]
-        prediction = read_prediction(sample)
-        if prediction is None:
+        result = read_result(sample)
+        if result is None:
             raise InvalidValueError(
                 f"Predictor: expected 'pred_panoptic_seg', 'pred_instances' or 'pred_sem_seg' of "
                 f"{type(self.model).__name__}, got {sample.keys()}. Choose a segmentor or a detector; a MaskDetector "
-                "answers what its test_cfg says."
+                "predicts what its test_cfg says."
             )
-        return prediction
+        return result
 
     def read(self, path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         """The image of a file as the config reads it: BGR H W 3, uint8.

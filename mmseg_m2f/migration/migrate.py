@@ -11,7 +11,7 @@ from mmseg_m2f.config.checks import check_config
 from mmseg_m2f.config.initial_weights import drop_initial_weights
 from mmseg_m2f.errors import InvalidValueError, MissingFileError
 from mmseg_m2f.files import replace_file
-from mmseg_m2f.migration.data import migrate_evaluator, migrate_hooks, migrate_loader, without_mask_padding
+from mmseg_m2f.migration.data_loaders import migrate_evaluator, migrate_hooks, migrate_loader, without_mask_padding
 from mmseg_m2f.migration.models import Model, migrate_model
 from mmseg_m2f.migration.optimizer import migrate_optim_wrapper
 from mmseg_m2f.migration.reading import MigrationReport, Value

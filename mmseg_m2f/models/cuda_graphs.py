@@ -26,6 +26,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
 from mmseg_m2f.errors import InvalidTypeError, InvalidValueError
@@ -63,14 +64,16 @@ class Recorder(Protocol):
 
 
 class CudaRecorder:
-    """Records CUDA graphs; all share one pool of memory."""
+    """Records CUDA graphs; all share one pool of memory and one stream, on which the network also warms up."""
 
     def __init__(self) -> None:
         self._pool: Any = None
+        self._stream: Any = None
 
     def warm_up(self, run: Callable[[], object]) -> None:
+        self._stream = self._stream or torch.cuda.Stream()
         torch.cuda.synchronize()
-        with torch.cuda.stream(torch.cuda.Stream()):
+        with torch.cuda.stream(self._stream):
             for _ in range(_WARM_UPS):
                 run()
         torch.cuda.synchronize()
@@ -79,7 +82,7 @@ class CudaRecorder:
         self._pool = self._pool or torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
         # Other threads, such as the one that pins memory of batches, may go on meanwhile.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
             results = run()
         return graph.replay, results
 
@@ -144,22 +147,32 @@ class RecordingCache:
 class Recording:
     """One forward pass of a network, and if its outputs need gradients the backward pass, on memory of its own.
 
+    The network computes with stand-ins for the parameters: other tensors on the same memory. At the end of a backward
+    pass autograd waits for the streams of all nodes it reached. The nodes of the parameters themselves live as long as
+    anybody keeps a loss of an earlier step, and belong to that step's stream, for which a recording must not wait.
+
     Args:
+        model: whose parameters the network reads.
         parameters: those that need gradients.
 
     Raises:
         TypeError: the network gives something else than tensors.
+        ValueError: the network reads a parameter by another way than as an attribute of its module.
     """
 
     def __init__(
         self,
+        model: nn.Module,
         network: Callable[[Tensor, Tensor | None], object],
         images: Float[Tensor, "B C H W"],
         valid: Bool[Tensor, "B H W"] | None,
         parameters: Sequence[nn.Parameter],
         recorder: Recorder,
     ) -> None:
-        self._network, self._parameters = network, parameters
+        self._network, self._parameters = _Network(model, network), parameters
+        stand_ins = {id(parameter): parameter.detach().requires_grad_() for parameter in parameters}
+        names = {name: stand_ins[id(p)] for name, p in self._network.named_parameters() if id(p) in stand_ins}
+        self._stand_ins, self._named_stand_ins = list(stand_ins.values()), names
         self._images, self._valid = images.clone(), None if valid is None else valid.clone()
         self._autocast = torch.is_autocast_enabled(images.device.type), torch.get_autocast_dtype(images.device.type)
         self._live: list[Tensor] = []
@@ -207,7 +220,7 @@ class Recording:
     def _run_forward(self) -> list[Tensor]:
         enabled, dtype = self._autocast
         with torch.autocast(self._images.device.type, dtype, enabled=enabled, cache_enabled=False):
-            result = self._network(self._images, self._valid)
+            result = functional_call(self._network, self._named_stand_ins, (self._images, self._valid))
         leaves, self._structure = pytree.tree_flatten(result)
         unique: dict[int, Tensor] = {}
         for leaf in leaves:
@@ -228,15 +241,39 @@ class Recording:
         outputs = [tensor for tensor in self._live if tensor.requires_grad]
         if not self.output_grads:
             self.output_grads = [torch.zeros_like(output) for output in outputs]
-        grads = torch.autograd.grad(outputs, list(self._parameters), self.output_grads, allow_unused=True)
+            self._check_stand_ins(outputs)
+        grads = torch.autograd.grad(outputs, self._stand_ins, self.output_grads, allow_unused=True)
         self._is_used = [grad is not None for grad in grads]
         return [grad for grad in grads if grad is not None]
+
+    def _check_stand_ins(self, outputs: Sequence[Tensor]) -> None:
+        """Raise where a gradient would reach a parameter past its stand-in."""
+        grads = torch.autograd.grad(
+            outputs, list(self._parameters), self.output_grads, allow_unused=True, retain_graph=True
+        )
+        shape = next((grad.shape for grad in grads if grad is not None), None)
+        if shape is not None:
+            raise InvalidValueError(
+                "model.cuda_graphs: expected parameters that are read as attributes of their modules, got one of shape "
+                f"{tuple(shape)} that is kept elsewhere. Set model.cuda_graphs=False."
+            )
 
     def _run_both(self) -> None:
         self._run_forward()
         if any(self.needs_grad):
             self._run_backward()
         self._live = []
+
+
+class _Network(nn.Module):
+    """A network of a model as a module, which `functional_call` gives other parameters."""
+
+    def __init__(self, model: nn.Module, network: Callable[[Tensor, Tensor | None], object]) -> None:
+        super().__init__()
+        self.model, self.network = model, network
+
+    def forward(self, images: Float[Tensor, "B C H W"], valid: Bool[Tensor, "B H W"] | None) -> object:
+        return self.network(images, valid)
 
 
 class GraphedNetwork:
@@ -302,7 +339,7 @@ class GraphedNetwork:
             if not cache.wants(key):
                 return network(images, valid)
             with _unchanged(model, images.device):
-                recording = self._record(network, images, valid, parameters)
+                recording = self._record(model, network, images, valid, parameters)
             cache.keep(key, recording)
         self.turn += 1
         if not any(recording.needs_grad):
@@ -312,18 +349,19 @@ class GraphedNetwork:
 
     def _record(
         self,
+        model: nn.Module,
         network: Callable[[Tensor, Tensor | None], object],
         images: Tensor,
         valid: Tensor | None,
         parameters: Sequence[nn.Parameter],
     ) -> Recording:
         try:
-            return Recording(network, images, valid, parameters, self._recorder)
+            return Recording(model, network, images, valid, parameters, self._recorder)
         except RuntimeError as error:
             raise RuntimeError(
-                f"model.cuda_graphs: the network could not be recorded for images of shape {tuple(images.shape)}. "
-                "Something in it waits for the device or uploads. Set model.cuda_graphs=False, and report the cause "
-                "above if all parts are of mmseg_m2f."
+                f"model.cuda_graphs: the network could not be recorded for images of shape {tuple(images.shape)}: "
+                f"{str(error).splitlines()[0]} Something in it waits for the device or uploads. Set "
+                "model.cuda_graphs=False, and report the cause above if all parts are of mmseg_m2f."
             ) from error
 
     def _can_record(self, parts: "_Parts", images: Tensor) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,16 +12,19 @@ from mmseg_m2f.models.cuda_graphs import GraphedNetwork
 from mmseg_m2f.models.decode_heads.mask_head import MaskHead
 from mmseg_m2f.structures import NeedsExtraLoss, Prediction
 
+if TYPE_CHECKING:
 
-@runtime_checkable
-class Shell(Protocol):
-    """A model of a framework around a `MaskHead`."""
+    class Shell(Protocol):
+        """A model of a framework around a `MaskHead`."""
 
-    decode_head: MaskHead
-    graphs: GraphedNetwork | None
+        decode_head: MaskHead
+        graphs: GraphedNetwork | None
 
-    def extract_feat(self, images: Float[Tensor, "B C H W"], /) -> Sequence[Tensor]:
-        """Maps of backbone and neck, fine to coarse."""
+        def extract_feat(self, images: Float[Tensor, "B C H W"], /) -> Sequence[Tensor]:
+            """Maps of backbone and neck, fine to coarse."""
+
+else:  # at run time a protocol does not see submodules among the attributes of a model
+    Shell = nn.Module
 
 
 def lay_out(images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:

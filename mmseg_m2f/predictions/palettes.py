@@ -1,8 +1,8 @@
-"""Colours of classes and of the objects of a class."""
+"""Classes as results show them: names, colours, ids; colours of the objects of a class."""
 
 import colorsys
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,16 @@ from mmseg_m2f.errors import InvalidValueError
 Palette: TypeAlias = Sequence[Sequence[int]]
 
 _GOLDEN = 0.618034
+
+
+class Categories(NamedTuple):
+    """The K classes of a data set."""
+
+    names: Sequence[str]
+    palette: Palette
+    """K RGB triples."""
+    ids: Sequence[int]
+    """The data set's own number of each class; its index where the data set has none."""
 
 
 def distinct_palette(num_classes: int) -> list[tuple[int, int, int]]:
@@ -58,3 +68,16 @@ def class_colours(dataset: object) -> tuple[list[str], Palette]:
         )
     palette = metainfo.get("palette") or ()
     return classes, palette if len(palette) == len(classes) else distinct_palette(len(classes))
+
+
+def read_categories(dataset: object) -> Categories:
+    """Names, colours and ids of a dataset's classes.
+
+    Ids are `category_ids` of its metainfo (as ours for COCO's formats have them) or mmdet's `cat_ids`.
+
+    Raises:
+        ValueError: The dataset does not name its classes.
+    """
+    names, palette = class_colours(dataset)
+    ids = getattr(dataset, "metainfo", {}).get("category_ids") or getattr(dataset, "cat_ids", None) or ()
+    return Categories(names, palette, [*ids] if len(ids) == len(names) else range(len(names)))

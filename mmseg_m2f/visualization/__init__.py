@@ -5,7 +5,7 @@ triple (0-255) for each class. Nothing here shows a window or touches pyplot's g
 """
 
 from mmseg_m2f.visualization.curves import Curve, plot_curves
-from mmseg_m2f.visualization.overlays import overlay, overlay_objects, overlay_panoptic, overlay_prediction
+from mmseg_m2f.visualization.overlays import overlay, overlay_objects, overlay_panoptic, overlay_result
 from mmseg_m2f.visualization.sheets import SheetEntry, annotate, contact_sheet, legend, scale_entry
 
 __all__ = [
@@ -17,7 +17,7 @@ __all__ = [
     "overlay",
     "overlay_objects",
     "overlay_panoptic",
-    "overlay_prediction",
+    "overlay_result",
     "plot_curves",
     "scale_entry",
 ]

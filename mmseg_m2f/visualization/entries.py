@@ -1,13 +1,13 @@
 """Entries of a contact sheet, read from the batches of a validation or test loop."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 
 import numpy as np
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
-from mmseg_m2f.predictions import read_prediction, read_truth
-from mmseg_m2f.predictions.samples import sample_name
+from mmseg_m2f.predictions import read_result, read_truth
 from mmseg_m2f.visualization.sheets import SheetEntry
 
 
@@ -16,12 +16,18 @@ def sheet_entry(data_batch: Mapping, index: int, sample: BaseDataElement, *, num
 
     The input is taken from the batch before normalisation (3 H W, BGR).
     """
-    prediction = read_prediction(sample)
-    if prediction is None:
+    result = read_result(sample)
+    if result is None:
         return None
     inputs = _plain_view(data_batch)[index]
     image = np.ascontiguousarray(inputs.cpu().numpy()[::-1].transpose(1, 2, 0))  # C H W, BGR -> H W C, RGB
-    return SheetEntry(sample_name(sample), image, read_truth(sample, num_classes), prediction)
+    return SheetEntry(_heading(sample), image, read_truth(sample, num_classes), result)
+
+
+def _heading(sample: BaseDataElement) -> str:
+    """The image's file name without folder and suffix."""
+    path = PurePath(str(sample.metainfo.get("img_path") or "image"))
+    return path.stem if path.suffix else path.name
 
 
 def _plain_view(data_batch: Mapping) -> Sequence[Tensor]:

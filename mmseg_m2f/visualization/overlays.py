@@ -9,8 +9,9 @@ from PIL import Image, ImageDraw
 
 from mmseg_m2f.core.postprocess import INSTANCE_OFFSET
 from mmseg_m2f.errors import InvalidValueError
-from mmseg_m2f.predictions import Kind, Objects, Prediction, resize_prediction
+from mmseg_m2f.predictions import ImageResult, Kind, Objects, resize_result
 from mmseg_m2f.predictions.palettes import Palette, distinct_palette, shades
+from mmseg_m2f.visualization.fonts import drawable_names
 from mmseg_m2f.visualization.tags import draw_names, draw_tags
 
 _VOID = (90, 90, 90)
@@ -70,6 +71,7 @@ def overlay_panoptic(
     mixed = image * (1 - opacity) + colours[segments] * opacity
     _hatch(mixed, ~known[segments])
     _outline(mixed, segments, light=known & (numbers > 0), dark=known & (numbers == 0))
+    classes = drawable_names(classes)
     names = {int(index): classes[labels[index]] for index in known.nonzero()[0]}
     return draw_names(mixed.round().astype(np.uint8), segments, names)
 
@@ -113,6 +115,7 @@ def overlay_objects(
         picture = _draw_boxes(image, boxes, colours)
         anchors = np.stack([boxes[:, 0::2].mean(1), boxes[:, 1]], 1)
     named = len(classes) > 1
+    classes = drawable_names(classes)
     texts = [
         " ".join([classes[label]] * named + [f"{score:.2f}"] * show_scores)
         for label, score in zip(labels, scores, strict=True)
@@ -123,9 +126,9 @@ def overlay_objects(
     return draw_tags(picture, texts, anchors=anchors, areas=areas, colours=colours)
 
 
-def overlay_prediction(
+def overlay_result(
     image: NDArray[np.uint8],
-    prediction: Prediction,
+    prediction: ImageResult,
     kind: Kind,
     classes: Sequence[str],
     palette: Palette,
@@ -134,12 +137,12 @@ def overlay_prediction(
     score_threshold: float = 0.5,
     show_scores: bool = True,
 ) -> NDArray[np.uint8]:
-    """One answer of a prediction, resized to the image and drawn over it.
+    """One kind of result, resized to the image and drawn over it.
 
     Raises:
-        ValueError: The prediction has no such answer.
+        ValueError: The result has none of this kind.
     """
-    _, semantic, panoptic, objects = resize_prediction(prediction, (image.shape[0], image.shape[1]))
+    _, semantic, panoptic, objects = resize_result(prediction, (image.shape[0], image.shape[1]))
     if kind == "semantic" and semantic is not None:
         return overlay(image, semantic, palette, opacity=opacity)
     if kind == "panoptic" and panoptic is not None:
@@ -155,8 +158,7 @@ def overlay_prediction(
             show_scores=show_scores,
         )
     raise InvalidValueError(
-        f"overlay_prediction: expected a prediction with the answer '{kind}', got {prediction.kinds()}. Draw one of "
-        "its kinds()."
+        f"overlay_result: expected a result of kind '{kind}', got {prediction.kinds()}. Draw one of its kinds()."
     )
 
 

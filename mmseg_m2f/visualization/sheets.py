@@ -5,12 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from mmseg_m2f.core.postprocess import INSTANCE_OFFSET
-from mmseg_m2f.predictions import KINDS, Kind, Prediction, resize_prediction
+from mmseg_m2f.predictions import KINDS, ImageResult, Kind, resize_result
 from mmseg_m2f.predictions.palettes import Palette
-from mmseg_m2f.visualization.overlays import overlay_prediction
+from mmseg_m2f.visualization.fonts import Font, drawable_names, font_of
+from mmseg_m2f.visualization.overlays import overlay_result
 
 _TEXT = (40, 40, 40)
 _FONT_SIZE = 13
@@ -23,8 +24,8 @@ class SheetEntry(NamedTuple):
 
     name: str
     image: NDArray[np.uint8]
-    truth: Prediction | None
-    prediction: Prediction | None
+    truth: ImageResult | None
+    prediction: ImageResult | None
 
 
 def scale_entry(entry: SheetEntry, width: int) -> SheetEntry:
@@ -32,18 +33,16 @@ def scale_entry(entry: SheetEntry, width: int) -> SheetEntry:
     height = max(round(entry.image.shape[0] * width / entry.image.shape[1]), 1)
     picture = Image.fromarray(entry.image).resize((width, height), Image.Resampling.BICUBIC)
     truth, prediction = (
-        None if answers is None else resize_prediction(answers, (height, width))
-        for answers in (entry.truth, entry.prediction)
+        None if shown is None else resize_result(shown, (height, width)) for shown in (entry.truth, entry.prediction)
     )
     return SheetEntry(entry.name, np.asarray(picture), truth, prediction)
 
 
 def legend(classes: Sequence[str], palette: Palette, *, width: int) -> Image.Image:
     """A white strip `width` pixels wide with a swatch and a name for each class, and one for void."""
-    font = ImageFont.load_default(_FONT_SIZE)
-    entries = [*zip(classes, palette, strict=True), ("void", None)]
+    entries = [*zip(drawable_names(classes), palette, strict=True), ("void", None)]
     swatch, line = 16, 22
-    column = min(max(int(font.getlength(name)) for name, _ in entries) + swatch + 22, width)
+    column = min(max(int(font_of(name, _FONT_SIZE).getlength(name)) for name, _ in entries) + swatch + 22, width)
     columns = max(width // column, 1)
     strip = Image.new("RGB", (width, line * -(-len(entries) // columns)), "white")
     draw = ImageDraw.Draw(strip)
@@ -53,7 +52,7 @@ def legend(classes: Sequence[str], palette: Palette, *, width: int) -> Image.Ima
         if colour is None:
             for offset in (4, 10, 16):
                 draw.line((x, y + offset, x + offset, y), fill="black", width=2)
-        draw.text((x + swatch + 6, y + 8), name, fill=_TEXT, font=font, anchor="lm")
+        draw.text((x + swatch + 6, y + 8), name, fill=_TEXT, font=font_of(name, _FONT_SIZE), anchor="lm")
     return strip
 
 
@@ -69,14 +68,14 @@ def contact_sheet(
     """One column for each image: input, truth, prediction below each other, and the legend of the classes.
 
     Each image is scaled to `cell_width`; the row is as high as the highest. Truth and prediction repeat for each kind
-    of answer that the predictions have; of one image alone, each kind has a column. What is missing leaves its cell
+    of result that the predictions have; of one image alone, each kind has a column. What is missing leaves its cell
     empty. A sheet of up to 24 classes names them all, a longer list is cut to those that occur. Objects of a single
     class need no legend.
 
     Args:
         score_threshold: objects with a lower score are left out.
     """
-    kinds = _kinds(entries)
+    kinds, classes = _kinds(entries), drawable_names(classes)
     scaled = [scale_entry(entry, cell_width) for entry in entries]
     groups = [[kind] for kind in kinds] if len(scaled) == 1 and kinds else [kinds]
     headings = [f"{entry.name}, {group[0]}" if len(groups) > 1 else entry.name for entry in scaled for group in groups]
@@ -94,32 +93,34 @@ def contact_sheet(
     strip = _sheet_legend(scaled, kinds, classes, palette, width=width - 2 * _GAP, score_threshold=score_threshold)
     height = top + sum(heights) + _GAP * (len(rows) + 1) + strip.height + _GAP
     sheet = Image.new("RGB", (width, height), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT_SIZE)
+    draw = ImageDraw.Draw(sheet)
     for index, (heading, column) in enumerate(zip(headings, columns, strict=True)):
         x = margin + index * (cell_width + _GAP)
+        font = font_of(heading, _FONT_SIZE)
         draw.text((x + cell_width // 2, top // 2), _shorten(heading, font, cell_width), _TEXT, font, anchor="mm")
         for row, cell in enumerate(column):
             sheet.paste(cell, (x, top + sum(heights[:row]) + _GAP * row))
     for row, name in enumerate(rows):
         y = top + sum(heights[:row]) + _GAP * row + heights[row] // 2
-        draw.text((margin - 8, y), name, fill=_TEXT, font=font, anchor="rm", align="right")
+        draw.text((margin - 8, y), name, fill=_TEXT, font=font_of(name, _FONT_SIZE), anchor="rm", align="right")
     sheet.paste(strip, (_GAP, height - strip.height - _GAP))
     return sheet
 
 
 def annotate(
     image: NDArray[np.uint8],
-    prediction: Prediction,
+    prediction: ImageResult,
     classes: Sequence[str],
     palette: Palette,
     *,
     opacity: float = 0.6,
     score_threshold: float = 0.5,
 ) -> Image.Image:
-    """The answers of a prediction over the image, side by side, and the legend below them.
+    """The results for an image drawn over it, side by side, and the legend below them.
 
     A narrow image is enlarged so that names can be read. The legend is that of `contact_sheet`.
     """
+    classes = drawable_names(classes)
     entry = scale_entry(SheetEntry("", image, None, prediction), max(image.shape[1], _NARROWEST))
     kinds = prediction.kinds()
     cells = _column(entry, kinds, classes, palette, opacity=opacity, score_threshold=score_threshold)[2::2]
@@ -133,10 +134,10 @@ def annotate(
 
 
 def _kinds(entries: Sequence[SheetEntry]) -> list[Kind]:
-    """What the predictions answer; without any, what the annotations say."""
+    """The kinds of results that the predictions have; without any, what the annotations say."""
     predictions = [entry.prediction for entry in entries if entry.prediction is not None]
     known = predictions or [entry.truth for entry in entries if entry.truth is not None]
-    return [kind for kind in KINDS if any(kind in answers.kinds() for answers in known)]
+    return [kind for kind in KINDS if any(kind in result.kinds() for result in known)]
 
 
 def _column(
@@ -152,19 +153,19 @@ def _column(
     picture = Image.fromarray(entry.image)
     cells = [picture]
     for kind in kinds:
-        for answers in (entry.truth, entry.prediction):
-            if answers is None or kind not in answers.kinds():
+        for shown in (entry.truth, entry.prediction):
+            if shown is None or kind not in shown.kinds():
                 cells.append(Image.new("RGB", picture.size, (240, 240, 240)))
                 continue
-            tinted = overlay_prediction(
+            tinted = overlay_result(
                 entry.image,
-                answers,
+                shown,
                 kind,
                 classes,
                 palette,
                 opacity=opacity,
                 score_threshold=score_threshold,
-                show_scores=answers is entry.prediction,
+                show_scores=shown is entry.prediction,
             )
             cells.append(Image.fromarray(tinted))
     return cells
@@ -183,25 +184,25 @@ def _sheet_legend(
         return Image.new("RGB", (width, 1), "white")
     shown: Sequence[int] = range(len(classes))
     if len(classes) > 24:
-        answers = [a for entry in entries for a in (entry.truth, entry.prediction) if a is not None]
-        present = set().union(*(_present(a, kinds, score_threshold) for a in answers))
+        results = [r for entry in entries for r in (entry.truth, entry.prediction) if r is not None]
+        present = set().union(*(_present(result, kinds, score_threshold) for result in results))
         shown = sorted(present & set(shown))
     return legend([classes[i] for i in shown], [palette[i] for i in shown], width=width)
 
 
-def _present(answers: Prediction, kinds: Sequence[Kind], score_threshold: float) -> set[int]:
+def _present(result: ImageResult, kinds: Sequence[Kind], score_threshold: float) -> set[int]:
     """The labels that are drawn."""
     present: set[int] = set()
-    if "semantic" in kinds and answers.semantic is not None:
-        present |= set(np.unique(answers.semantic).tolist())
-    if "panoptic" in kinds and answers.panoptic is not None:
-        present |= set(np.unique(answers.panoptic % INSTANCE_OFFSET).tolist())
-    if "instances" in kinds and answers.instances is not None:
-        present |= set(answers.instances.labels[answers.instances.scores >= score_threshold].tolist())
+    if "semantic" in kinds and result.semantic is not None:
+        present |= set(np.unique(result.semantic).tolist())
+    if "panoptic" in kinds and result.panoptic is not None:
+        present |= set(np.unique(result.panoptic % INSTANCE_OFFSET).tolist())
+    if "instances" in kinds and result.instances is not None:
+        present |= set(result.instances.labels[result.instances.scores >= score_threshold].tolist())
     return present
 
 
-def _shorten(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int) -> str:
+def _shorten(text: str, font: Font, width: int) -> str:
     """The text, or its end behind an ellipsis where it is wider than `width` pixels."""
     if font.getlength(text) <= width:
         return text

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
+from mmseg_m2f.visualization.fonts import Font, font_of
+
 Rectangle = tuple[float, float, float, float]
 
 _LARGEST_TAG = 0.6  # of its object's box
@@ -23,10 +24,11 @@ def draw_names(
         segments: H W, what `names` is indexed with.
     """
     page = Image.fromarray(picture)
-    draw, font = ImageDraw.Draw(page), _font(picture.shape)
+    draw = ImageDraw.Draw(page)
     areas = {index: int((segments == index).sum()) for index in names}
     taken: list[Rectangle] = []
     for index in sorted(names, key=lambda index: -areas[index]):
+        font = _font(names[index], picture.shape)
         width, height = _text_size(names[index], font)
         if areas[index] < 2 * width * height:
             continue
@@ -59,10 +61,9 @@ def draw_tags(
     """
     if len(texts) > _MOST_TAGGED:
         return picture
-    font = _font(picture.shape)
     placed: list[tuple[int, Rectangle]] = []
     for index, text in enumerate(texts):
-        width, height = _text_size(text, font)
+        width, height = _text_size(text, _font(text, picture.shape))
         width, height = width + 6, height + 4
         if width * height > _LARGEST_TAG * areas[index]:
             continue
@@ -80,12 +81,12 @@ def draw_tags(
         dark = colours[index] @ (0.299, 0.587, 0.114) < 140
         draw.rectangle(place, fill=tuple(colour), outline=(20, 20, 20))
         centre = ((place[0] + place[2]) / 2, (place[1] + place[3]) / 2)
-        draw.text(centre, texts[index], "white" if dark else "black", font, anchor="mm")
+        draw.text(centre, texts[index], "white" if dark else "black", _font(texts[index], picture.shape), anchor="mm")
     return np.asarray(page)
 
 
-def _font(shape: Sequence[int]) -> Font:
-    return ImageFont.load_default(min(max(round((shape[0] * shape[1]) ** 0.5 / 45), 11), 40))
+def _font(text: str, shape: Sequence[int]) -> Font:
+    return font_of(text, min(max(round((shape[0] * shape[1]) ** 0.5 / 45), 11), 40))
 
 
 def _text_size(text: str, font: Font) -> tuple[float, float]:

@@ -8,7 +8,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 from tests.checkpoints.small_models import NUM_CLASSES, backbone, huggingface_encoder, strengthen
-from tests.parity.conftest import CONFIGS, shake
+from tests.parity.conftest import CONFIGS
+from tests.random_weights import shake
 
 CHANNELS = 128  # the last map of the mask head has a sixteenth, in 8 groups
 

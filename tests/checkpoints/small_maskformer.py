@@ -14,7 +14,8 @@ from tests.checkpoints.small_models import (
     huggingface_encoder,
     strengthen,
 )
-from tests.parity.conftest import CONFIGS, shake, upstream_config
+from tests.parity.conftest import CONFIGS, upstream_config
+from tests.random_weights import shake
 
 _LAYERS = dict(num_layers=2, num_heads=2, feedforward_channels=48)
 

@@ -7,7 +7,8 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
-from tests.parity.conftest import CONFIGS, shake
+from tests.parity.conftest import CONFIGS
+from tests.random_weights import shake
 
 NUM_CLASSES = 5
 _RESNET = dict(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mmengine.dataset import ClassBalancedDataset
 from PIL import Image
 
 from mmseg_m2f.datasets import CocoInstance
@@ -82,7 +83,6 @@ def test_coco_instance__objects_without_a_polygon_are_left_out_and_counted(
         (dict(segmentation=[[0, 0, 4, 0, 4, 6, 1]]), "as many x as y"),
         (dict(bbox=[0, 0, 4, 6]), "without segmentation"),
         (dict(segmentation=dict(counts=[48])), "without size"),
-        (dict(segmentation=dict(size=[6, 8], counts=[48])), r"annotation 0: expected bbox=.*got None. Add the box"),
     ],
 )
 def test_coco_instance__names_the_annotation_at_fault(tmp_path: Path, annotation: dict, message: str) -> None:
@@ -145,3 +145,51 @@ def test_coco_instance__becomes_panoptic_with_semantic_maps_beside(tmp_path: Pat
     assert sample.gt_instances.labels.tolist() == [2]
     assert sample.gt_instances.masks[0, 0].tolist() == [False] * 4 + [True] * 4
     assert sample.gt_sem_seg.sem_seg[0, 0].tolist() == [255, 255, 255, 0, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("flag", [2, -1, "1", 0.5, None, [1]])
+def test_coco_instance__iscrowd_is_a_flag(tmp_path: Path, flag: object) -> None:
+    with pytest.raises(ValueError, match=r"annotation 0: expected 0, 1, true or false as iscrowd, got"):
+        CocoInstance(**write_objects(tmp_path, CAT | LEFT | dict(iscrowd=flag)))
+
+
+def test_coco_instance__iscrowd_as_true_and_false(tmp_path: Path) -> None:
+    arguments = write_objects(tmp_path, CAT | LEFT | dict(iscrowd=True), CAT | LEFT | dict(iscrowd=False))
+    instances = CocoInstance(**arguments).get_data_info(0)["instances"]
+    assert [instance["ignore_flag"] for instance in instances] == [1, 0]
+
+
+@pytest.mark.parametrize("box", [[0.1, 0.1, 0.5, 0.9], [5, 1, 2, 2], [4, 0, 8, 6], [0, 0, 0, 0], [0, 0, -4, 6]])
+def test_coco_instance__box_beside_its_mask_is_replaced(
+    tmp_path: Path, box: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr("mmseg_m2f.datasets.coco_files.print_log", lambda text, **_: lines.append(text))
+    rle = dict(segmentation=dict(size=[6, 8], counts=[0, 24, 24]))
+    arguments = write_objects(tmp_path, *(CAT | mask | dict(bbox=box) for mask in (LEFT, rle)))
+    instances = CocoInstance(**arguments).get_data_info(0)["instances"]
+    assert [instance["bbox"] for instance in instances] == [[0, 0, 4, 6]] * 2
+    said = ["boxes replaced by those around the masks" in line for line in lines]
+    assert said == ([] if box == [0, 0, 0, 0] else [True])
+
+
+@pytest.mark.parametrize("box", ["0 0 4 6", [0, 0, 4], [0, 0, 4, None], [0, 0, float("nan"), 6], [0, 0, 10**400, 6]])
+def test_coco_instance__box_that_is_none(tmp_path: Path, box: object) -> None:
+    with pytest.raises(ValueError, match=r"annotation 0: expected bbox=\[left, top, width, height\] in pixels, got"):
+        CocoInstance(**write_objects(tmp_path, CAT | LEFT | dict(bbox=box)))
+
+
+def test_coco_instance__ids_of_the_file_are_told(tmp_path: Path) -> None:
+    dataset = CocoInstance(**write_objects(tmp_path, CAT | LEFT), metainfo=dict(classes=("dog", "cat")))
+    assert dataset.metainfo["category_ids"] == (7, 3)
+    assert dataset.get_data_info(0)["img_id"] == 10
+
+
+def test_get_cat_ids__balances_classes(tmp_path: Path) -> None:
+    cat, dog = CAT | LEFT | dict(image_id=10), DOG | LEFT | dict(image_id=11)
+    crowd = CAT | LEFT | dict(image_id=12, iscrowd=1)
+    arguments = write_objects(tmp_path, cat, dog, crowd, num_images=5)
+    dataset = CocoInstance(**arguments)
+    assert [dataset.get_cat_ids(index) for index in range(3)] == [[0], [1], []]
+    # Each class is in one of five images: repeated √(0.8 / 0.2) = 2 times.
+    assert len(ClassBalancedDataset(dataset, oversample_thr=0.8)) == 2 + 2 + 3

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mmengine.dataset import ClassBalancedDataset
 
 from mmseg_m2f.datasets import CocoPanoptic
 from mmseg_m2f.structures import IGNORE_INDEX
@@ -213,3 +214,39 @@ def test_coco_panoptic__label_of_another_size_is_refused(tmp_path: Path) -> None
     loading = dict(type="mmseg_m2f.CheckedLoading", transforms=COCO_PIPELINE[:2])
     with pytest.raises(ValueError, match=r"0\.png is 5 x 8 \(height x width\), but image .*0\.jpg is 6 x 8"):
         CocoPanoptic(**arguments, pipeline=[loading])[0]
+
+
+@pytest.mark.parametrize("flag", [2, "1", 0.5, None])
+def test_coco_panoptic__flags_are_zero_or_one(tmp_path: Path, flag: object) -> None:
+    arguments = write_panoptic(tmp_path, segments=([segment(5, 3, iscrowd=flag)],))
+    with pytest.raises(ValueError, match=r"0\.jpg: expected 0, 1, true or false as iscrowd, got"):
+        CocoPanoptic(**arguments)
+    arguments = write_panoptic(tmp_path, categories=[dict(CATEGORIES[0], isthing=flag), *CATEGORIES[1:]])
+    with pytest.raises(ValueError, match=r"categories: expected 0, 1, true or false as isthing, got"):
+        CocoPanoptic(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("infos", "message"), [({}, "segments_info as a list"), ([segment("5", 3)], "an integer as id")]
+)
+def test_coco_panoptic__types_of_segments(tmp_path: Path, infos: object, message: str) -> None:
+    with pytest.raises(ValueError, match=rf"data\.json.*expected {message}"):
+        CocoPanoptic(**write_panoptic(tmp_path, segments=(infos,)))
+
+
+@pytest.mark.parametrize("name", [True, 3, ["0.png"]])
+def test_coco_panoptic__name_of_a_png_that_is_none(tmp_path: Path, name: object) -> None:
+    arguments = write_panoptic(tmp_path)
+    change_json(tmp_path, lambda content: content["annotations"][0].update(file_name=name))
+    with pytest.raises(ValueError, match=r"0\.jpg: expected the name of a PNG as file_name of its annotation, got"):
+        CocoPanoptic(**arguments)
+
+
+def test_get_cat_ids__classes_of_segments(tmp_path: Path) -> None:
+    """In the file: grass, dog, a crowd of cats, a cat."""
+    arguments = write_panoptic(tmp_path, ids=[IDS, IDS], segments=[SEGMENTS, SEGMENTS[1:2]])
+    dataset = CocoPanoptic(**arguments)
+    assert [sorted(dataset.get_cat_ids(index)) for index in range(2)] == [[0, 1, 2], [1]]
+    assert sorted(CocoPanoptic(**arguments, things_only=True).get_cat_ids(0)) == [0, 1]
+    # Cat and grass are in half of the images: the first one repeats √(2 / 1) ≈ 1.4, rounded up.
+    assert len(ClassBalancedDataset(dataset, oversample_thr=1.0)) == 3

@@ -6,11 +6,11 @@ from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData, PixelData
 
-from mmseg_m2f.benchmark.counting import count
 from mmseg_m2f.core.targets import read_paired_segments, read_segments, stack_targets
 from mmseg_m2f.datasets import CompactSegments
 from mmseg_m2f.samples import read_segments_target
 from mmseg_m2f.structures import MaskTarget
+from tests.host_reads import count
 
 IS_THING = torch.tensor([True, True, False, False])
 CANVAS = (12, 16)

@@ -3,9 +3,9 @@ import torch
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
-from mmseg_m2f.benchmark.counting import count
 from mmseg_m2f.datasets import ListClasses
 from mmseg_m2f.samples import read_targets
+from tests.host_reads import count
 
 
 def sample_of(labels: list[list[int]]) -> SegDataSample:

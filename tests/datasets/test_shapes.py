@@ -77,3 +77,9 @@ def test_generated_shapes__survives_pickling() -> None:
 def test_generated_shapes__refuses_wrong_arguments(wrong: dict) -> None:
     with pytest.raises(ValueError, match=r"GeneratedShapes: expected .* got length=.*Change the dataset config"):
         GeneratedShapes(**{"length": 4} | wrong)
+
+
+def test_get_cat_ids__classes_of_the_scene() -> None:
+    dataset = GeneratedShapes(length=1)
+    labels = dataset.get_data_info(0)["gt_seg_map"]
+    assert dataset.get_cat_ids(0) == [label for label in np.unique(labels).tolist() if label != 255]

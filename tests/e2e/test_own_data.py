@@ -90,7 +90,7 @@ def write_coco_files(root: Path, split: str) -> None:
     [
         ("labels", {"mIoU"}, "labels/0.png"),
         ("objects", {"AP"}, "instances.json"),
-        ("panoptic", {"AP", "PQ", "mIoU"}, "panoptic/panoptic.json"),
+        ("panoptic", {"AP", "PQ", "mIoU"}, "panoptic.json"),
     ],
 )
 def test_own_data__trains_tests_and_predicts(kind: str, metrics: set[str], written: str, project: Path) -> None:

@@ -302,7 +302,7 @@ def test_mask_ap__dataset_without_classes_says_so() -> None:
 
 def test_mask_ap__logs_every_class(monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
-    monkeypatch.setattr("mmseg_m2f.evaluation.mask_ap.print_log", lambda text, logger: lines.append(text))
+    monkeypatch.setattr("mmseg_m2f.evaluation.metric_report.print_log", lambda text, logger: lines.append(text))
     metrics = evaluate(line([(CAT, 0.9, bar(0, 6)), (COW, 0.3, bar(0, 1))], [(CAT, bar(0, 10))]))
     table = lines[0].splitlines()
     assert table[2].split() == ["cat", "0.3000", "1.0000", "0.0000", "0.3000", "1", "1"]

@@ -165,7 +165,7 @@ def test_object_matching__dataset_without_classes_says_so() -> None:
 
 def test_object_matching__logs_every_class(monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
-    monkeypatch.setattr("mmseg_m2f.evaluation.object_matching.print_log", lambda text, logger: lines.append(text))
+    monkeypatch.setattr("mmseg_m2f.evaluation.metric_report.print_log", lambda text, logger: lines.append(text))
     metrics = evaluate(line([(CELL, 0.9, bar(0, 6)), (CELL, 0.9, bar(18, 20))], [(CELL, bar(0, 10))]))
     table = lines[0].splitlines()
     assert table[2].split() == ["cell", "0.5000", "0.0000", "1", "1", "0"]

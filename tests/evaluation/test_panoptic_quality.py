@@ -423,7 +423,7 @@ def test_panoptic_quality__dataset_without_classes_says_so() -> None:
 
 def test_panoptic_quality__logs_every_class(monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
-    monkeypatch.setattr("mmseg_m2f.evaluation.panoptic_quality.print_log", lambda text, logger: lines.append(text))
+    monkeypatch.setattr("mmseg_m2f.evaluation.metric_report.print_log", lambda text, logger: lines.append(text))
     evaluate(sample([[1000, 1000, 1000, 2000]], [[1000] * 4]))
     table = lines[0].splitlines()
     assert table[2].split() == ["cat", "thing", "0.5000", "0.7500", "0.6667", "1", "1", "0"]

@@ -207,7 +207,7 @@ def test_semantic_iou__dataset_without_classes_says_so() -> None:
 
 def test_semantic_iou__logs_every_class(monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
-    monkeypatch.setattr("mmseg_m2f.evaluation.semantic_iou.print_log", lambda text, logger: lines.append(text))
+    monkeypatch.setattr("mmseg_m2f.evaluation.metric_report.print_log", lambda text, logger: lines.append(text))
     evaluate(sample(torch.tensor([[0, 0, 1, 0]]), torch.tensor([[0, 0, 1, 1]])))
     table = lines[0].splitlines()
     assert table[2].split() == ["road", "0.6667", "1.0000", "50.0%"]

@@ -10,7 +10,7 @@ from mmengine.registry import MODELS
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
-from mmseg_m2f.benchmark.implementations.building import shake
+from tests.random_weights import shake
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 NUM_CLASSES = 150

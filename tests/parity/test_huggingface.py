@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from mmseg_m2f.benchmark.implementations.building import shake
 from mmseg_m2f.checkpoints.layouts import convert
 from tests.parity.conftest import NUM_CLASSES, build_ours
+from tests.random_weights import shake
 
 pytestmark = pytest.mark.parity
 

@@ -17,7 +17,6 @@ from mmengine.structures import BaseDataElement, InstanceData
 from mmseg.models.segmentors.base import BaseSegmentor
 from mmseg.structures import SegDataSample
 
-from mmseg_m2f.benchmark.implementations.building import shake
 from mmseg_m2f.config.checks import check_config
 from mmseg_m2f.config.initial_weights import drop_initial_weights
 from mmseg_m2f.config.load import load_config
@@ -25,6 +24,7 @@ from mmseg_m2f.migration import migrate_config
 from mmseg_m2f.models.segmentors import MaskSegmentor
 from mmseg_m2f.structures import MaskPrediction
 from tests.parity.test_mmdet import assert_same_instances
+from tests.random_weights import shake
 
 pytestmark = pytest.mark.parity
 

@@ -12,11 +12,11 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData, PixelData
 
-from mmseg_m2f.benchmark.implementations.building import shake
 from mmseg_m2f.core.answers import panoptic_maps, top_instances
 from mmseg_m2f.core.strips import Resizing
 from mmseg_m2f.samples import write_instances
 from tests.parity.conftest import CONFIGS, aligned_gradient
+from tests.random_weights import shake
 
 pytestmark = pytest.mark.parity
 

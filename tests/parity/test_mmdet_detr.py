@@ -10,8 +10,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData
 
-from mmseg_m2f.benchmark.implementations.building import shake
 from tests.parity.conftest import CONFIGS
+from tests.random_weights import shake
 
 pytestmark = pytest.mark.parity
 

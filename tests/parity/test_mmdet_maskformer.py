@@ -8,8 +8,9 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
-from tests.parity.conftest import CONFIGS, aligned_gradient, shake
+from tests.parity.conftest import CONFIGS, aligned_gradient
 from tests.parity.test_mmdet import BACKBONE, NUM_CLASSES, NUM_THINGS, THRESHOLDS, assert_same_instances, make_batch
+from tests.random_weights import shake
 
 pytestmark = pytest.mark.parity
 

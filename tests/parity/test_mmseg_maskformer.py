@@ -5,8 +5,8 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
-from mmseg_m2f.benchmark.implementations.building import shake
 from tests.parity.conftest import CONFIGS, NUM_CLASSES, aligned_gradient, make_batch, upstream_config
+from tests.random_weights import shake
 
 pytestmark = pytest.mark.parity
 

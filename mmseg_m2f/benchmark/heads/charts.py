@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from mmseg_m2f.benchmark.heads.summary import Costs, Row, score_names
+from mmseg_m2f.benchmark.heads.score_table import Costs, Row, score_names
 
 _COSTS: dict[str, Callable[[Costs], float]] = {
     "parameters, M": lambda costs: costs.parameters / 1e6,

@@ -12,7 +12,7 @@ from mmengine.config import DictAction
 from mmseg_m2f.benchmark.heads.budget import Budget
 from mmseg_m2f.benchmark.heads.page import page
 from mmseg_m2f.benchmark.heads.running import Failure, Run, default_processes, perform_all, prepare_runs
-from mmseg_m2f.benchmark.heads.summary import Row, as_json, in_words, markdown, notes, summarise
+from mmseg_m2f.benchmark.heads.score_table import Row, as_json, in_words, markdown, notes, summarise
 from mmseg_m2f.benchmark.machine import describe_machine
 from mmseg_m2f.files import replace_file
 

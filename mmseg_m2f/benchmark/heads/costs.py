@@ -24,9 +24,9 @@ def measure_costs(runner: Runner) -> dict[str, object]:
     Every process of a distributed run has to take part.
 
     Returns:
-        `parameters`; `multiply_adds` of the answer to one test image as torch counts them (matrix products,
+        `parameters`; `multiply_adds` of predicting one test image as torch counts them (matrix products,
         convolutions, attention; not deformable attention's sampling); `image_size` of that image (height, width);
-        `latency_s` of the answer, from the loaded image to what the metric reads; `step_s` and `step_bytes` of a
+        `latency_s` of a prediction, from the loaded image to what the metric reads; `step_s` and `step_bytes` of a
         training step, the latter in this process, of its own share of the batch, above what weights and optimizer
         hold; None where the system does not tell.
     """

@@ -1,4 +1,4 @@
-"""One HTML page with everything in it: table, charts, the same images answered by every head, failures."""
+"""One HTML page with everything in it: table, charts, the results of every head on the same images, failures."""
 
 import base64
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ from PIL import Image
 
 from mmseg_m2f.benchmark.heads.charts import draw_curves, draw_trade_offs
 from mmseg_m2f.benchmark.heads.running import Failure
-from mmseg_m2f.benchmark.heads.summary import Row, table
+from mmseg_m2f.benchmark.heads.score_table import Row, table
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff; margin: 2rem auto; padding: 0 1.5rem;
@@ -75,10 +75,10 @@ def _score_table(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _pictures(rows: Sequence[Row]) -> Iterator[str]:
-    """A table for each kind of answer: images across, input, truth and the heads down."""
+    """A table for each kind of result: images across, input, truth and the heads down."""
     kinds = dict.fromkeys(kind for row in rows for picture in row.pictures for kind in picture["kinds"])
     for kind in kinds:
-        shown = {index: picture for row in reversed(rows) for index, picture in _answered(row, kind).items()}
+        shown = {index: picture for row in reversed(rows) for index, picture in _with_result(row, kind).items()}
         columns = sorted(shown)
         yield f'<h2>The same images, {escape(kind)}</h2><div class="scroll"><table class="pictures">'
         names = "".join(f"<td>{escape(shown[index]['name'])}</td>" for index in columns)
@@ -86,14 +86,14 @@ def _pictures(rows: Sequence[Row]) -> Iterator[str]:
         yield _picture_row("input", [shown[index]["input"] for index in columns])
         yield _picture_row("truth", [shown[index]["kinds"][kind].get("truth") for index in columns])
         for row in rows:
-            found = _answered(row, kind)
+            found = _with_result(row, kind)
             if found:
                 files = [found[i]["kinds"][kind]["prediction"] if i in found else None for i in columns]
                 yield _picture_row(row.name, files)
         yield "</table></div>"
 
 
-def _answered(row: Row, kind: str) -> dict[int, dict]:
+def _with_result(row: Row, kind: str) -> dict[int, dict]:
     return {picture["index"]: picture for picture in row.pictures if kind in picture["kinds"]}
 
 

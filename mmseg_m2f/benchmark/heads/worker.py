@@ -29,7 +29,7 @@ from mmseg_m2f.engine.launch import Launcher, evaluate, find_checkpoint, train
 from mmseg_m2f.files import replace_file, save_png
 from mmseg_m2f.predictions import KINDS
 from mmseg_m2f.predictions.palettes import class_colours
-from mmseg_m2f.visualization import overlay_prediction, scale_entry
+from mmseg_m2f.visualization import overlay_result, scale_entry
 from mmseg_m2f.visualization.entries import sheet_entry
 
 _WIDTH = 256
@@ -83,7 +83,7 @@ def _perform(path: Path, *, num_images: int, launcher: Launcher) -> None:
 
 @torch.no_grad()
 def _draw_pictures(runner: Runner, folder: Path, num_images: int) -> list[dict[str, Any]]:
-    """Test images spread evenly over the set, with truth and answer of each kind; gives the names of the files."""
+    """Test images spread evenly over the set, with truth and prediction of each kind; gives the names of the files."""
     dataset = runner.test_loop.dataloader.dataset
     classes, palette = class_colours(dataset)
     model = runner.model.eval()
@@ -100,11 +100,11 @@ def _draw_pictures(runner: Runner, folder: Path, num_images: int) -> list[dict[s
             shown = dict(truth=entry.truth, prediction=entry.prediction)
             files[kind] = {
                 which: f"pictures/{index}_{kind}_{which}.png"
-                for which, answers in shown.items()
-                if answers is not None and kind in answers.kinds()
+                for which, result in shown.items()
+                if result is not None and kind in result.kinds()
             }
             for which, file in files[kind].items():
-                tinted = overlay_prediction(
+                tinted = overlay_result(
                     entry.image,
                     shown[which],  # type: ignore[arg-type]
                     kind,

@@ -10,10 +10,10 @@ from mmengine.structures import BaseDataElement
 
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.files import save_png
-from mmseg_m2f.predictions import read_prediction
-from mmseg_m2f.predictions.files import ImageRecord, write_maps, write_records
-from mmseg_m2f.predictions.palettes import class_colours
-from mmseg_m2f.predictions.samples import sample_name
+from mmseg_m2f.predictions import read_result
+from mmseg_m2f.predictions.file_names import ImageNames
+from mmseg_m2f.predictions.palettes import read_categories
+from mmseg_m2f.predictions.result_files import ImageRecord, write_maps, write_records
 from mmseg_m2f.registry import HOOKS
 from mmseg_m2f.visualization import contact_sheet
 from mmseg_m2f.visualization.entries import sheet_entry
@@ -23,11 +23,11 @@ from mmseg_m2f.visualization.entries import sheet_entry
 class DrawPredictions(Hook):
     """Writes one picture for each tested image: input, truth and prediction, with a legend.
 
-    Panoptic maps, objects and label maps are drawn, as far as the model answers them. The input comes from the batch,
-    so that data without files is drawn too. Every process draws its own images.
+    Panoptic maps, objects and label maps are drawn, as far as the model predicts them. The input comes from the batch,
+    so that data without files is drawn too. Every process draws its own images, under names that `ImageNames` gives.
 
     Args:
-        out_dir: Folder of the pictures, `<image name>.png`.
+        out_dir: Folder of the pictures, `<path of the image>.png`.
         score_threshold: Objects with a lower score are not drawn.
     """
 
@@ -36,7 +36,7 @@ class DrawPredictions(Hook):
     def __init__(self, out_dir: str, *, score_threshold: float = 0.5) -> None:
         self.out_dir = Path(out_dir)
         self.score_threshold = score_threshold
-        self._names = _UniqueNames()
+        self._names: ImageNames | None = None
 
     def after_test_iter(
         self,
@@ -46,7 +46,9 @@ class DrawPredictions(Hook):
         outputs: Sequence | None = None,
     ) -> None:
         """Draws the images of one batch."""
-        classes, palette = class_colours(runner.test_dataloader.dataset)
+        dataset = runner.test_dataloader.dataset
+        self._names = self._names or ImageNames(dataset)
+        classes, palette, _ = read_categories(dataset)
         for index, sample in enumerate(outputs or ()):
             entry = sheet_entry(data_batch or {}, index, sample, num_classes=len(classes))
             if entry is None:
@@ -55,15 +57,16 @@ class DrawPredictions(Hook):
             sheet = contact_sheet(
                 [entry], classes, palette, cell_width=width, opacity=0.6, score_threshold=self.score_threshold
             )
-            save_png(sheet, self.out_dir / f"{self._names.claim(entry.name)}.png")
+            save_png(sheet, self.out_dir / self._names.of(sample).file)
 
 
 @HOOKS.register_module()
 class SavePredictions(Hook):
     """Writes what a model predicts for the tested images.
 
-    Label maps become `labels/<image name>.png` with class indices 0...K-1 and the dataset's palette, panoptic maps
-    COCO's `panoptic/<image name>.png` with `panoptic.json`, objects COCO's `instances.json`; see `predictions.files`.
+    Label maps become `labels/<path of the image>.png` with class indices 0...K-1 and the dataset's palette, panoptic
+    maps COCO's `panoptic/<path of the image>.png` with `panoptic.json`, objects COCO's `instances.json`; see
+    `predictions.result_files`.
     The JSON files are written after the last image, by the first process for all.
 
     Args:
@@ -74,7 +77,7 @@ class SavePredictions(Hook):
 
     def __init__(self, out_dir: str) -> None:
         self.out_dir = Path(out_dir)
-        self._names = _UniqueNames()
+        self._names: ImageNames | None = None
         self._records: list[ImageRecord] = []
 
     def after_test_iter(
@@ -85,16 +88,15 @@ class SavePredictions(Hook):
         outputs: Sequence | None = None,
     ) -> None:
         """Saves the maps of one batch."""
-        classes, palette = class_colours(runner.test_dataloader.dataset)
+        dataset = runner.test_dataloader.dataset
+        self._names = self._names or ImageNames(dataset)
+        categories = read_categories(dataset)
         for sample in outputs or ():
-            prediction = read_prediction(sample)
-            if prediction is None:
+            result = read_result(sample)
+            if result is None:
                 raise _no_prediction("SavePredictions", sample)
-            file = f"{self._names.claim(sample_name(sample))}.png"
-            image = str(sample.metainfo.get("img_path") or file)
-            self._records.append(
-                write_maps(prediction, self.out_dir, file=file, image=image, num_classes=len(classes), palette=palette)
-            )
+            name = self._names.of(sample)
+            self._records.append(write_maps(result, self.out_dir, name=name, categories=categories))
 
     def after_test_epoch(self, runner: Runner, metrics: Mapping[str, float] | None = None) -> None:
         """Writes the JSON files."""
@@ -102,24 +104,12 @@ class SavePredictions(Hook):
         records = collect_results(self._records, len(dataset))
         self._records = []
         if records is not None:  # in the first process
-            classes, palette = class_colours(dataset)
-            write_records(records, self.out_dir, classes=classes, palette=palette)
-
-
-class _UniqueNames:
-    """File names without folder and suffix; a name that was taken gets a number."""
-
-    def __init__(self) -> None:
-        self._taken: dict[str, int] = {}
-
-    def claim(self, name: str) -> str:
-        number = self._taken.get(name, 0) + 1
-        self._taken[name] = number
-        return name if number == 1 else f"{name}_{number}"
+            write_records(records, self.out_dir, categories=read_categories(dataset))
 
 
 def _no_prediction(hook: str, sample: BaseDataElement) -> InvalidValueError:
     return InvalidValueError(
-        f"{hook}, {sample_name(sample)}: expected 'pred_panoptic_seg', 'pred_instances' or 'pred_sem_seg', got "
-        f"{sample.keys()}. Use the hook with a segmentor or a detector; a MaskDetector answers what its test_cfg says."
+        f"{hook}, {sample.metainfo.get('img_path')}: expected 'pred_panoptic_seg', 'pred_instances' or "
+        f"'pred_sem_seg', got {sample.keys()}. Use the hook with a segmentor or a detector; a MaskDetector predicts "
+        "what its test_cfg says."
     )

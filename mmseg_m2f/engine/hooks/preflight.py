@@ -11,8 +11,24 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
+from torch.utils.hooks import RemovableHandle
 
 from mmseg_m2f.checkpoints.loading import load_weights
+from mmseg_m2f.datasets.unlisted_images import report_unlisted_images
+from mmseg_m2f.engine.batches import check_equal_sizes, guard_batch_norms
+from mmseg_m2f.engine.best_checkpoint import SkipAbsentBest, check_save_best
+from mmseg_m2f.engine.class_names import (
+    NamedClasses,
+    align_dataset,
+    check_category_order,
+    check_initial_classes,
+    check_same_classes,
+    checkpoint_classes,
+    dataset_classes,
+    leaf_datasets,
+)
+from mmseg_m2f.engine.label_survey import check_ignore_index, survey_labels
+from mmseg_m2f.engine.learning_rate import ConfiguredSchedule, check_trained_parameters
 from mmseg_m2f.errors import InvalidValueError, MissingFileError
 from mmseg_m2f.files import is_remote
 from mmseg_m2f.registry import HOOKS
@@ -22,12 +38,14 @@ from mmseg_m2f.registry import HOOKS
 class Preflight(Hook):
     """Refuses to start where training or evaluation would be meaningless or fail later.
 
-    Before training, validation and testing: the dataset is not empty, every image has its label file, and the
-    head predicts as many classes as the dataset names. When a checkpoint is loaded to be tested or resumed: it
-    fills the whole model.
+    Before training, validation and testing: the dataset is not empty, every image has its label file, the head predicts
+    as many classes as the dataset names, labels hold classes or void, a batch can be formed of its images. Validation
+    and test data number their classes as the training data, or the checkpoint, does: they are read in that order, or
+    refused. When a checkpoint is loaded to be tested or resumed: it fills the whole model, and names the same classes.
+    A resumed run follows the schedule of its config. `save_best` names a figure that the validation gives.
 
     Raises:
-        ValueError: Class counts differ, the dataset is empty, or the checkpoint is another model's.
+        ValueError: One of these does not hold.
         FileNotFoundError: Label files are missing.
     """
 
@@ -35,19 +53,43 @@ class Preflight(Hook):
 
     def __init__(self) -> None:
         self._checked: set[str] = set()
+        self._checkpoint_classes: NamedClasses | None = None
+        self._schedule: ConfiguredSchedule | None = None
+        self._watches: list[RemovableHandle] = []
 
     def before_train(self, runner: Runner) -> None:
         """Checks the training set, and the validation set if there is one: before iteration 0, not after it."""
+        model, classes = unwrap_model(runner.model), dataset_classes(runner.train_dataloader.dataset, loop="train")
+        if self._schedule is None:
+            check_initial_classes(classes, self._checkpoint_classes)
+        else:
+            remedy = "Give train_dataloader.dataset.metainfo.classes the checkpoint's order."
+            check_same_classes(classes, self._checkpoint_classes, remedy=remedy)
+            self._schedule.restore(runner)
+        if runner.val_loop is not None:
+            align_dataset(runner, "val", classes)
         self._check_once(runner, "train")
         if runner.val_loop is not None:
             self._check_once(runner, "val")
+            check_save_best(runner)
+            runner.register_hook(SkipAbsentBest())
+        check_ignore_index(runner, model)
+        self._watches = guard_batch_norms(model, runner.train_dataloader)
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None
+    ) -> None:
+        """Ends the watch over batch norms: what the first batch bears, the others do."""
+        while self._watches:
+            self._watches.pop().remove()
 
     def before_val(self, runner: Runner) -> None:
         """Checks the validation set."""
         self._check_once(runner, "val")
 
     def before_test(self, runner: Runner) -> None:
-        """Checks the test set."""
+        """Checks the test set, and reads it in the order of the checkpoint's classes."""
+        align_dataset(runner, "test", self._checkpoint_classes)
         self._check_once(runner, "test")
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: Mapping[str, object]) -> None:
@@ -55,23 +97,36 @@ class Preflight(Hook):
 
         mmengine itself loads what fits and logs the rest.
         """
-        starts_training = isinstance(runner.optim_wrapper, (OptimWrapper, OptimWrapperDict))
-        if starts_training and not runner.cfg.get("resume"):
+        trains = isinstance(runner.optim_wrapper, (OptimWrapper, OptimWrapperDict))
+        model = unwrap_model(runner.model)
+        if not getattr(getattr(model, "decode_head", None), "replace_classifier", False) or not trains:
+            self._checkpoint_classes = checkpoint_classes(checkpoint, source=runner.cfg.get("load_from"))
+        if trains and not runner.cfg.get("resume"):
             return
+        if trains:
+            check_trained_parameters(runner, checkpoint)
+            self._schedule = ConfiguredSchedule(runner, checkpoint)
         weights = cast(Mapping[str, torch.Tensor], checkpoint.get("state_dict", checkpoint))
-        load_weights(unwrap_model(runner.model), weights, source=str(runner.cfg.get("load_from")))
+        load_weights(model, weights, source=str(runner.cfg.get("load_from")))
 
     def _check_once(self, runner: Runner, loop: str) -> None:
         if loop in self._checked:
             return
         self._checked.add(loop)
         dataset = getattr(runner, f"{loop}_dataloader").dataset
-        check_classes(unwrap_model(runner.model), dataset, loop=loop)
+        model = unwrap_model(runner.model)
+        check_classes(model, dataset, loop=loop)
+        check_category_order(dataset, loop=loop)
         # One rank looks at the files and all raise together: no rank waits for another.
         faults: list[str | None] = [find_missing_labels(dataset, loop=loop) if is_main_process() else None]
         broadcast_object_list(faults)
         if faults[0] is not None:
             raise MissingFileError(faults[0])
+        if is_main_process():
+            report_unlisted_images(dataset, loop=loop)
+        survey_labels(runner, model, loop=loop)
+        if loop != "train":
+            check_equal_sizes(runner, model, loop=loop)
 
 
 def unwrap_model(model: torch.nn.Module) -> torch.nn.Module:
@@ -113,7 +168,7 @@ def check_classes(model: torch.nn.Module, dataset: object, *, loop: str) -> None
 
 def find_missing_labels(dataset: object, *, loop: str) -> str | None:
     """What is wrong with the dataset's image and label files, or None; datasets drawn in memory have none."""
-    missing = [path for leaf in _leaves(dataset) for path in _missing_files(leaf)]
+    missing = [path for leaf in leaf_datasets(dataset) for path in _missing_files(leaf)]
     if not missing:
         return None
     shown = "\n  ".join(f"{label} (for image {image})" for image, label in missing[:3])
@@ -123,25 +178,17 @@ def find_missing_labels(dataset: object, *, loop: str) -> str | None:
     )
 
 
-def _leaves(dataset: object) -> Iterator[object]:
-    if inner := getattr(dataset, "datasets", None):
-        for part in inner:
-            yield from _leaves(part)
-    elif (part := getattr(dataset, "dataset", None)) is not None:
-        yield from _leaves(part)
-    elif hasattr(dataset, "get_data_info"):
-        yield dataset
-
-
 def _missing_files(dataset: object) -> Iterator[tuple[str, str]]:
     """Image and label path of each sample whose label should be a local file and is not."""
+    if not hasattr(dataset, "get_data_info"):
+        return
     length = len(dataset)  # type: ignore[arg-type]
-    infos = (dataset.get_data_info(index) for index in range(length))  # type: ignore[attr-defined]
+    infos = (dataset.get_data_info(index) for index in range(length))
     for info in islice(infos, 1):  # one look tells whether the dataset reads files
         if "img" in info or "seg_map_path" not in info:
             return
     for index in range(length):
-        info = dataset.get_data_info(index)  # type: ignore[attr-defined]
+        info = dataset.get_data_info(index)
         label = info.get("seg_map_path")
         if label is not None and not is_remote(label) and not os.path.isfile(label):
             yield str(info.get("img_path")), str(label)

@@ -1,6 +1,7 @@
 """Compiling C++ sources on first use with the compiler that is there, if one is."""
 
 import ctypes
+import errno
 import hashlib
 import logging
 import os
@@ -13,6 +14,8 @@ from pathlib import Path
 _LOGGER = logging.getLogger("mmseg_m2f")
 _FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 _SECONDS = 120
+_OTHER_COMPILER = "Install a C++ compiler, or set CXX to one."
+_OTHER_CACHE = "Set XDG_CACHE_HOME to a folder that you may write to."
 
 
 @cache
@@ -42,8 +45,13 @@ def load_library(source: Path) -> ctypes.CDLL | None:
     except subprocess.CalledProcessError as error:
         lines = error.stderr.decode(errors="replace").strip().splitlines()
         _warn(source, f"{compiler} failed: {lines[-1] if lines else error}")
+    except PermissionError as error:
+        _warn(source, f"{error.filename} cannot be written", remedy=_OTHER_CACHE)
     except (OSError, subprocess.TimeoutExpired) as error:
-        _warn(source, str(error))
+        read_only = isinstance(error, OSError) and error.errno in (errno.EROFS, errno.ENOSPC)
+        _warn(source, str(error), remedy=_OTHER_CACHE if read_only else _OTHER_COMPILER)
+    except RuntimeError as error:  # neither $HOME nor an entry in the list of users
+        _warn(source, f"there is no folder to keep it in ({error})", remedy=_OTHER_CACHE)
     return None
 
 
@@ -61,10 +69,11 @@ def _cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmseg_m2f"
 
 
-def _warn(source: Path, reason: str) -> None:
+def _warn(source: Path, reason: str, *, remedy: str = _OTHER_COMPILER) -> None:
     _LOGGER.warning(
         "%s was not compiled: %s. Results stay the same; deformable attention on the CPU takes about ten times as "
-        "long. Install a C++ compiler, or set CXX to one.",
+        "long. %s",
         source.name,
-        reason,
+        reason.rstrip("."),
+        remedy,
     )

@@ -114,7 +114,7 @@ def label_maps(
             PIXELS=pixels,
             CORNERS=1 if crop == size else 4,
             RESIZE_SCORES=resize_scores,
-            PRECISION="ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32",
+            PRECISION="tf32x3" if torch.get_float32_matmul_precision() == "highest" else "tf32",
             num_warps=_WARPS,
             num_stages=_STAGES,
         )

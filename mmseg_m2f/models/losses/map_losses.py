@@ -163,23 +163,39 @@ class _ProductLosses(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, upstream: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
-        embeddings, features, gradients = ctx.saved_tensors  # type: ignore[attr-defined]
-        arrangement: _Arrangement = ctx.arrangement  # type: ignore[attr-defined]
-        in_order, upstream = embeddings[arrangement.order], upstream[:, arrangement.order]
-        for_embeddings = torch.zeros_like(embeddings)
-        for_features = None
-        for index in range(len(arrangement.bounds) - 1):
-            cells, taken = _cells(arrangement, index)
-            total = _weighted_sum(gradients[:, taken], upstream[:, taken]).flatten(1)
-            padded = _pad(total, cells, features, arrangement)  # B W HW
-            for_rows = batched_products(padded, features.flatten(2)).flatten(0, 1).index_select(0, cells)
-            for_embeddings.index_copy_(0, arrangement.order[taken], for_rows)
-            padded_embeddings = _pad(in_order[taken], cells, features, arrangement)
-            product = batched_products(padded_embeddings.mT, padded.mT)
-            for_features = product if for_features is None else for_features.add_(product)
-        if for_features is None:  # no pair
-            for_features = torch.zeros_like(features)
-        return for_embeddings, for_features.view_as(features), None, None, None, None
+        # autograd may be called under autocast, which would round the products.
+        with torch.autocast(upstream.device.type, enabled=False):
+            for_embeddings, for_features = _product_gradients(
+                *ctx.saved_tensors,  # type: ignore[attr-defined]
+                upstream,
+                ctx.arrangement,  # type: ignore[attr-defined]
+            )
+        return for_embeddings, for_features, None, None, None, None
+
+
+def _product_gradients(
+    embeddings: Float[Tensor, "N C"],
+    features: Float[Tensor, "B C H W"],
+    gradients: Float[Tensor, "V N H W"],
+    upstream: Float[Tensor, "V N"],
+    arrangement: _Arrangement,
+) -> tuple[Float[Tensor, "N C"], Float[Tensor, "B C H W"]]:
+    """Gradients of the embeddings and the features, chunk by chunk."""
+    in_order, upstream = embeddings[arrangement.order], upstream[:, arrangement.order]
+    for_embeddings = torch.zeros_like(embeddings)
+    for_features = None
+    for index in range(len(arrangement.bounds) - 1):
+        cells, taken = _cells(arrangement, index)
+        total = _weighted_sum(gradients[:, taken], upstream[:, taken]).flatten(1)
+        padded = _pad(total, cells, features, arrangement)  # B W HW
+        for_rows = batched_products(padded, features.flatten(2)).flatten(0, 1).index_select(0, cells)
+        for_embeddings.index_copy_(0, arrangement.order[taken], for_rows)
+        padded_embeddings = _pad(in_order[taken], cells, features, arrangement)
+        product = batched_products(padded_embeddings.mT, padded.mT)
+        for_features = product if for_features is None else for_features.add_(product)
+    if for_features is None:  # no pair
+        for_features = torch.zeros_like(features)
+    return for_embeddings, for_features.view_as(features)
 
 
 def _cells(arrangement: _Arrangement, chunk: int) -> tuple[Int[Tensor, "n"], slice]:

@@ -1,6 +1,6 @@
 """DETR's mask head (arXiv 2005.12872, section 4.2): attention maps of each query, refined by an FPN.
 
-Parameter sizes are the authors'; their names are ours (`checkpoints.detr` maps them).
+Parameter sizes are the authors'; their names are ours (`checkpoints.detr_names` maps them).
 """
 
 from collections.abc import Sequence

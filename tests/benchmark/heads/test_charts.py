@@ -3,7 +3,7 @@ from itertools import combinations
 import numpy as np
 
 from mmseg_m2f.benchmark.heads.charts import draw_curves, draw_trade_offs
-from mmseg_m2f.benchmark.heads.summary import Costs, Curve, Row, Spread
+from mmseg_m2f.benchmark.heads.score_table import Costs, Curve, Row, Spread
 
 
 def row(name: str, score: float) -> Row:

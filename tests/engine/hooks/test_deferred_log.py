@@ -8,8 +8,8 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from mmseg_m2f.benchmark.counting import count
 from mmseg_m2f.engine.hooks import DeferredRuntimeInfo
+from tests.host_reads import count
 
 
 class Falling(BaseModel):

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -12,8 +13,6 @@ from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from PIL import Image
 
 from mmseg_m2f.engine.hooks import DrawPredictions, SavePredictions
-from mmseg_m2f.predictions.palettes import class_colours
-from mmseg_m2f.visualization.entries import sheet_entry
 
 CLASSES, PALETTE = ("road", "tree"), [[128, 64, 128], [0, 128, 0]]
 
@@ -24,15 +23,24 @@ def open_picture(path: Path) -> Image.Image:
         return picture
 
 
-class TwoImages:
-    metainfo = dict(classes=CLASSES, palette=PALETTE)
+class Images:
+    """As much of a data set as the hooks read."""
+
+    def __init__(self, *paths: str, ids: Sequence[int] = (), **metainfo: object) -> None:
+        self.metainfo = dict(classes=CLASSES, palette=PALETTE) | metainfo
+        self.infos = [dict(img_path=path) for path in paths]
+        for info, image_id in zip(self.infos, ids, strict=False):
+            info["img_id"] = image_id
 
     def __len__(self) -> int:
-        return 2
+        return len(self.infos)
+
+    def get_data_info(self, index: int) -> dict:
+        return self.infos[index]
 
 
-def runner() -> Mock:
-    dataset = TwoImages()
+def runner(*paths: str, **dataset: object) -> Mock:
+    dataset = Images(*(paths or ["folder/street.jpg"]), **dataset)
     return Mock(spec=Runner, test_dataloader=SimpleNamespace(dataset=dataset))
 
 
@@ -59,6 +67,10 @@ def detected(path: str = "folder/street.jpg") -> DetDataSample:
     return element
 
 
+def written(folder: Path) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in folder.rglob("*.png")]
+
+
 def batch(size: int = 1) -> dict:
     return dict(inputs=[torch.arange(12, dtype=torch.uint8).view(3, 2, 2)] * size)
 
@@ -66,19 +78,20 @@ def batch(size: int = 1) -> dict:
 def test_draw_predictions__writes_a_picture_for_each_image(tmp_path: Path) -> None:
     hook = DrawPredictions(str(tmp_path / "show"))
     outputs = [sample("a/one.jpg"), sample("shapes(seed=0, index=1)")]
-    hook.after_test_iter(runner(), 0, batch(2), outputs)
-    assert sorted(p.name for p in (tmp_path / "show").iterdir()) == ["one.png", "shapes(seed=0, index=1).png"]
-    assert open_picture(tmp_path / "show/one.png").width > 256
+    hook.after_test_iter(runner("a/one.jpg", "shapes(seed=0, index=1)"), 0, batch(2), outputs)
+    assert sorted(written(tmp_path / "show")) == ["a/one.png", "shapes(seed=0, index=1).png"]
+    assert open_picture(tmp_path / "show/a/one.png").width > 256
 
 
 def test_draw_predictions__equal_names_do_not_overwrite(tmp_path: Path) -> None:
     hook = DrawPredictions(str(tmp_path))
-    hook.after_test_iter(runner(), 0, batch(2), [sample("a/one.jpg"), sample("b/one.jpg")])
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["one.png", "one_2.png"]
+    paths = ["a/one.jpg", "b/one.jpg", "b/one.png"]
+    hook.after_test_iter(runner(*paths), 0, batch(3), [sample(path) for path in paths])
+    assert sorted(written(tmp_path)) == ["a/one.png", "b/one.jpg.png", "b/one.png.png"]
 
 
 def test_draw_predictions__sample_without_prediction_says_so(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"DrawPredictions, x: expected 'pred_panoptic_seg', 'pred_instances' or"):
+    with pytest.raises(ValueError, match=r"DrawPredictions, x.png: expected 'pred_panoptic_seg', 'pred_instances' or"):
         DrawPredictions(str(tmp_path)).after_test_iter(
             runner(), 0, batch(), [BaseDataElement(metainfo=dict(img_path="x.png"))]
         )
@@ -100,15 +113,37 @@ def test_draw_predictions__objects_and_panoptic_maps_beside_their_truth(tmp_path
 
 def test_save_predictions__coco_files_after_the_last_image(tmp_path: Path) -> None:
     hook = SavePredictions(str(tmp_path))
+    images = runner("a/one.jpg", "b/one.jpg")
     for index, path in enumerate(["a/one.jpg", "b/one.jpg"]):
-        hook.after_test_iter(runner(), index, batch(), [detected(path)])
+        hook.after_test_iter(images, index, batch(), [detected(path)])
     assert [path.name for path in tmp_path.iterdir()] == ["panoptic"]
-    hook.after_test_epoch(runner())
+    hook.after_test_epoch(images)
     panoptic, found = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("panoptic", "instances"))
     files = {annotation["image_id"]: annotation["file_name"] for annotation in panoptic["annotations"]}
-    assert files == {"a/one.jpg": "one.png", "b/one.jpg": "one_2.png"}
+    assert files == {"a/one.jpg": "a/one.png", "b/one.jpg": "b/one.png"}
     assert [(entry["image_id"], entry["score"]) for entry in found[:2]] == [("a/one.jpg", 0.75), ("a/one.jpg", 0.25)]
-    assert np.asarray(open_picture(tmp_path / "panoptic/one_2.png"))[..., 0].tolist() == [[1, 2], [2, 2]]
+    assert np.asarray(open_picture(tmp_path / "panoptic/b/one.png"))[..., 0].tolist() == [[1, 2], [2, 2]]
+
+
+def test_save_predictions__ids_of_the_data_set(tmp_path: Path) -> None:
+    hook, images = SavePredictions(str(tmp_path)), runner("a/1.jpg", "a/2.jpg", ids=[139, 285], category_ids=(7, 90))
+    hook.after_test_iter(images, 0, batch(), [detected("a/2.jpg")])
+    hook.after_test_epoch(images)
+    panoptic, found = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("panoptic", "instances"))
+    assert [(entry["image_id"], entry["category_id"]) for entry in found] == [(285, 90), (285, 7)]
+    assert panoptic["images"] == [dict(id=285, file_name="2.jpg", height=2, width=2)]
+    assert [category["id"] for category in panoptic["categories"]] == [7, 90]
+    (annotation,) = panoptic["annotations"]
+    assert (annotation["image_id"], [s["category_id"] for s in annotation["segments_info"]]) == (285, [7, 90])
+
+
+def test_save_predictions__processes_agree_on_the_names(tmp_path: Path) -> None:
+    """Each process sees some of the images, in its own order, and keeps those of others."""
+    paths = ["a/0.png", "b/0.png", "c/0.png", "d/0.png"]
+    for own in (["c/0.png", "a/0.png"], ["b/0.png", "d/0.png"]):
+        hook = SavePredictions(str(tmp_path))
+        hook.after_test_iter(runner(*paths), 0, batch(), [sample(path) for path in own])
+    assert sorted(written(tmp_path)) == [f"labels/{folder}/0.png" for folder in "abcd"]
 
 
 def test_save_predictions__label_maps(tmp_path: Path) -> None:
@@ -117,34 +152,3 @@ def test_save_predictions__label_maps(tmp_path: Path) -> None:
     hook.after_test_epoch(runner())
     assert np.asarray(open_picture(tmp_path / "labels/street.png")).tolist() == [[0, 1], [1, 1]]
     assert [path.name for path in tmp_path.iterdir()] == ["labels"]
-
-
-def test_sheet_entry__image_is_rgb_and_channels_last() -> None:
-    entry = sheet_entry(batch(), 0, sample(), num_classes=2)
-    assert entry is not None
-    assert entry.name == "street"
-    assert entry.image[0, 1].tolist() == [9, 5, 1]  # channel order of the batch is BGR
-    assert entry.truth is not None
-    assert entry.truth.semantic.tolist() == [[0, 1], [255, 1]]
-
-
-def test_sheet_entry__augmented_views_show_the_largest_upright_one() -> None:
-    views = [torch.full((3, side, side), side, dtype=torch.uint8) for side in (2, 8, 9)]
-    samples = [sample(flip=side == 9) for side in (2, 8, 9)]
-    data_batch = dict(inputs=[[view] for view in views], data_samples=[[s] for s in samples])
-    prediction = sample()
-    prediction.pred_sem_seg = PixelData(data=torch.zeros(2, 2, dtype=torch.long)[None])
-    entry = sheet_entry(data_batch, 0, prediction, num_classes=2)
-    assert entry is not None
-    assert entry.image.shape == (8, 8, 3)
-
-
-def test_class_colours__made_up_where_the_dataset_has_none() -> None:
-    classes, palette = class_colours(SimpleNamespace(metainfo=dict(classes=CLASSES)))
-    assert classes == ["road", "tree"]
-    assert len(palette) == 2
-
-
-def test_class_colours__dataset_without_classes_is_named() -> None:
-    with pytest.raises(ValueError, match=r"SimpleNamespace: expected class names.*Pass metainfo="):
-        class_colours(SimpleNamespace(metainfo={}))

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.dataset import ConcatDataset
 from mmengine.model import BaseTTAModel
 from mmengine.registry import DATASETS
@@ -128,3 +129,40 @@ def test_preflight__stops_before_the_first_iteration(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"1 images have no label file.*\n.*labels/002.png"):
         train(config, work_dir=str(tmp_path / "run"))
     assert list((tmp_path / "run").glob("*.pth")) == []
+
+
+def test_preflight__compares_class_names_before_the_first_iteration(trained: Path) -> None:
+    """Label maps carry numbers without names, so that another order can only be refused."""
+    folder = trained.parents[1]
+    cfg = Config.fromfile(folder / "three.py")
+    swapped = dict(classes=("a", "c", "b"), palette=[[0, 0, 0]] * 3)
+    cfg.val_dataloader.dataset.metainfo = swapped
+    with pytest.raises(ValueError, match=r"val_dataloader.dataset has the same classes in another order than train_"):
+        train(write_config(cfg, folder / "val.py"), work_dir=str(folder / "val"))
+    cfg.test_dataloader.dataset.metainfo = swapped
+    with pytest.raises(
+        ValueError, match=r"test_dataloader.dataset has the same classes .* checkpoint .*iter_2.pth: exp"
+    ):
+        evaluate(write_config(cfg, folder / "test.py"), str(trained), work_dir=str(folder / "test"))
+    cfg.train_dataloader.dataset.metainfo = swapped
+    config = write_config(cfg, folder / "other.py")
+    for start in (dict(resume=str(trained)), dict(options={"load_from": str(trained)})):
+        with pytest.raises(
+            ValueError, match=r"train_dataloader.dataset has the same classes .* checkpoint .*iter_2.pth"
+        ):
+            train(config, work_dir=str(folder / "other"), **start)
+    assert list(folder.glob("val/*.pth")) + list(folder.glob("other/*.pth")) == []
+
+
+def test_preflight__watches_the_first_batch_and_the_best_figure(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "data")
+    cfg = tiny_config(tmp_path / "data", max_iters=1)
+    cfg.train_dataloader.batch_size = 1
+    head = dict(cfg.model.decode_head, type="mmseg.PSPHead", pool_scales=(1,))
+    cfg.model.decode_head = {key: value for key, value in head.items() if key not in ("num_convs", "concat_input")}
+    config = write_config(cfg, tmp_path / "one.py")
+    with pytest.raises(ValueError, match=r"batch_size is 1, and batch norm 'decode_head.psp_modules.0.1.bn' sees one"):
+        train(config, work_dir=str(tmp_path / "run"))
+    best = {"default_hooks.checkpoint.save_best": "AP", "default_hooks.checkpoint.rule": "greater"}
+    with pytest.raises(ValueError, match=r"save_best is 'AP', but val_evaluator \(SemanticIoU\)"):
+        train(config, best, work_dir=str(tmp_path / "run"))

@@ -11,7 +11,7 @@ MASKS = (torch.rand(5, 24) > 0.5).double()
 
 def read(maps: torch.Tensor, rows: Rows) -> MaskReadings:
     logits = maps.flatten(1) * 2
-    return MaskReadings(logits, MASKS[rows], torch.ones_like(logits))
+    return MaskReadings(logits, MASKS[rows].to(maps.dtype), torch.ones_like(logits))
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 100])
@@ -82,3 +82,16 @@ def test_product_losses__no_pair_keeps_its_inputs_in_the_graph():
     assert values.shape == (2, 0)
     assert embeddings.grad.shape == (0, 7)
     assert not features.grad.any()
+
+
+def test_product_losses__gradients_do_not_depend_on_an_autocast_around_the_backward_pass():
+    embeddings = torch.randn(5, 7, requires_grad=True)
+    features = torch.randn(4, 7, 4, 6, requires_grad=True)
+
+    def gradients(enabled: bool) -> tuple[torch.Tensor, ...]:
+        values = product_losses(embeddings, features, IMAGES, read, LOSSES, counts=COUNTS, chunk=8)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            return torch.autograd.grad(values.sum(), (embeddings, features))
+
+    for inside, outside in zip(gradients(True), gradients(False), strict=True):
+        assert torch.equal(inside, outside)

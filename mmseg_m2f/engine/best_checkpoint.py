@@ -1,0 +1,102 @@
+"""`save_best` names a metric that the validation gives: checked before the run, and borne with while it is absent."""
+
+import difflib
+import warnings
+from collections.abc import Iterator, Mapping, MutableMapping
+
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.runner import Runner
+
+from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.evaluation import MaskAP, ObjectMatching, PanopticQuality, SemanticIoU
+
+# The figures of each metric, and the stems of those that it gives for each class (`IoU.road`).
+_FIGURES: Mapping[type, tuple[tuple[str, ...], str]] = {
+    SemanticIoU: (("mIoU", "aAcc", "mAcc"), "IoU"),
+    PanopticQuality: (tuple(name + part for part in ("", "_things", "_stuff") for name in ("PQ", "SQ", "RQ")), "PQ"),
+    MaskAP: (
+        (
+            "AP",
+            "AP50",
+            "AP75",
+            "AR",
+            "AR_1",
+            "AR_10",
+            *(n + s for s in ("_small", "_medium", "_large") for n in ("AP", "AR")),
+        ),
+        "AP",
+    ),
+    ObjectMatching: (
+        (
+            *(f"matching_AP{percent}" for percent in range(50, 100, 5)),
+            *(f"matching_{name}" for name in ("precision", "recall", "F1", "IoU")),
+        ),
+        "matching_AP50",
+    ),
+}
+
+
+def check_save_best(runner: Runner) -> None:
+    """Raise ValueError where `save_best` names a figure that none of the validation's metrics gives.
+
+    Metrics of other packages may give any figure; then nothing is checked.
+    """
+    if runner.val_loop is None:
+        return
+    metrics = runner.val_evaluator.metrics
+    if any(type(metric) not in _FIGURES for metric in metrics):
+        return
+    figures, stems = [], []
+    for metric in metrics:
+        names, stem = _FIGURES[type(metric)]
+        prefix = (f"{metric.prefix}/" if metric.prefix else "") + (
+            "boundary_" if getattr(metric, "boundary", 0) else ""
+        )
+        figures += [prefix + name for name in names if not prefix.endswith("boundary_") or not name.endswith("Acc")]
+        stems.append(prefix + stem)
+    for key in _watched(runner):
+        of_class = any(key.startswith(stem) and key[len(stem) : len(stem) + 1] in (".", "/") for stem in stems)
+        if key not in figures and not of_class:
+            near = difflib.get_close_matches(key, figures, n=3, cutoff=0.4) or figures[:3]
+            raise InvalidValueError(
+                f"default_hooks.checkpoint.save_best is '{key}', but val_evaluator ("
+                f"{', '.join(type(metric).__name__ for metric in metrics)}) gives no such figure; expected one of "
+                f"{', '.join(figures)}, or one of a class. Nearest: {', '.join(near)}. Set save_best, or "
+                "add the metric."
+            )
+
+
+class SkipAbsentBest(Hook):
+    """Warns where a validation lacks the figure of `save_best`, and lets the checkpoint hook see it as "not better".
+
+    mmengine ends the run with a `KeyError`. A figure can be absent for the moment: AP of large objects, where the
+    validation set has none.
+    """
+
+    priority = "LOW"  # after the figures are logged, before `CheckpointHook`
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def after_val_epoch(self, runner: Runner, metrics: MutableMapping | None = None) -> None:
+        """Fills the gaps with None, which `CheckpointHook` passes over."""
+        if metrics is None:
+            return
+        for key in _watched(runner):
+            if key not in metrics:
+                metrics[key] = None
+                if key not in self._said:
+                    self._said.add(key)
+                    warnings.warn(
+                        f"default_hooks.checkpoint.save_best: this validation gives no '{key}' (expected one of "
+                        f"{', '.join(sorted(metrics)[:8])} …), so that no best checkpoint is kept. Where no object of "
+                        "that kind is in the validation set, set another figure.",
+                        stacklevel=2,
+                    )
+
+
+def _watched(runner: Runner) -> Iterator[str]:
+    """The figures that checkpoint hooks look at."""
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook) and hook.save_best:
+            yield from (key for key in hook.key_indicators if key != "auto")

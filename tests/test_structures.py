@@ -1,0 +1,38 @@
+import pytest
+import torch
+from torch import nn
+
+from mmseg_m2f.structures import BoxPrediction, MaskPrediction, TokenStream, boxes_of, in_float32
+
+
+def test_token_stream__patches_behind_prefix_as_a_map() -> None:
+    tokens = torch.arange(14.0).view(1, 7, 2)
+    stream = TokenStream(tokens, grid=(2, 3), num_prefix=1, blocks=(), norm=nn.Identity())
+    assert len(stream) == 1
+    assert stream[0].shape == (1, 2, 2, 3)
+    assert stream[0][0, 0].tolist() == [[2, 4, 6], [8, 10, 12]]
+    more = torch.cat([torch.full((1, 5, 2), -1.0), tokens], 1)  # queries in front
+    assert torch.equal(stream.patch_map(more), stream[0])
+
+
+def test_mask_prediction__logits_are_inner_products() -> None:
+    embeddings, features = torch.tensor([[[1.0, 2.0], [0.0, -1.0]]]), torch.tensor([[[[3.0]], [[4.0]]]])
+    prediction = MaskPrediction(torch.zeros(1, 2, 3), embeddings, features)
+    assert prediction.has_masks
+    assert prediction.mask_logits().flatten().tolist() == [11, -4]
+
+
+def test_in_float32__shared_features_stay_shared() -> None:
+    features = torch.zeros(1, 2, 3, 3, dtype=torch.bfloat16)
+    layers = [MaskPrediction(torch.zeros(1, 2, 3), torch.zeros(1, 2, 2).bfloat16(), features) for _ in range(2)]
+    first, second = in_float32(layers)
+    assert first.mask_features is second.mask_features
+    assert {part.dtype for part in (*first, *second)} == {torch.float32}
+
+
+def test_boxes_of__masks_alone_are_refused() -> None:
+    boxes = torch.rand(1, 2, 4)
+    assert boxes_of(BoxPrediction(torch.zeros(1, 2, 3), boxes)) is boxes
+    masks = MaskPrediction(torch.zeros(1, 2, 3), torch.zeros(1, 2, 2), torch.zeros(1, 2, 3, 3))
+    with pytest.raises(ValueError, match=r"query_decoder predicts masks alone. Use BoxDecoder"):
+        boxes_of(masks)
