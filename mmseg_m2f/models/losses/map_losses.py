@@ -164,12 +164,10 @@ class _ProductLosses(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: FunctionCtx, upstream: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
         # autograd may be called under autocast, which would round the products.
+        embeddings, features, gradients = ctx.saved_tensors  # type: ignore[attr-defined]
+        arrangement: _Arrangement = ctx.arrangement  # type: ignore[attr-defined]
         with torch.autocast(upstream.device.type, enabled=False):
-            for_embeddings, for_features = _product_gradients(
-                *ctx.saved_tensors,  # type: ignore[attr-defined]
-                upstream,
-                ctx.arrangement,  # type: ignore[attr-defined]
-            )
+            for_embeddings, for_features = _product_gradients(embeddings, features, gradients, upstream, arrangement)
         return for_embeddings, for_features, None, None, None, None
 
 
@@ -190,9 +188,11 @@ def _product_gradients(
         padded = _pad(total, cells, features, arrangement)  # B W HW
         for_rows = batched_products(padded, features.flatten(2)).flatten(0, 1).index_select(0, cells)
         for_embeddings.index_copy_(0, arrangement.order[taken], for_rows)
-        padded_embeddings = _pad(in_order[taken], cells, features, arrangement)
-        product = batched_products(padded_embeddings.mT, padded.mT)
-        for_features = product if for_features is None else for_features.add_(product)
+        by_channel = _pad(in_order[taken], cells, features, arrangement).mT
+        if for_features is None:
+            for_features = batched_products(by_channel, padded.mT)
+        else:
+            for_features.baddbmm_(by_channel, padded)
     if for_features is None:  # no pair
         for_features = torch.zeros_like(features)
     return for_embeddings, for_features.view_as(features)
