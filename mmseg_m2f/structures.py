@@ -411,7 +411,7 @@ class MaskSampling(Protocol):
     """Decides at which points masks are compared: at random ones, or everywhere."""
 
     def size_in_matching(self, prediction: Prediction, targets: TargetBatch) -> int:
-        """How many numbers `for_matching` computes for one layer of one image; bounds its chunks."""
+        """Numbers in the largest tensor of `for_matching`, per layer and image; bounds its chunks."""
         ...
 
     def size_in_loss(self, targets: TargetBatch) -> int:

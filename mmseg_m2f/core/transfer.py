@@ -7,8 +7,6 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-_LARGER = 8
-
 
 def upload(values: Shaped[Tensor, "*N"], device: torch.device) -> Shaped[Tensor, "*N"]:
     """Values of the host on a device; the host goes on at once."""
@@ -22,8 +20,3 @@ def download(values: Shaped[Tensor, "*N"]) -> Shaped[Tensor, "*N"]:
     if values.device.type != "cuda":
         return values.cpu()
     return torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values)
-
-
-def chunk_size(on_a_cpu: int, device: torch.device) -> int:
-    """How many numbers to compute at a time: more on a GPU, where the host starts all kernels anew for each chunk."""
-    return on_a_cpu if device.type == "cpu" else _LARGER * on_a_cpu

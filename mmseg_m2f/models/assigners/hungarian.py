@@ -10,15 +10,16 @@ from mmengine.config import ConfigDict
 from mmengine.logging import print_log
 from torch import Tensor
 
+from mmseg_m2f.core.chunks import ChunkBudget
 from mmseg_m2f.core.matching import solve_assignment
-from mmseg_m2f.core.transfer import chunk_size, download, upload
+from mmseg_m2f.core.transfer import download, upload
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.models.assigners.match_costs import MatchInputs
 from mmseg_m2f.registry import TASK_UTILS
 from mmseg_m2f.structures import Assignment, MaskSampling, Prediction, TargetBatch, in_float32
 
-#: Numbers (logits, masks and features at points) computed at a time on a CPU; bounds the memory whatever the batch.
-_CHUNK_NUMBERS = 2**24
+#: Logits of queries and masks of segments at points.
+_CHUNK = ChunkBudget(cpu=2**23, gpu=2**27)
 
 
 @TASK_UTILS.register_module()
@@ -59,10 +60,10 @@ class HungarianAssigner:
     def _costs(self, predictions: Sequence[Prediction], targets: TargetBatch) -> Float[Tensor, "B L Q G"]:
         """Costs of all layers and images, with those of padding after an image's own segments."""
         num_images, num_layers = len(targets.num_segments), len(predictions)
-        size = predictions[0].class_logits.shape[1] * max(targets.labels.shape[1], 1)
+        size = predictions[0].class_logits.shape[1] * targets.labels.shape[1]
         if self.sampling is not None and predictions[0].has_masks:
             size = self.sampling.size_in_matching(predictions[0], targets)
-        units = max(chunk_size(_CHUNK_NUMBERS, targets.labels.device) // size, 1)  # layers of images
+        units = _CHUNK.fitting(size, targets.labels.device)  # layers of images
         at_once = max(units // num_layers, 1)
         return torch.cat(
             [

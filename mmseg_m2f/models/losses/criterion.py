@@ -17,9 +17,9 @@ from mmengine import dist
 from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
+from mmseg_m2f.core.chunks import ChunkBudget
 from mmseg_m2f.core.query_similarity import query_similarity
 from mmseg_m2f.core.targets import required_boxes, stack_targets
-from mmseg_m2f.core.transfer import chunk_size
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.models.losses.map_losses import Rows, map_losses, product_losses
 from mmseg_m2f.registry import MODELS, TASK_UTILS
@@ -36,8 +36,8 @@ from mmseg_m2f.structures import (
     share_mask_features,
 )
 
-#: Points (candidates included) at which matched masks are read at a time on a CPU; bounds the memory for any batch.
-_CHUNK_POINTS = 2**21
+#: Points at which matched masks are read, candidates included.
+_CHUNK = ChunkBudget(cpu=2**21, gpu=2**24)
 
 
 @MODELS.register_module()
@@ -169,7 +169,7 @@ class MaskCriterion(nn.Module):
         assert self.sampling is not None
         predictions = in_float32(predictions)
         losses = list(self.mask_losses.values())
-        chunk = max(chunk_size(_CHUNK_POINTS, targets.labels.device) // self.sampling.size_in_loss(targets), 1)
+        chunk = _CHUNK.fitting(self.sampling.size_in_loss(targets), targets.labels.device)
         if self.reference:  # one draw for all images
             chunk = max(len(pairs.layers), len(pairs.counts) * max(map(sum, pairs.counts)), 1)
         values, layers = [], []

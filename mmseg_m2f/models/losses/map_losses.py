@@ -9,11 +9,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from mmseg_m2f.core.chunks import ChunkBudget
 from mmseg_m2f.layers.matrix_products import batched_products
 from mmseg_m2f.structures import MaskReadings
 
-#: Numbers of padded maps that the backward pass multiplies at a time.
-_BACKWARD_NUMBERS = 2**23
+#: Padded maps, and their gradients.
+_CHUNK = ChunkBudget(cpu=7 * 2**20, gpu=2**24)
 #: Which maps of all: a range, or their numbers.
 Rows = slice | Int[Tensor, "n"]
 #: Reads some of the maps, given as such and by their place among all of them.
@@ -50,17 +51,11 @@ def product_losses(
     Args:
         images: ascending.
         counts: how many embeddings each image has, on the host.
-        chunk: maps at a time, padding included.
+        chunk: maps that are read at a time. Products may be computed for more of them at a time.
     """
     cells = features.shape[2:].numel()
-    return _ProductLosses.apply(
-        embeddings,
-        features,
-        _arrange(images, counts, chunk),
-        _arrange(images, counts, max(_BACKWARD_NUMBERS // cells, 1)),
-        read,
-        losses,
-    )
+    arrangement = _arrange(images, counts, max(_CHUNK.fitting(cells, features.device), chunk))
+    return _ProductLosses.apply(embeddings, features, arrangement, chunk, read, losses)
 
 
 class _Arrangement(NamedTuple):
@@ -68,20 +63,19 @@ class _Arrangement(NamedTuple):
 
     `order` sorts the embeddings by chunk, image and column; `cells` are their places in the `B W` cells of a chunk, row
     by row, where W is the number of columns per chunk (`width`). Chunk c takes `order[bounds[c] : bounds[c + 1]]`.
-    Where there are more images than `at_most` maps, chunks have one column, and masks are read `at_most` at a time.
     """
 
     order: Int[Tensor, "N"]
     cells: Int[Tensor, "N"]
     width: int
     bounds: tuple[int, ...]
-    at_most: int
     is_full: bool  # one chunk without padding, in which the embeddings stand as they are given
 
 
-def _arrange(images: Int[Tensor, "N"], counts: Sequence[int], chunk: int) -> _Arrangement:
+def _arrange(images: Int[Tensor, "N"], counts: Sequence[int], num_cells: int) -> _Arrangement:
+    """Chunks of at most `num_cells` cells, or of one column."""
     most = max(counts)
-    width = max(min(chunk // len(counts), most), 1)
+    width = max(min(num_cells // len(counts), most), 1)
     # images are ascending: the first place of an image is where its number would be inserted.
     columns = torch.arange(len(images), device=images.device) - torch.searchsorted(images, images)
     chunks = columns // width
@@ -89,7 +83,7 @@ def _arrange(images: Int[Tensor, "N"], counts: Sequence[int], chunk: int) -> _Ar
     order = chunks.argsort(stable=True)
     sizes = [sum(max(min(count - first, width), 0) for count in counts) for first in range(0, most, width)]
     is_full = width == most == min(counts)
-    return _Arrangement(order, cells[order], width, tuple(accumulate(sizes, initial=0)), chunk, is_full)
+    return _Arrangement(order, cells[order], width, tuple(accumulate(sizes, initial=0)), is_full)
 
 
 def _chunk_losses(
@@ -130,7 +124,7 @@ class _MapLosses(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: FunctionCtx, upstream: Tensor) -> tuple[Tensor, None, None, None]:
         (gradients,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        return _weighted_sum(gradients, upstream, slice(None)), None, None, None
+        return _weighted_sum(gradients, upstream), None, None, None
 
 
 class _ProductLosses(torch.autograd.Function):
@@ -140,39 +134,39 @@ class _ProductLosses(torch.autograd.Function):
         embeddings: Tensor,
         features: Tensor,
         arrangement: _Arrangement,
-        for_backward: _Arrangement,
+        chunk: int,
         read: Reader,
         losses: Sequence[Loss],
     ) -> Tensor:
         order = arrangement.order
         needed = any(ctx.needs_input_grad[:2])  # type: ignore[attr-defined]
-        values = embeddings.new_empty(len(losses), len(embeddings))
+        values = embeddings.new_empty(len(losses), len(embeddings))  # in order of the chunks, as the gradients are
         gradients = values.new_empty(*values.shape, *features.shape[2:]) if needed else None
         for index in range(len(arrangement.bounds) - 1):
             cells, taken = _cells(arrangement, index)
             padded = _pad(embeddings[order[taken]], cells, features, arrangement)
             maps = batched_products(padded, features.flatten(2).mT).flatten(0, 1)
             maps = (maps if arrangement.is_full else maps.index_select(0, cells)).unflatten(1, features.shape[2:])
-            for first in range(0, len(maps), arrangement.at_most):
-                rows = order[taken][first : first + arrangement.at_most]
-                part = maps[first : first + arrangement.at_most]
-                found, part_gradients = _chunk_losses(part, rows, read, losses, needed)
+            for first in range(0, len(maps), chunk):
+                places = slice(taken.start + first, min(taken.start + first + chunk, taken.stop))
+                part = maps[first : first + chunk]
+                found, part_gradients = _chunk_losses(part, order[places], read, losses, needed)
                 for value, written in zip(found, values, strict=True):
-                    written.index_copy_(0, rows, value)
+                    written[places] = value
                 for gradient, kept in zip(part_gradients, () if gradients is None else gradients, strict=True):
-                    kept.index_copy_(0, rows, gradient)
+                    kept[places] = gradient
         if gradients is not None:
             ctx.save_for_backward(embeddings, features, gradients)
-            ctx.arrangement = for_backward  # type: ignore[attr-defined]
-        return values
+            ctx.arrangement = arrangement  # type: ignore[attr-defined]
+        return torch.empty_like(values).index_copy_(1, order, values)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, upstream: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
         # autograd may be called under autocast, which would round the products.
+        embeddings, features, gradients = ctx.saved_tensors  # type: ignore[attr-defined]
+        arrangement: _Arrangement = ctx.arrangement  # type: ignore[attr-defined]
         with torch.autocast(upstream.device.type, enabled=False):
-            embeddings, features, gradients = ctx.saved_tensors  # type: ignore[attr-defined]
-            arrangement: _Arrangement = ctx.arrangement  # type: ignore[attr-defined]
             for_embeddings, for_features = _product_gradients(embeddings, features, gradients, upstream, arrangement)
         return for_embeddings, for_features, None, None, None, None
 
@@ -185,18 +179,20 @@ def _product_gradients(
     arrangement: _Arrangement,
 ) -> tuple[Float[Tensor, "N C"], Float[Tensor, "B C H W"]]:
     """Gradients of the embeddings and the features, chunk by chunk."""
+    in_order, upstream = embeddings[arrangement.order], upstream[:, arrangement.order]
     for_embeddings = torch.zeros_like(embeddings)
     for_features = None
     for index in range(len(arrangement.bounds) - 1):
         cells, taken = _cells(arrangement, index)
-        rows = slice(None) if arrangement.is_full else arrangement.order[taken]
-        total = _weighted_sum(gradients, upstream, rows).flatten(1)
+        total = _weighted_sum(gradients[:, taken], upstream[:, taken]).flatten(1)
         padded = _pad(total, cells, features, arrangement)  # B W HW
         for_rows = batched_products(padded, features.flatten(2)).flatten(0, 1).index_select(0, cells)
         for_embeddings.index_copy_(0, arrangement.order[taken], for_rows)
-        padded_embeddings = _pad(embeddings[rows], cells, features, arrangement)
-        product = batched_products(padded_embeddings.mT, padded.mT)
-        for_features = product if for_features is None else for_features.add_(product)
+        by_channel = _pad(in_order[taken], cells, features, arrangement).mT
+        if for_features is None:
+            for_features = batched_products(by_channel, padded.mT)
+        else:
+            for_features.baddbmm_(by_channel, padded)
     if for_features is None:  # no pair
         for_features = torch.zeros_like(features)
     return for_embeddings, for_features.view_as(features)
@@ -217,11 +213,8 @@ def _pad(
     return rows.view(len(features), arrangement.width, rows.shape[1])
 
 
-def _weighted_sum(
-    gradients: Float[Tensor, "V N H W"], weights: Float[Tensor, "V N"], rows: Rows
-) -> Float[Tensor, "n H W"]:
-    """Sum of the gradients of all losses, weighted; of some maps."""
-    total = gradients[0][rows] * weights[0][rows][:, None, None]
+def _weighted_sum(gradients: Float[Tensor, "V n H W"], weights: Float[Tensor, "V n"]) -> Float[Tensor, "n H W"]:
+    total = gradients[0] * weights[0, :, None, None]
     for gradient, weight in zip(gradients[1:], weights[1:], strict=True):
-        total.addcmul_(gradient[rows], weight[rows][:, None, None])
+        total.addcmul_(gradient, weight[:, None, None])
     return total

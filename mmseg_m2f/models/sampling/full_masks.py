@@ -22,9 +22,12 @@ class FullMaskSampling:
     """
 
     def size_in_matching(self, prediction: Prediction, targets: TargetBatch) -> int:
-        """Mask logits of all queries and masks of all segments, at every cell; at most at every pixel of the canvas."""
+        """Mask logits of all queries, or masks of all segments if there are more, at every cell.
+
+        Where the decoder has no mask features to tell the number of cells, at every pixel of the canvas.
+        """
         maps = prediction.mask_features if isinstance(prediction, MaskPrediction) else targets.framed_maps
-        return maps.shape[-2:].numel() * (prediction.class_logits.shape[1] + targets.labels.shape[1])
+        return maps.shape[-2:].numel() * max(prediction.class_logits.shape[1], targets.labels.shape[1])
 
     def size_in_loss(self, targets: TargetBatch) -> int:
         """The pixels of the canvas."""

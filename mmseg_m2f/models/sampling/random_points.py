@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mmseg_m2f.core.chunks import ChunkBudget
 from mmseg_m2f.core.points import Taps, find_taps, pick_uncertain, sample_points, sample_rows
 from mmseg_m2f.core.targets import is_valid, read_paired_segments, read_segments
 from mmseg_m2f.errors import InvalidValueError
@@ -14,6 +15,9 @@ from mmseg_m2f.layers.matrix_products import batched_products
 from mmseg_m2f.models.sampling.full_masks import all_mask_logits
 from mmseg_m2f.registry import TASK_UTILS
 from mmseg_m2f.structures import MaskPrediction, MaskReadings, Prediction, TargetBatch, share_mask_features
+
+#: Features of points.
+_CHUNK = ChunkBudget(cpu=2**22, gpu=2**25)
 
 
 @TASK_UTILS.register_module()
@@ -39,9 +43,8 @@ class PointSampling:
         self.num_uncertain = int(num_points * importance)
 
     def size_in_matching(self, prediction: Prediction, targets: TargetBatch) -> int:
-        """Mask logits of all queries, masks of all segments and the features, at every point."""
-        channels = prediction.mask_embeddings.shape[-1] if isinstance(prediction, MaskPrediction) else 0
-        return self.num_points * (prediction.class_logits.shape[1] + targets.labels.shape[1] + channels)
+        """Mask logits of all queries, or masks of all segments if there are more, at every point."""
+        return self.num_points * max(prediction.class_logits.shape[1], targets.labels.shape[1])
 
     def size_in_loss(self, targets: TargetBatch) -> int:
         """The candidates."""
@@ -122,8 +125,13 @@ def _products_at(
     # One table for all images: their pixels are rows, one image after the other.
     table = features.flatten(2).mT.contiguous().flatten(0, 1)
     first = torch.arange(len(features), device=features.device) * (height * width)
-    pixels = taps.pixels + first.view(-1, 1, 1, 1)
-    readings = sample_rows(table, Taps(pixels.flatten(0, 2), taps.shares.flatten(0, 2)))  # B·L·P C
-    embeddings = torch.stack([each.mask_embeddings[images] for each in predictions], 1)
-    products = batched_products(embeddings.flatten(0, 1), readings.view(-1, points.shape[2], readings.shape[1]))
-    return products.unflatten(0, points.shape[:2])
+    pixels, shares = (taps.pixels + first.view(-1, 1, 1, 1)).flatten(0, 1), taps.shares.flatten(0, 1)
+    embeddings = torch.stack([each.mask_embeddings[images] for each in predictions], 1).flatten(0, 1)
+    products = []
+    # Features at points take more room than what is computed from them.
+    at_once = _CHUNK.fitting(pixels.shape[1] * table.shape[1], table.device)
+    for start in range(0, len(pixels), at_once):
+        rows = slice(start, start + at_once)
+        readings = sample_rows(table, Taps(pixels[rows].flatten(0, 1), shares[rows].flatten(0, 1)))
+        products.append(batched_products(embeddings[rows], readings.view(-1, points.shape[2], table.shape[1])))
+    return torch.cat(products).unflatten(0, points.shape[:2])
