@@ -19,7 +19,7 @@ from mmseg_m2f.registry import TASK_UTILS
 from mmseg_m2f.structures import Assignment, MaskSampling, Prediction, TargetBatch, in_float32
 
 #: Logits of queries and masks of segments at points.
-_CHUNK = ChunkBudget(cpu=2**23, gpu=2**27)
+_CHUNK = ChunkBudget(cpu=2**23, gpu=2**26)
 
 
 @TASK_UTILS.register_module()

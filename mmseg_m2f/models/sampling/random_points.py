@@ -17,7 +17,7 @@ from mmseg_m2f.registry import TASK_UTILS
 from mmseg_m2f.structures import MaskPrediction, MaskReadings, Prediction, TargetBatch, share_mask_features
 
 #: Features of points.
-_CHUNK = ChunkBudget(cpu=2**22, gpu=2**25)
+_CHUNK = ChunkBudget(cpu=2**22, gpu=2**26)
 
 
 @TASK_UTILS.register_module()
