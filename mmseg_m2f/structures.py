@@ -437,4 +437,12 @@ class MaskSampling(Protocol):
 class Assigner(Protocol):
     """Decides which query is matched with which segment, for all layers and images in one call."""
 
-    def __call__(self, predictions: Sequence[Prediction], targets: TargetBatch) -> Assignment: ...
+    def __call__(
+        self, predictions: Sequence[Prediction], targets: TargetBatch, *, image_by_image: bool = False
+    ) -> Assignment:
+        """Pairs of queries and segments.
+
+        Args:
+            image_by_image: draw random points for one image after the other, as mmdet does. On a GPU one draw for all
+                images gives other numbers.
+        """

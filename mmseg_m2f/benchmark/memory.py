@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 
 from mmseg_m2f.benchmark.implementations import build
-from mmseg_m2f.benchmark.setting import Setting, make_batch
+from mmseg_m2f.benchmark.implementations.interface import Implementation
+from mmseg_m2f.benchmark.setting import Batch, Setting, make_batch
 from mmseg_m2f.benchmark.timing import answer, train_step
 from mmseg_m2f.errors import InvalidValueError
 
@@ -59,16 +60,17 @@ def _unused_in_graphs() -> int:
 
 
 def measure_peaks(name: str, setting: Setting, *, threads: int) -> dict[str, int]:
-    """Bytes of `training` (one step) and `inference`, measured in a fresh process."""
+    """Bytes of `training` (one step) and `inference`, each measured in a fresh process."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=context) as process:
-        return process.submit(_peaks, name, setting, threads).result()
+    peaks = {}
+    for part, measure in dict(training=_training_peak, inference=_inference_peak).items():
+        with ProcessPoolExecutor(max_workers=1, mp_context=context) as process:
+            peaks[part] = process.submit(measure, name, setting, threads).result()
+    return peaks
 
 
-def _peaks(name: str, setting: Setting, threads: int) -> dict[str, int]:
-    torch.set_num_threads(threads)
-    implementation = build(name, setting)
-    small, batch = make_batch(replace(setting, size=64), seed=0), make_batch(setting, seed=0)
+def _training_peak(name: str, setting: Setting, threads: int) -> int:
+    implementation, small, batch = _prepare(name, setting, threads)
     train_step(implementation, small, setting)  # from here on, gradients and the optimizer's state exist
 
     def train() -> None:
@@ -76,12 +78,20 @@ def _peaks(name: str, setting: Setting, threads: int) -> dict[str, int]:
             implementation.model.zero_grad(set_to_none=True)
         train_step(implementation, batch, setting)
 
-    training = peak_above(train, setting.device)
-    implementation.model.zero_grad(set_to_none=True)
+    return peak_above(train, setting.device)
+
+
+def _inference_peak(name: str, setting: Setting, threads: int) -> int:
+    implementation, small, batch = _prepare(name, setting, threads)
     implementation.model.eval()
     answer(implementation, small, setting)
-    inference = peak_above(lambda: answer(implementation, batch, setting), setting.device)
-    return dict(training=training, inference=inference)
+    return peak_above(lambda: answer(implementation, batch, setting), setting.device)
+
+
+def _prepare(name: str, setting: Setting, threads: int) -> tuple[Implementation, Batch, Batch]:
+    """An implementation, a small batch to warm up with, and the batch."""
+    torch.set_num_threads(threads)
+    return build(name, setting), make_batch(replace(setting, size=64), seed=0), make_batch(setting, seed=0)
 
 
 def _kilobytes(entry: str) -> int:

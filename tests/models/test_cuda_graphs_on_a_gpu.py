@@ -63,6 +63,10 @@ def test_graphs__accumulated_gradients_and_optimizer_steps(model_config):
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad()
+            # Sums on a GPU differ in the last digit from run to run, which training amplifies: equalise the weights.
+            with torch.no_grad():
+                for weight, same in zip(graphed.parameters(), plain.parameters(), strict=True):
+                    weight.copy_(same)
 
 
 def test_graphs__statistics_of_norms(model_config):

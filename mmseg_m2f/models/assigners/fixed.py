@@ -25,7 +25,9 @@ class FixedAssigner:
     def __init__(self, *, sampling: MaskSampling | None = None) -> None:
         self._checked = False
 
-    def __call__(self, predictions: Sequence[Prediction], targets: TargetBatch) -> Assignment:
+    def __call__(
+        self, predictions: Sequence[Prediction], targets: TargetBatch, *, image_by_image: bool = False
+    ) -> Assignment:
         """Pair queries with segments.
 
         Raises:

@@ -46,25 +46,32 @@ class HungarianAssigner:
         self._warned = False
 
     @torch.no_grad()
-    def __call__(self, predictions: Sequence[Prediction], targets: TargetBatch) -> Assignment:
+    def __call__(
+        self, predictions: Sequence[Prediction], targets: TargetBatch, *, image_by_image: bool = False
+    ) -> Assignment:
         """Pair queries with segments.
+
+        Args:
+            image_by_image: draw random points for one image after the other, see `structures.Assigner`.
 
         Raises:
             ValueError: a cost is not finite; the message names the image and the layer.
         """
         self._warn_about_surplus(predictions[0].class_logits.shape[1], targets)
         with torch.autocast(predictions[0].class_logits.device.type, enabled=False):
-            costs = self._costs(in_float32(predictions), targets)
+            costs = self._costs(in_float32(predictions), targets, image_by_image=image_by_image)
         return _solve(costs, targets)
 
-    def _costs(self, predictions: Sequence[Prediction], targets: TargetBatch) -> Float[Tensor, "B L Q G"]:
+    def _costs(
+        self, predictions: Sequence[Prediction], targets: TargetBatch, *, image_by_image: bool
+    ) -> Float[Tensor, "B L Q G"]:
         """Costs of all layers and images, with those of padding after an image's own segments."""
         num_images, num_layers = len(targets.num_segments), len(predictions)
         size = predictions[0].class_logits.shape[1] * targets.labels.shape[1]
         if self.sampling is not None and predictions[0].has_masks:
             size = self.sampling.size_in_matching(predictions[0], targets)
         units = _CHUNK.fitting(size, targets.labels.device)  # layers of images
-        at_once = max(units // num_layers, 1)
+        at_once = 1 if image_by_image else max(units // num_layers, 1)
         return torch.cat(
             [
                 self._image_costs(predictions, targets, slice(first, first + at_once), units)

@@ -123,7 +123,7 @@ class MaskCriterion(nn.Module):
 
     def _losses(self, predictions: list[Prediction], targets: TargetBatch) -> dict[str, Float[Tensor, "_"]]:
         """Each loss in every layer that has it: all of them, or the last few."""
-        pairs = self.assigner(predictions, targets)
+        pairs = self.assigner(predictions, targets, image_by_image=self.reference is not None)
         losses = dict(loss_cls=self._class_losses(predictions, targets, pairs))
         if self.loss_orthogonality is not None:
             losses["loss_orthogonality"] = self._orthogonality_losses(predictions, pairs)
