@@ -69,11 +69,6 @@ WITHOUT_MIRROR: dict[str, str] = {
         for name in ("arguments", "benchmark", "config", "convert", "main", "migrate", "predict", "test", "train")
     },
     "config/keys.py": "paths in configs; tests/config/test_options.py",
-    "models/equal_sizes.py": "through both shells in tests/models/segmentors",
-    **{
-        f"models/sampling/{name}.py": "tests/models/sampling/test_sampling.py"
-        for name in ("full_masks", "random_points")
-    },
     "models/assigners/match_costs.py": "thin over core/matching.py; tests/models/assigners/test_hungarian.py",
 }
 

@@ -35,7 +35,7 @@ class Profile:
 
 def profile_implementation(
     implementation: Implementation, setting: Setting
-) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
+) -> tuple[dict[str, dict[str, float | int]], dict[str, str]]:
     """A `Profile` of `training` and one of `inference`, as dictionaries; and the tables of both as text, by name."""
     batch = make_batch(setting, seed=0)
 

@@ -43,7 +43,7 @@ KEY_MAPS: dict[Layout, dict[Model, KeyMap]] = {
 #: Layouts whose class layers have the rows of OpenMMLab's data sets; the others have the authors'.
 _OPENMMLAB_CLASSES: tuple[Layout, ...] = ("ours", "mmdet", "mmseg")
 _HUGGINGFACE_BACKBONES = tuple(
-    f"{masks}model.backbone.{files}model." for masks in ("", "detr_names.") for files in ("conv_encoder.", "")
+    f"{masks}model.backbone.{files}model." for masks in ("", "detr.") for files in ("conv_encoder.", "")
 )
 #: A file of a layout has a name that begins with one of these, and none of another layout.
 _LAYOUT_MARKS: dict[Layout, tuple[str, ...]] = {
@@ -51,7 +51,7 @@ _LAYOUT_MARKS: dict[Layout, tuple[str, ...]] = {
     "mmdet": ("panoptic_head.", "bbox_head.reg_ffn."),
     "mmseg": ("decode_head.query_embed.", "decode_head.query_feat."),
     "detectron2": ("sem_seg_head.",),
-    "torchhub": ("transformer.", "detr_names.transformer.", "detr_names.detr_names.transformer."),
+    "torchhub": ("transformer.", "detr.transformer.", "detr.detr.transformer."),
     "lightning": ("network.",),
     "transformers": (
         "model.pixel_level_module.",

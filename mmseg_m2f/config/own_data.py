@@ -97,7 +97,7 @@ def _kind_of(cfg: Config) -> Kind:
     steps = list(config_nodes(dataset.get("pipeline")))
     if any(is_a(step, "LoadPanoptic") for step in steps):
         return "panoptic segments"
-    if any(is_a(step, "LoadAnnotations") for step in steps):
+    if any(_loads_labels(step) for step in steps):
         return "label maps" if any(is_a(step, "PackSegInputs") for step in steps) else "objects"
     raise InvalidValueError(
         f"data: expected a config that reads label maps, COCO objects or COCO panoptic segments from files, got "
@@ -213,6 +213,11 @@ def _suffix(folder: Path, what: str) -> str:
     return next(iter(counts))
 
 
+def _loads_labels(step: Mapping) -> bool:
+    """Whether a step of a pipeline reads label maps or objects."""
+    return is_a(step, "LoadAnnotations") or is_a(step, "LoadLabelMap")
+
+
 def _set_void(cfg: Config, labels: Sequence[int]) -> None:
     """Let these label values be void wherever label maps are loaded, instead of those of the config's former data."""
     own = [dict(type="mmseg_m2f.IgnoreLabels", labels=list(labels))] if labels else []
@@ -222,7 +227,7 @@ def _set_void(cfg: Config, labels: Sequence[int]) -> None:
         cfg[key] = copy.deepcopy(cfg[key])
         for node in list(config_nodes(cfg[key])):
             steps = node.get("transforms") or ()
-            if is_a(node, "CheckedLoading") and any(is_a(step, "LoadAnnotations") for step in steps):
+            if is_a(node, "CheckedLoading") and any(_loads_labels(step) for step in steps):
                 node["transforms"] = [*(step for step in steps if not is_a(step, "IgnoreLabels")), *own]
 
 

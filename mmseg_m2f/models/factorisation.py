@@ -30,11 +30,12 @@ class SteadyNMF(NMF2D):
         self.register_buffer("fixed_bases", F.normalize(bases, dim=1), persistent=False)
 
     def _build_bases(
-        self, B: int, S: int, D: int, R: int, device: torch.device | None = None
+        self, B: int | Tensor, S: int, D: int | Tensor, R: int, device: torch.device | None = None
     ) -> Float[Tensor, "N D R"]:
+        """N = B · S bases; sizes are tensors while a model is traced."""
         if self.training:
             return super()._build_bases(B, S, D, R, device)
-        return self.fixed_bases.repeat(B, 1, 1)
+        return self.fixed_bases.repeat(B, 1, 1)  # type: ignore[arg-type]
 
 
 def fix_bases(hamburger: Hamburger, options: Mapping[str, object]) -> None:

@@ -26,6 +26,6 @@ def test_measure_training__nothing_to_measure(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_measure_training__a_training_that_is_too_short(tmp_path: Path) -> None:
-    options = {**OPTIONS, "train_cfg.max_iters": 2, "val_dataloader.dataset.length": 1}
+    options = {**OPTIONS, "max_iters": 2, "val_dataloader.dataset.length": 1}
     with pytest.raises(ValueError, match="expected at least 30 iterations, got a training of 2"):
         measure_training(CONFIG, options, iterations=10, warm_up=20, amp=False, work_dir=tmp_path)

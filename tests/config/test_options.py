@@ -47,7 +47,7 @@ def test_apply_options__variables_follow_dotted_keys() -> None:
         ("train_pipeline.0.type", "'train_pipeline' is a variable that files read while they are loaded"),
         ("backbone.depth", "'backbone' is an option and has no parts. Set model.backbone.depth"),
         ("data_preprocessor.mean", "nothing reads this key. Set model.data_preprocessor.mean"),
-        ("random_crop", "'random_crop' is a variable that files read"),
+        ("train_pipeline", "'train_pipeline' is a variable that files read"),
     ],
 )
 def test_apply_options__keys_that_nothing_reads(key: str, message: str) -> None:

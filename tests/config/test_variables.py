@@ -129,7 +129,7 @@ def test_variables__a_dumped_config_is_taken_as_it_is(leaf: Leaf, tmp_path: Path
     cfg.dump(tmp_path / "dumped.py")
     again = load_config(tmp_path / "dumped.py")
     assert again._cfg_dict.to_dict() == cfg._cfg_dict.to_dict()
-    assert "random_crop" in again
+    assert "train_pipeline" in again
 
 
 def test_train_cfg__of_a_config_scales_the_schedule_and_says_so(leaf: Leaf) -> None:

@@ -22,7 +22,7 @@ SEGMENTS = [[0, 1, 2], [1, 3, 4]]  # as many in each image: the class loss is av
 
 def fixed_points(*shape: int, **_: object) -> torch.Tensor:
     """Stands in for `torch.rand`: the same points for every row, whatever the process and the batch."""
-    points = torch.arange(1, shape[1] + 1).unsqueeze(1) * torch.tensor([0.7548776662, 0.5698402910]) % 1
+    points = torch.arange(1, shape[-2] + 1).unsqueeze(1) * torch.tensor([0.7548776662, 0.5698402910]) % 1
     return points.expand(shape)
 
 

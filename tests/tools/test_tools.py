@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.checkpoints.test_layouts_detr import published_coco
 
+from tests.checkpoints.test_detr_names import published_coco
 from tests.checkpoints.test_layouts import random_weights
 from tests.command_line import ROOT
 from tests.tiny_segmentation import tiny_config, write_config, write_dataset

@@ -100,7 +100,7 @@ class MaskDetector(BaseDetector):
         is_thing = torch.zeros(self.decode_head.num_classes, dtype=torch.bool)
         is_thing[list(thing_classes)] = True
         self.register_buffer("is_thing", is_thing, persistent=False)
-        self.num_things = int(is_thing.sum())
+        self.num_things = len(set(thing_classes))
         self.train_cfg = train_cfg
         self.test_cfg = _checked_test_cfg(test_cfg)
         if self.test_cfg.panoptic and len(is_thing) >= INSTANCE_OFFSET:
