@@ -6,6 +6,9 @@ The command line prints their message alone. All other errors are faults of the 
 import errno
 import os
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -61,3 +64,23 @@ def explain_os_error(error: OSError) -> str | None:
     if remedy is None:
         return None
     return f"{error.filename or 'A file'} (working directory {os.getcwd()}): {remedy}."
+
+
+@contextmanager
+def concise_errors() -> Iterator[None]:
+    """End the program with the message alone (exit status 2) where this package raised an error on purpose.
+
+    It may come from a data worker. Faults of disk, permissions and limits end with file and remedy. Any other error
+    keeps its traceback.
+    """
+    try:
+        yield
+    except UserError as error:
+        print(f"Error: {message_of(error)}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        message = explain_os_error(error)
+        if message is None:
+            raise
+        print(f"Error: {message}", file=sys.stderr)
+        raise SystemExit(2) from None

@@ -4,8 +4,7 @@ import errno
 
 import pytest
 
-from mmseg_m2f.command_line.arguments import concise_errors
-from mmseg_m2f.errors import InvalidTypeError, InvalidValueError, MissingFileError, UnknownNameError
+from mmseg_m2f.errors import InvalidTypeError, InvalidValueError, MissingFileError, UnknownNameError, concise_errors
 
 
 @pytest.mark.parametrize("error", [InvalidValueError, InvalidTypeError, UnknownNameError, MissingFileError])

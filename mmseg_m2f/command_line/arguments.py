@@ -1,15 +1,10 @@
-"""What the commands share: arguments, how they were called, and errors that end them with the message alone."""
+"""What the commands share: arguments, and how they were called."""
 
 import argparse
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 from mmengine.config import DictAction
-
-from mmseg_m2f.errors import UserError, explain_os_error, message_of
 
 
 class Call(NamedTuple):
@@ -68,23 +63,3 @@ def add_launcher(parser: argparse.ArgumentParser) -> None:
         type=lambda rank: os.environ.setdefault("LOCAL_RANK", rank),
         help="set by older launchers",
     )
-
-
-@contextmanager
-def concise_errors() -> Iterator[None]:
-    """End the program with the message alone (exit status 2) where this package raised an error on purpose.
-
-    It may come from a data worker. Faults of disk, permissions and limits end with file and remedy. Any other error
-    keeps its traceback.
-    """
-    try:
-        yield
-    except UserError as error:
-        print(f"Error: {message_of(error)}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except OSError as error:
-        message = explain_os_error(error)
-        if message is None:
-            raise
-        print(f"Error: {message}", file=sys.stderr)
-        raise SystemExit(2) from None

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmseg_m2f.command_line.arguments import Call, add_config, concise_errors
+from mmseg_m2f.command_line.arguments import Call, add_config
 from mmseg_m2f.config.compare import differences
 from mmseg_m2f.config.finding import find_config, published_configs
 from mmseg_m2f.config.load import load_config
 from mmseg_m2f.config.options import Options
-from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.errors import InvalidValueError, concise_errors
 
 EXAMPLES = """examples:
   {run} mask2former_r50_ade20k-512_160k > base.py

@@ -6,7 +6,8 @@ from typing import get_args
 from mmseg_m2f.checkpoints.class_order import ClassOrder
 from mmseg_m2f.checkpoints.converting import convert_file
 from mmseg_m2f.checkpoints.layouts import Layout
-from mmseg_m2f.command_line.arguments import Call, concise_errors
+from mmseg_m2f.command_line.arguments import Call
+from mmseg_m2f.errors import concise_errors
 
 EXAMPLES = """examples:
   {run} model_final.pkl mask2former.pth --to ours

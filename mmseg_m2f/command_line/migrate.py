@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from mmseg_m2f.command_line.arguments import Call, concise_errors
+from mmseg_m2f.command_line.arguments import Call
+from mmseg_m2f.errors import concise_errors
 from mmseg_m2f.migration import migrate_config
 
 EXAMPLES = """examples:

@@ -3,8 +3,9 @@
 import sys
 from collections.abc import Sequence
 
-from mmseg_m2f.command_line.arguments import Call, add_config, concise_errors
+from mmseg_m2f.command_line.arguments import Call, add_config
 from mmseg_m2f.config.load import load_config
+from mmseg_m2f.errors import concise_errors
 from mmseg_m2f.inference.folder import predict_folder
 from mmseg_m2f.inference.predictor import Predictor
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from mmseg_m2f.command_line.arguments import Call, add_config, add_launcher, concise_errors
+from mmseg_m2f.command_line.arguments import Call, add_config, add_launcher
 from mmseg_m2f.engine.launch import train
+from mmseg_m2f.errors import concise_errors
 
 EXAMPLES = """examples:
   {run} mask2former_r18_shapes_debug

@@ -24,8 +24,8 @@ from PIL import Image
 from mmseg_m2f.benchmark.heads.costs import measure_costs
 from mmseg_m2f.benchmark.heads.running import writing
 from mmseg_m2f.benchmark.heads.scores import check_scores, scores_of
-from mmseg_m2f.command_line.arguments import concise_errors
 from mmseg_m2f.engine.launch import Launcher, evaluate, find_checkpoint, train
+from mmseg_m2f.errors import concise_errors
 from mmseg_m2f.files import replace_file, save_png
 from mmseg_m2f.predictions import KINDS
 from mmseg_m2f.predictions.palettes import class_colours
