@@ -128,6 +128,7 @@ def _train(implementation: Implementation, batch: Batch) -> tuple[list[Layer], d
 
 def _replay_differences(ours: Ours, batch: Batch) -> tuple[float, float, float]:
     """Between replayed CUDA graphs and the network run as usual: of losses, of gradients and pixels relative."""
+    ours.model.train()
     with ours.without_graphs():
         _, expected = _train(ours, batch)
         expected_gradients = {name: grad.clone() for name, grad in _gradients(ours.model).items()}

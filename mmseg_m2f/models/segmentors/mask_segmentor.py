@@ -82,7 +82,7 @@ class MaskSegmentor(BaseSegmentor):
             backbone=backbone,
             neck=neck,
             decode_head=decode_head,
-            crop_size=self.test_cfg.get("crop_size"),
+            crop_size=None if "crop_size" not in self.test_cfg else tuple(self.test_cfg.crop_size),
             trainable=trainable,
             compile=compile,
         )
