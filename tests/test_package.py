@@ -104,13 +104,18 @@ def allowed_rooms(module: str) -> tuple[str, ...]:
 def wrong_imports(module: str, source: str) -> set[str]:
     """The imports of a file (path in the package) that the tables do not allow."""
     names = {name for name in imported_names(source) if name.split(".")[0] not in sys.stdlib_module_names}
+    names -= {"mmseg_m2f.__version__"}
     own = {name for name in names if name.startswith("mmseg_m2f.")}
     rooms = allowed_rooms(module)
     wrong = {name for name in own if not is_within(name.removeprefix("mmseg_m2f."), rooms)}
     places = [place for place in THIRD_PARTY if module == place or module.startswith(place + "/")]
     if not places:
         return wrong | {name for name in names - own if is_within(name, FORBIDDEN_ELSEWHERE)}
-    return wrong | {name for name in names - own if not is_within(name, THIRD_PARTY[max(places, key=len)])}
+    return wrong | {
+        name
+        for name in names - own - {"mmseg_m2f.__version__"}
+        if not is_within(name, THIRD_PARTY[max(places, key=len)])
+    }
 
 
 def circles(sources: Mapping[str, str]) -> list[str]:

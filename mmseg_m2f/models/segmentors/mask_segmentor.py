@@ -82,7 +82,7 @@ class MaskSegmentor(BaseSegmentor):
             backbone=backbone,
             neck=neck,
             decode_head=decode_head,
-            crop_size=None if "crop_size" not in self.test_cfg else tuple(self.test_cfg.crop_size),
+            crop_size=self.test_cfg.get("crop_size"),
             trainable=trainable,
             compile=compile,
         )
@@ -208,4 +208,6 @@ def _checked_test_cfg(test_cfg: ConfigDict | dict | None) -> ConfigDict:
         raise InvalidValueError(f"model.test_cfg.mode: expected 'whole' or 'slide', got {checked.mode!r}.")
     if checked.mode == "slide" and not {"crop_size", "stride"} <= set(checked):
         raise InvalidValueError("model.test_cfg: mode 'slide' needs crop_size and stride, both (height, width).")
+    for key in {"crop_size", "stride"} & set(checked):
+        checked[key] = tuple(checked[key])  # a list where it comes from a command line
     return checked
