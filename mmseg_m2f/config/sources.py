@@ -157,8 +157,3 @@ def _leaves_of(key: str, value: ast.expr) -> Iterator[tuple[str, object]]:
     for name, entry in entries.items():
         if name != "_delete_":
             yield from _leaves_of(f"{key}.{name}", entry)
-
-
-def names(sources: Sequence[Source]) -> set[str]:
-    """All top-level variables that the files assign."""
-    return {name for source in sources for name in source.assigned}
