@@ -60,10 +60,10 @@ def enlarge_logits(
 
 
 def pixel_cross_entropy(logits: Float[Tensor, "B K H W"], labels: Int[Tensor, "B H W"]) -> Float[Tensor, ""]:
-    """Mean over the known pixels; 0 where none is known."""
-    known = _is_known(labels, logits.shape[1])
-    total = F.cross_entropy(logits, labels.where(known, -1), ignore_index=-1, reduction="sum")
-    return total / known.sum().clamp(min=1)
+    """Mean over the pixels that are not void; 0 where all are void."""
+    valid = _is_valid(labels, logits.shape[1])
+    total = F.cross_entropy(logits, labels.where(valid, -1), ignore_index=-1, reduction="sum")
+    return total / valid.sum().clamp(min=1)
 
 
 @torch.no_grad()
@@ -77,7 +77,7 @@ def distillation_target(
     """
     probs = teacher_log_probs.exp()
     entropy = -(probs * teacher_log_probs).sum(1)
-    label = labels.where(_is_known(labels, probs.shape[1]), 0).unsqueeze(1)
+    label = labels.where(_is_valid(labels, probs.shape[1]), 0).unsqueeze(1)
     rest = probs.new_full((), 1 - soft_weight).expand(label.shape)
     return probs.mul_(soft_weight).scatter_add_(1, label, rest), entropy
 
@@ -97,19 +97,19 @@ def weighted_mean(
     *,
     classwise: bool,
 ) -> Float[Tensor, ""]:
-    """Weighted mean over the known pixels; 0 where none is known.
+    """Weighted mean over the pixels that are not void; 0 where all are void.
 
     Args:
         classwise: the mean over the classes that occur of the weighted means over the pixels of each.
     """
-    known = _is_known(labels, num_classes)
+    valid = _is_valid(labels, num_classes)
     group = labels if classwise else torch.zeros_like(labels)
-    group = group.where(known, num_classes).flatten()  # the last group is void
+    group = group.where(valid, num_classes).flatten()  # the last group is void
     sums = torch.stack([values * weights, weights, torch.ones_like(weights)]).flatten(1)
     total, weight, count = sums.new_zeros(3, num_classes + 1).index_add(1, group, sums)[:, :-1]
     means = total / (weight + _EPS)
     return means.sum() / (count > 0).sum().clamp(min=1)
 
 
-def _is_known(labels: Int[Tensor, "B H W"], num_classes: int) -> Bool[Tensor, "B H W"]:
+def _is_valid(labels: Int[Tensor, "B H W"], num_classes: int) -> Bool[Tensor, "B H W"]:
     return (labels >= 0) & (labels < num_classes)

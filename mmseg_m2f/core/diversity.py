@@ -5,9 +5,9 @@ from torch import Tensor
 
 
 def spatial_coverage(maps: Float[Tensor, "B C H W"]) -> Float[Tensor, "B"]:
-    """How many places the channels look at together, in [1, min(C, H·W)].
+    """How many positions the channels attend to together, in [1, min(C, H·W)].
 
-    Each channel spreads the weight 1 over the image by a softmax; a place counts by the largest weight it gets. C means
-    that every channel looks at one place of its own, 1 that all look at the same.
+    Each channel spreads the weight 1 over the image by a softmax; a position counts by the largest weight it gets. C
+    means that every channel attends to one position of its own, 1 that all attend to the same.
     """
     return maps.float().flatten(2).softmax(-1).amax(1).sum(-1)

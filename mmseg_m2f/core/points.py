@@ -34,7 +34,7 @@ def find_corners(x_px: Float[Tensor, "*P"], y_px: Float[Tensor, "*P"], *, dim: i
     With x = left + r and y = top + b the shares are (1 - r)(1 - b), r(1 - b), (1 - r)b and rb.
 
     Args:
-        dim: place of the axis of four in `shares`.
+        dim: the axis of four in `shares`.
     """
     left, top = x_px.floor(), y_px.floor()
     right_share, lower_share = x_px - left, y_px - top

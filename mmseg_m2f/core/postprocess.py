@@ -1,6 +1,6 @@
 """From the last prediction to maps, segments and instances (arXiv 2107.06278, section 3.4; 2112.01527, 4.1).
 
-Definitions on mask logits at the size of the answer, and DETR's answers. `core.answers` has the others.
+Definitions on mask logits at the size of the result, and DETR's results. `core.results` computes the others in strips.
 """
 
 from typing import NamedTuple
@@ -61,8 +61,8 @@ def detr_panoptic_map(
 ) -> Int[Tensor, "H1 W1"]:
     """DETR's panoptic map (arXiv 2005.12872, section 4.2), at `size`: class + 1000 · instance number.
 
-    Each pixel goes to the highest mask logit among the queries surer than `object_threshold` of a class, whatever
-    their scores. Queries with at most `min_area` pixels are removed, and the others compete again until all are
+    Each pixel goes to the highest mask logit among the queries that score more than `object_threshold`, whatever their
+    scores. Queries with at most `min_area` pixels are removed, and the others compete again until all are
     larger. K everywhere where no query is left.
 
     Args:

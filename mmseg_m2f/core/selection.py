@@ -1,4 +1,7 @@
-"""Which queries answer, and as what: the part of post-processing that needs no pixels. Nothing is read back."""
+"""Which queries become results, and of which class: the part of post-processing that needs no pixels.
+
+Nothing is read back from the device.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +23,7 @@ def best_pairs(
     """Class probabilities, classes and queries of the best pairs of query and class, in no particular order.
 
     The last result says which pairs count: those of a thing class. N depends on the arguments alone. The arguments are
-    those of `answers.top_instances`.
+    those of `results.top_instances`.
     """
     probs = class_logits.softmax(-1)[..., :-1]
     num_classes = len(is_thing)
@@ -35,10 +38,10 @@ def best_pairs(
     return best, labels, queries, is_thing[labels] & (best >= 0)
 
 
-def sure_queries(
+def confident_queries(
     class_logits: Float[Tensor, "B Q K1"], object_threshold: float
 ) -> tuple[Float[Tensor, "B Q"], Int[Tensor, "B Q"], Bool[Tensor, "B Q"]]:
-    """Probability and number of each query's best class, and whether it is a class and surer than the threshold."""
+    """Probability and number of each query's best class, and whether it is a class above the threshold."""
     scores, labels = class_logits.softmax(-1).max(-1)
     return scores, labels, (labels != class_logits.shape[-1] - 1) & (scores > object_threshold)
 
@@ -50,7 +53,7 @@ def segment_ids(
     won: Int[Tensor, "B N"],
     own: Int[Tensor, "B N"],
     overlap_threshold: float,
-    sure: Bool[Tensor, "B N"] | None = None,
+    is_confident: Bool[Tensor, "B N"] | None = None,
 ) -> Int[Tensor, "B N"]:
     """Class + 1000 · instance number of each query, K for one that wins too little of its own mask.
 
@@ -59,12 +62,12 @@ def segment_ids(
     Args:
         won: pixels where the query beats the others.
         own: pixels of its own mask.
-        sure: the others get K; all count by default.
+        is_confident: queries where this is False get K; by default all count.
     """
     # In float64: 4 of 5 pixels are 0.8 of them, whatever float32 makes of it.
     accepted = (won > 0) & (own > 0) & (won.double() / own >= overlap_threshold)
-    if sure is not None:
-        accepted &= sure
+    if is_confident is not None:
+        accepted &= is_confident
     things = is_thing[labels.clamp(max=len(is_thing) - 1)]
     number = (accepted & things).cumsum(1) * things
     return torch.where(accepted, labels + INSTANCE_OFFSET * number, len(is_thing))

@@ -1,4 +1,4 @@
-"""Mask logits at the size of an answer, computed for some rows at a time.
+"""Mask logits at the size of the result, computed for some rows at a time.
 
 A row of a bilinear resize needs two rows of its source, so a strip of rows is resized alone: columns by
 `F.interpolate`, rows by the arithmetic of its kernel. On processors with a fused multiply-add the values are equal to
@@ -22,10 +22,10 @@ _SHARE_OF_FREE = 4  # a quarter of the memory that is free on a card
 
 
 class Resizing(NamedTuple):
-    """How the mask logits of one image get to the size of its answer; each is (height, width).
+    """How the mask logits of one image get to the size of its result; each is (height, width).
 
     They are resized to the `canvas`, the padded input of the network; its upper left part `crop` is the image; and
-    that is resized to the `size` of the answer.
+    that is resized to the `size` of the result.
     """
 
     canvas: tuple[int, int]
@@ -83,7 +83,7 @@ class RowResize:
 
 
 def default_memory_mb(device: torch.device) -> int:
-    """Megabytes that an answer may take by default: 64 on a CPU, a quarter of what is free on a card."""
+    """Megabytes that post-processing may take by default: 64 on a CPU, a quarter of what is free on a card."""
     if device.type == "cpu":
         return _CPU_MB
     if device.type != "cuda":
@@ -101,7 +101,7 @@ def strips(
     max_memory_mb: int | None,
     queries: Int[Tensor, "B N"] | None = None,
 ) -> Iterator[tuple[slice, Float[Tensor, "B N H W"], Callable[[Tensor], Tensor]]]:
-    """Rows of the answer, the mask logits on the cropped canvas that they come from, and how to resize to those rows.
+    """Rows of the result, the mask logits on the cropped canvas that they come from, and how to resize to those rows.
 
     The number of operators depends on the number of strips alone, and nothing is read back. Without images or values
     there is no strip.
@@ -118,14 +118,14 @@ def strips(
     if max_memory_mb is None:
         max_memory_mb = default_memory_mb(mask_logits.device)
     to_canvas = RowResize((mask_logits.shape[2], mask_logits.shape[3]), canvas, mask_logits.device)
-    to_answer = RowResize(crop, size, mask_logits.device)
+    to_result = RowResize(crop, size, mask_logits.device)
     pixels_per_row = len(mask_logits) * max(canvas[1], size[1]) * max(1, crop[0] / size[0])
     height = max(1, int(max_memory_mb * 2**20 / (4 * values_per_pixel * pixels_per_row)))
     images = torch.arange(len(mask_logits), device=mask_logits.device)[:, None]
     for top in range(0, size[0], height):
         rows = slice(top, min(top + height, size[0]))
-        canvas_rows = to_answer.source_rows(rows)
+        canvas_rows = to_result.source_rows(rows)
         part = mask_logits[:, :, to_canvas.source_rows(canvas_rows)]
         part = part if queries is None else part[images, queries]
         processed = to_canvas(part.float(), canvas_rows)[..., : crop[1]]
-        yield rows, processed, partial(to_answer, rows=rows)
+        yield rows, processed, partial(to_result, rows=rows)

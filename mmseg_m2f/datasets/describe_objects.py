@@ -20,23 +20,23 @@ class DescribeObjects(BaseTransform):
     boxes and masks of mmdet's classes out of that. `img_id` and `scale_factor` are set where nothing has set them.
 
     Args:
-        class_order: the data's classes in the order of the model; labels and label map then hold places in it.
+        class_order: the data's classes in the order of the model; labels and label map then hold indices into it.
     """
 
     def __init__(self, class_order: Sequence[int] | None = None) -> None:
-        self.places = None
+        self.model_labels = None
         if class_order is not None:
-            self.places = np.full(IGNORE_INDEX + 1, IGNORE_INDEX, dtype=np.uint8)
-            self.places[list(class_order)] = np.arange(len(class_order))
+            self.model_labels = np.full(IGNORE_INDEX + 1, IGNORE_INDEX, dtype=np.uint8)
+            self.model_labels[list(class_order)] = np.arange(len(class_order))
 
     def transform(self, results: dict) -> dict:
         """The sample with `instances`."""
         results.setdefault("img_id", results.get("sample_idx", 0))
         results.setdefault("scale_factor", (1.0, 1.0))
         if isinstance(results.get("gt_masks"), torch.Tensor):
-            if self.places is not None:
-                results["gt_bboxes_labels"] = self.places[results["gt_bboxes_labels"]].astype(np.int64)
-                results["gt_seg_map"] = self.places[results["gt_seg_map"]]
+            if self.model_labels is not None:
+                results["gt_bboxes_labels"] = self.model_labels[results["gt_bboxes_labels"]].astype(np.int64)
+                results["gt_seg_map"] = self.model_labels[results["gt_seg_map"]]
             results["instances"] = _instances(results)
             results["ori_shape"] = tuple(results["gt_masks"].shape[1:])
         return results

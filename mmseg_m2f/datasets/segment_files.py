@@ -43,14 +43,14 @@ class LoadPanoptic(BaseTransform):
         path = results["seg_map_path"]
         ids = _read_ids(path)
         infos = results["segments_info"]
-        known = np.asarray([0, *(info[0] for info in infos)])
-        order = known.argsort()
-        rows = order[np.searchsorted(known[order], ids).clip(max=len(known) - 1)]
-        wrong = np.unique(ids[known[rows] != ids])
+        listed = np.asarray([0, *(info[0] for info in infos)])
+        order = listed.argsort()
+        rows = order[np.searchsorted(listed[order], ids).clip(max=len(listed) - 1)]
+        wrong = np.unique(ids[listed[rows] != ids])
         if len(wrong):
             raise InvalidValueError(
                 f"Panoptic label {path}: expected the segment ids of {results.get('img_path')} in the JSON file "
-                f"({_shorten(sorted(known[1:].tolist()))}) or 0 for void, got {_shorten(wrong.tolist())} as well. "
+                f"({_shorten(sorted(listed[1:].tolist()))}) or 0 for void, got {_shorten(wrong.tolist())} as well. "
                 "Add these segments to the image's segments_info, or set their pixels to 0."
             )
         segments = [Segment(category, is_thing, 0, is_crowd) for _, category, is_thing, is_crowd in infos]
@@ -115,7 +115,7 @@ def _read_ids(path: str) -> NDArray[np.int32]:
     if depth != 8 or colours not in (2, 6):
         raise InvalidValueError(
             f"Panoptic label {path}: expected a PNG with 8 bits RGB (segment id = R + 256 G + 65536 B), got {depth} "
-            f"bits {_PNG_COLOURS.get(colours, 'of unknown colours')}. Write the ids as RGB; a map of class indices is "
+            f"bits {_PNG_COLOURS.get(colours, 'of unlisted colours')}. Write the ids as RGB; a map of class indices is "
             "a semantic label and needs another dataset."
         )
     check_sums(data)

@@ -43,7 +43,7 @@ def segment_numbers(count: int) -> NDArray[np.int16]:
 
 
 def list_segments(segments: Sequence[Segment]) -> tuple[Segment, ...]:
-    """The segments at the places that `segment_numbers` gives them; a placeholder of class `IGNORE_INDEX` "
+    """The segments at the indices that `segment_numbers` gives them; a placeholder of class `IGNORE_INDEX` "
     "fills the gap."""
     if len(segments) <= IGNORE_INDEX:
         return tuple(segments)

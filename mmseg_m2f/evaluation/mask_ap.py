@@ -176,7 +176,7 @@ def judge_detections(
         rows = np.flatnonzero(detected.labels == label)
         rows = rows[np.argsort(-detected.scores[rows], kind="stable")][:max_per_class]
         columns = np.flatnonzero(true.labels == label)
-        partners = match_in_turn(ious[np.ix_(rows, columns)], true.is_crowd[columns], ignored[columns])
+        partners = match_greedily(ious[np.ix_(rows, columns)], true.is_crowd[columns], ignored[columns])
         matched = partners >= 0
         # An unmatched detection reads the last, made up column and is judged by its own size.
         partner_ignored = np.pad(ignored[columns], ((0, 1), (0, 0)))[partners, np.arange(len(_SIZES))[:, None]]
@@ -198,16 +198,16 @@ def judge_detections(
     )
 
 
-def match_in_turn(
+def match_greedily(
     ious: Float[np.ndarray, "D G"], is_crowd: Bool[np.ndarray, "G"], ignored: Bool[np.ndarray, "G A"]
 ) -> Int[np.ndarray, "D A T"]:
     """The true object that each detection takes, -1 for none, at each threshold for each range of sizes.
 
-    Each detection in turn takes the free object it overlaps most, among those that are not ignored or else among the
-    others; the last of equals. A crowd stays free.
+    In the order of scores, each detection takes the free object that it overlaps most, among those that are not ignored
+    or else among the others; the last of equals. A crowd stays free.
 
     Args:
-        ious: of one class, the surest detection first.
+        ious: of one class, the detection with the highest score first.
     """
     num_detected, num_true = ious.shape
     free = np.ones((ignored.shape[1], len(_THRESHOLDS), num_true), dtype=bool)
@@ -229,7 +229,7 @@ def match_in_turn(
 def interpolated_precision(
     hits: Bool[np.ndarray, "D T"], wrong: Bool[np.ndarray, "D T"], num_true: int
 ) -> Float[np.ndarray, "T"]:
-    """The best precision at or above each of 101 recalls, averaged; the surest detection first."""
+    """The best precision at or above each of 101 recalls, averaged; the detection with the highest score first."""
     hit_sums, wrong_sums = hits.cumsum(0), wrong.cumsum(0)
     precision = hit_sums / np.maximum(hit_sums + wrong_sums, 1)
     best = np.maximum.accumulate(precision[::-1])[::-1]

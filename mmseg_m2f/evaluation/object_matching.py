@@ -75,8 +75,10 @@ class ObjectMatching(BaseMetric):
         num_classes = len(class_names(self))
         for sample in data_samples:
             detected, true = read_objects(sample, num_classes, where=describe_sample(self, sample))
-            sure = np.flatnonzero(detected.scores > self.score_threshold)
-            kept = DetectedObjects(detected.labels[sure], detected.scores[sure], detected.masks.select(sure))
+            confident = np.flatnonzero(detected.scores > self.score_threshold)
+            kept = DetectedObjects(
+                detected.labels[confident], detected.scores[confident], detected.masks.select(confident)
+            )
             self.results.append(count_matches(kept, true))
 
     def compute_metrics(self, results: Sequence[tuple[np.ndarray, ...]]) -> dict[str, float]:

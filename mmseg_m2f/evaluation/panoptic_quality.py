@@ -312,9 +312,9 @@ def _read_truth(sample: Mapping, is_thing: Bool[Tensor, "K"], *, where: str) -> 
     if has_parts(sample, "ignored_instances", ("masks",)):
         element.ignored_instances = read_field(sample, "ignored_instances", ("masks",), where=where)
     target = read_segments_target(element, is_thing)
-    sheets, labels = target.segment_map, target.labels
-    first = sheets.where(sheets >= 0, target.num_segments).amin(0)
-    segment_map = first.where(first < target.num_segments, sheets[0].clamp(min=VOID))
+    layers, labels = target.segment_map, target.labels
+    first = layers.where(layers >= 0, target.num_segments).amin(0)
+    segment_map = first.where(first < target.num_segments, layers[0].clamp(min=VOID))
     if has_parts(sample, "ignored_instances", ("labels", "masks")):
         crowds = element.ignored_instances
         labels = torch.cat([labels, crowds.labels.to(labels.device)])

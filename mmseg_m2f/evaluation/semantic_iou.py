@@ -174,9 +174,9 @@ def count_pixels(
                     "the head's num_classes."
                 )
     if boundary:
-        known = maps.where(valid, ignore_index).cpu().numpy()
-        width = boundary_width((known.shape[1], known.shape[2]))
-        regions = torch.from_numpy(np.stack([boundary_pixels(label_map, width) for label_map in known]))
+        label_maps = maps.where(valid, ignore_index).cpu().numpy()
+        width = boundary_width((label_maps.shape[1], label_maps.shape[2]))
+        regions = torch.from_numpy(np.stack([boundary_pixels(label_map, width) for label_map in label_maps]))
         pairs = pairs.where(regions.to(pairs.device)[:, valid], num_classes)
     cells = torch.bincount(pairs[0] * (num_classes + boundary) + pairs[1], minlength=1)
     occupied = cells.nonzero()[:, 0]

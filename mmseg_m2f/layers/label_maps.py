@@ -5,7 +5,7 @@ import os
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mmseg_m2f.core.answers import semantic_labels
+from mmseg_m2f.core.results import semantic_labels
 from mmseg_m2f.core.strips import Resizing
 from mmseg_m2f.layers.kernels import triton_label_maps as kernel
 
@@ -18,7 +18,7 @@ def label_maps(
     resize_scores: bool = False,
     max_memory_mb: int | None = None,
 ) -> Int[Tensor, "B H W"]:
-    """`core.answers.semantic_labels`, on a GPU with Triton in one kernel that stores no scores.
+    """`core.results.semantic_labels`, on a GPU with Triton in one kernel that stores no scores.
 
     Both choose the same class wherever two classes differ by more than rounding. `MMSEG_M2F_KERNELS=off` in the
     environment keeps to plain PyTorch; the kernel needs no `max_memory_mb`.

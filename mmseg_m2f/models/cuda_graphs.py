@@ -209,7 +209,7 @@ class Recording:
 
     def rebuild(self, outputs: Sequence[Tensor]) -> object:
         """What the network returned, made of these tensors."""
-        leaves = [None if place is None else outputs[place] for place in self._places]
+        leaves = [None if index is None else outputs[index] for index in self._leaf_outputs]
         return pytree.tree_unflatten(leaves, self._structure)
 
     def _keep_earlier_gradients(self) -> None:
@@ -234,7 +234,7 @@ class Recording:
                     "well. Set model.cuda_graphs=False."
                 )
         numbers = {name: number for number, name in enumerate(unique)}
-        self._places = [None if leaf is None else numbers[id(leaf)] for leaf in leaves]
+        self._leaf_outputs = [None if leaf is None else numbers[id(leaf)] for leaf in leaves]
         self._live = list(unique.values())
         self.needs_grad = [tensor.requires_grad for tensor in self._live]
         return [tensor.detach() for tensor in self._live]
@@ -291,7 +291,7 @@ class GraphedNetwork:
     """Runs a model's network through recordings where it can, else as usual.
 
     Args:
-        most: recordings kept for training, and as many again for answers.
+        most: recordings kept for training, and as many again for inference.
         recorder: for tests.
     """
 
@@ -303,9 +303,9 @@ class GraphedNetwork:
         self._caches = {with_grad: RecordingCache(most) for with_grad in (True, False)}
         self._gradients: dict[nn.Parameter, Tensor] = {}
         self._parts: _Parts | None = None
-        self._places: list[int] = []
+        self._addresses: list[int] = []
         self._said: set[str] = set()
-        self.turn = 0  # of replays
+        self.replays = 0
 
     def __deepcopy__(self, _: dict) -> "GraphedNetwork":
         """A copy of the model, as for a moving average, has other weights: it makes its own recordings."""
@@ -339,9 +339,9 @@ class GraphedNetwork:
             return network(images, valid)
         with_grad = torch.is_grad_enabled()
         parameters = [p for p in self._parts.parameters if p.requires_grad] if with_grad else []
-        places = [x.data_ptr() for x in self._parts.tensors]
-        if places != self._places:
-            self._places = places
+        addresses = [x.data_ptr() for x in self._parts.tensors]
+        if addresses != self._addresses:
+            self._addresses = addresses
             self._gradients.clear()
             for cache in self._caches.values():
                 cache.clear()
@@ -354,7 +354,7 @@ class GraphedNetwork:
             with _unchanged(model, images.device):
                 recording = self._record(model, network, images, valid, parameters)
             cache.keep(key, recording)
-        self.turn += 1
+        self.replays += 1
         if not any(recording.needs_grad):
             recording.replay_forward(images, valid)
             return cast(Result, recording.rebuild(recording.outputs))
@@ -427,7 +427,7 @@ class _Replay(torch.autograd.Function):
         *parameters: Tensor,
     ) -> tuple[Tensor, ...]:
         recording.replay_forward(images, valid)
-        ctx.graphs, ctx.turn, ctx.recording = graphs, graphs.turn, recording  # type: ignore[attr-defined]
+        ctx.graphs, ctx.replay, ctx.recording = graphs, graphs.replays, recording  # type: ignore[attr-defined]
         outputs = tuple(output.detach() for output in recording.outputs)
         ctx.mark_non_differentiable(
             *(output for output, needed in zip(outputs, recording.needs_grad, strict=True) if not needed)
@@ -438,7 +438,7 @@ class _Replay(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor | None, ...]:
         graphs, recording = ctx.graphs, ctx.recording  # type: ignore[attr-defined]
-        if ctx.turn != graphs.turn:  # type: ignore[attr-defined]
+        if ctx.replay != graphs.replays:  # type: ignore[attr-defined]
             raise RuntimeError(
                 "model.cuda_graphs: expected the backward pass right after its forward pass, but the network has run "
                 "again in between and overwritten what it needs. Call backward first, or set model.cuda_graphs=False."

@@ -1,4 +1,4 @@
-"""Images of a batch whose answers have the same size, so that they are computed together."""
+"""Images of a batch whose results have the same size, so that they are computed together."""
 
 from collections.abc import Hashable, Sequence
 from typing import TypeVar

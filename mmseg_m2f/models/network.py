@@ -45,7 +45,7 @@ def run_network(
 def last_prediction(
     model: Shell, images: Float[Tensor, "B C H W"], valid: Bool[Tensor, "B H W"] | None = None
 ) -> Prediction:
-    """The answer alone; overwritten by the next call where `model.cuda_graphs` is set."""
+    """The prediction of the last layer; overwritten by the next call where `model.cuda_graphs` is set."""
     if model.graphs is None:
         return _last_layer(model, images, valid)
     assert isinstance(model, nn.Module)

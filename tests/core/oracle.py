@@ -1,4 +1,4 @@
-"""The answers of `core.answers` by their definitions: one image, all mask logits at the size of the answer at once."""
+"""`core.results` by definition: one image, all mask logits at the size of the result at once."""
 
 import torch
 from torch import Tensor

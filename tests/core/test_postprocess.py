@@ -29,8 +29,8 @@ def test_resize_maps__same_size_is_the_same_tensor():
     assert resize_maps(maps, (5, 7)) is maps
 
 
-def sure_of(classes: list[int], num_classes: int) -> torch.Tensor:
-    """Class logits Q K1 of queries that are sure."""
+def confident_of(classes: list[int], num_classes: int) -> torch.Tensor:
+    """Class logits Q K1 of confident queries."""
     return torch.nn.functional.one_hot(torch.tensor(classes), num_classes + 1).float() * 20
 
 
@@ -72,14 +72,14 @@ def test_top_boxes__masks_of_the_same_queries():
 
 def test_detr_panoptic_map__highest_logit_wins_whatever_the_score():
     logits = torch.tensor([[[2.0, -1.0, 0.2]], [[1.0, 1.0, -0.3]]])
-    panoptic = detr_panoptic_map(sure_of([0, 0], 2), logits, IS_THING, size=(1, 3), min_area=0)
+    panoptic = detr_panoptic_map(confident_of([0, 0], 2), logits, IS_THING, size=(1, 3), min_area=0)
     assert panoptic.tolist() == [[1000, 2000, 1000]]
 
 
 def test_detr_panoptic_map__small_segments_leave_their_pixels_to_others():
     logits = left_of([1, 8])  # the first wins a column of 4 pixels
     logits[0, :, 0] += 1
-    class_logits = sure_of([0, 1], 2)
+    class_logits = confident_of([0, 1], 2)
     assert (detr_panoptic_map(class_logits, logits, IS_THING, size=(4, 8)) == 1).all()
     kept = detr_panoptic_map(class_logits, logits, IS_THING, size=(4, 8), min_area=3)
     assert kept[0].tolist() == [1000, 1, 1, 1, 1, 1, 1, 1]
@@ -91,16 +91,16 @@ def test_detr_panoptic_map__stuff_of_one_class():
     logits[2] = -8.5
     logits[2, :, 3:5] = 8.0
     logits[2, :, 5:] = -7.0
-    class_logits = sure_of([1, 1, 0], 2)
+    class_logits = confident_of([1, 1, 0], 2)
     published = detr_panoptic_map(class_logits, logits, IS_THING, size=(4, 8))
     assert published[0].tolist() == [1, 1, 1, 1000, 1000, 1000, 1000, 1000]  # the second stuff query is removed
     merged = detr_panoptic_map(class_logits, logits, IS_THING, size=(4, 8), merge_stuff=True)
     assert merged[0].tolist() == [1, 1, 1, 1000, 1000, 1, 1, 1]
 
 
-def test_detr_panoptic_map__another_size_and_nothing_sure():
+def test_detr_panoptic_map__another_size_and_nothing_confident():
     logits = left_of([4, -4])
-    panoptic = detr_panoptic_map(sure_of([0, 1], 2), logits, IS_THING, size=(8, 4))
+    panoptic = detr_panoptic_map(confident_of([0, 1], 2), logits, IS_THING, size=(8, 4))
     assert panoptic.tolist() == [[1000, 1000, 1, 1]] * 8
     unsure = detr_panoptic_map(torch.zeros(2, 3), logits, IS_THING, size=(8, 4))
     assert (unsure == 2).all()

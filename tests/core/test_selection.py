@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mmseg_m2f.core.selection import best_pairs, kept_first, segment_ids, sure_queries, survives_nms
+from mmseg_m2f.core.selection import best_pairs, confident_queries, kept_first, segment_ids, survives_nms
 from tests.core import oracle
 
 #: Probabilities of a thing, stuff, a thing, and "no object".
@@ -31,9 +31,9 @@ def test_best_pairs__one_class_per_query():
     assert pairs(3, one_class_per_query=True) == [(0, 0), (1, 2), (2, 0)]
 
 
-def test_sure_queries__leaves_out_no_object_and_the_unsure():
-    scores, labels, sure = sure_queries(CLASS_LOGITS[None], 0.5)
-    assert sure.tolist() == [[False, True, False]]  # the last is sure of being no object
+def test_confident_queries__leaves_out_no_object_and_the_unconfident():
+    scores, labels, is_confident = confident_queries(CLASS_LOGITS[None], 0.5)
+    assert is_confident.tolist() == [[False, True, False]]  # the last one's best class is "no object"
     assert labels[0, 1].item() == 1
     assert scores[0, 1].item() == pytest.approx(0.8)
 

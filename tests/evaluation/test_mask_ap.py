@@ -10,7 +10,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from mmseg_m2f.evaluation import MaskAP
-from mmseg_m2f.evaluation.mask_ap import interpolated_precision, match_in_turn
+from mmseg_m2f.evaluation.mask_ap import interpolated_precision, match_greedily
 from tests.evaluation.object_samples import Detection, Object, bar, object_sample, rectangle
 
 CLASSES = ("cat", "dog", "cow", "owl")  # nowhere an owl
@@ -197,17 +197,17 @@ def test_mask_ap__boundary_takes_the_smaller_iou() -> None:
     assert all(name.startswith("boundary_") for name in metrics)
 
 
-def test_match_in_turn__prefers_objects_that_count() -> None:
+def test_match_greedily__prefers_objects_that_count() -> None:
     # The detection overlaps the ignored object more, but takes the one that counts; the next gets the ignored one.
     ious = np.array([[0.9, 0.6], [0.8, 0.55]])
     ignored = np.array([[True], [False]])
-    partners = match_in_turn(ious, np.array([False, False]), ignored)
+    partners = match_greedily(ious, np.array([False, False]), ignored)
     assert partners[:, 0, 0].tolist() == [1, 0]
     assert partners[:, 0, 5].tolist() == [0, -1]  # at 0.75
 
 
-def test_match_in_turn__last_of_equals() -> None:
-    partners = match_in_turn(np.array([[0.8, 0.8]]), np.array([False, False]), np.zeros((2, 1), bool))
+def test_match_greedily__last_of_equals() -> None:
+    partners = match_greedily(np.array([[0.8, 0.8]]), np.array([False, False]), np.zeros((2, 1), bool))
     assert partners[0, 0, 0] == 1
 
 

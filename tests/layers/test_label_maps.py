@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mmseg_m2f.compat import is_installed
-from mmseg_m2f.core.answers import semantic_labels
+from mmseg_m2f.core.results import semantic_labels
 from mmseg_m2f.core.strips import Resizing
 from mmseg_m2f.layers import label_maps as module
 from mmseg_m2f.layers.label_maps import label_maps

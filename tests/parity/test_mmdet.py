@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData, PixelData
 
-from mmseg_m2f.core.answers import panoptic_maps, top_instances
+from mmseg_m2f.core.results import panoptic_maps, top_instances
 from mmseg_m2f.core.strips import Resizing
 from mmseg_m2f.samples import write_instances
 from tests.parity.conftest import CONFIGS, aligned_gradient

@@ -1,13 +1,13 @@
 """Multi-scale deformable attention on a GPU (arXiv 2010.04159, section 4.1), from raw projections to the weighted sum.
 
-The GPU's counterpart of `deformable_attention.cpp`: softmax, places and bilinear readings in one pass, nothing stored
-for the backward pass, which computes weights and places again. All arithmetic is in float32.
+The GPU's counterpart of `deformable_attention.cpp`: softmax, points and bilinear readings in one pass, nothing stored
+for the backward pass, which computes weights and points again. All arithmetic is in float32.
 
 Why it is built this way:
 
 - A program serves one head of a block of consecutive queries in one image. Neighbouring queries read neighbouring
   cells, which then lie in the nearest cache; the D channels of a cell lie side by side and are read at once.
-- Little is computed per number read, so waiting for memory is what costs. The four corners of a place do not depend
+- Little is computed per number read, so waiting for memory is what costs. The four corners of a point do not depend
   on each other, and programs are small (128 threads), so that many wait at the same time.
 - Sizes of levels are plain arguments of a launch, so nothing travels to the device and nobody waits. They are floats,
   for Triton compiles anew when an integer becomes 1 or a multiple of 16: one compiled kernel serves all image sizes.
@@ -37,7 +37,7 @@ except ImportError:
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _WARPS = 4
 #: Numbers per tile of queries and channels, or queries and readings: four for each thread. With eight, compiled code
-#: exchanges each place through shared memory and waits for it.
+#: exchanges each point through shared memory and waits for it.
 _TILE = 512
 _INT32 = 2**31
 
@@ -173,11 +173,11 @@ if triton is not None:
     @triton.jit
     @no_type_check
     def _read(offsets, logits, reading, exists, reference_x, reference_y, largest, total, width, height):
-        """Where a reading takes place and how much it counts.
+        """The position of a sampled value, and its weight.
 
-        Gives weight; column and row of the cell left of and above the place; how far the place lies right of and
-        below the centre of that cell; whether one of the four cells around the place can be inside. Where none can,
-        or the place is not a number, it becomes 0, so that the conversion to integers is defined.
+        Gives weight; column and row of the cell left of and above the position; how far the position lies right of and
+        below the centre of that cell; whether one of the four cells around the position can be inside. Where none can,
+        or the position is not a number, it becomes 0, so that the conversion to integers is defined.
         """
         logit = tl.load(logits + reading, mask=exists, other=0.0).to(tl.float32)
         offset_x = tl.load(offsets + 2 * reading, mask=exists, other=0.0).to(tl.float32)
@@ -195,7 +195,7 @@ if triton is not None:
     @triton.jit
     @no_type_check
     def _corner(CORNER: tl.constexpr, left, top, right, below, near, rows, columns):
-        """Token of a level, share and validity of one of the four cells around a place, in reading order."""
+        """Token of a level, share and validity of one of the four cells around a position, in reading order."""
         column = left + CORNER % 2
         row = top + CORNER // 2
         share_x = right if CORNER % 2 == 1 else 1 - right

@@ -1,8 +1,8 @@
 """Label maps on a GPU, from class and mask logits in one pass (arXiv 2107.06278, section 3.4).
 
-The GPU's counterpart of `core.answers.semantic_labels`: for each pixel of the answer the mask logits of all queries are
+The GPU's counterpart of `core.results.semantic_labels`: for each pixel of the result the mask logits of all queries are
 resized, turned into probabilities and multiplied with the class probabilities, and the best class is kept. Neither the
-resized masks nor the class scores are ever stored, so an answer needs no memory besides itself.
+resized masks nor the class scores are ever stored, so the result needs no memory besides itself.
 
 Why it is built this way:
 
@@ -67,7 +67,7 @@ def label_maps(
     Args:
         class_probs: without "no object"; computed in float32.
         mask_logits: as predicted, at any resolution; float32, float16 or bfloat16.
-        resize_scores: resize class scores from the crop to the answer's size instead of mask logits.
+        resize_scores: resize class scores from the crop to the result's size instead of mask logits.
 
     Raises:
         TypeError: mask logits of another dtype.
@@ -77,13 +77,13 @@ def label_maps(
     if mask_logits.dtype not in _DTYPES:
         raise TypeError(
             f"triton_label_maps: expected float32, float16 or bfloat16, got {mask_logits.dtype}. Convert it, or call "
-            "core.answers.semantic_labels."
+            "core.results.semantic_labels."
         )
     images, queries, height, width = mask_logits.shape
     if not can_serve(mask_logits) or queries * height * width >= _INT32:
         raise ValueError(
             f"triton_label_maps: expected 1 to {_MOST_QUERIES} queries and fewer than {_INT32} mask logits per image, "
-            f"got {queries} and {queries * height * width}. Call core.answers.semantic_labels."
+            f"got {queries} and {queries * height * width}. Call core.results.semantic_labels."
         )
     canvas, crop, size = resizing
     labels = torch.empty(images, *size, dtype=torch.long, device=mask_logits.device)
@@ -110,7 +110,7 @@ def label_maps(
             classes,
             QUERIES=queries,
             QUERIES_PADDED=queries_padded,
-            CLASSES_AT_ONCE=max(min(_next_power_of_2(classes), _VOTES // queries_padded), _LEAST),
+            CLASS_CHUNK=max(min(_next_power_of_2(classes), _VOTES // queries_padded), _LEAST),
             PIXELS=pixels,
             CORNERS=1 if crop == size else 4,
             RESIZE_SCORES=resize_scores,
@@ -136,12 +136,12 @@ if triton is not None:
 
     @triton.jit
     @no_type_check
-    def _source(place, scale, size):
+    def _source(position, scale, size):
         """Where a row or column of a result lies in its source: the cell before it, the one after, the share of that.
 
         The arithmetic of PyTorch's bilinear kernel, corners not aligned.
         """
-        x = tl.maximum(scale * (place.to(tl.float32) + 0.5) - 0.5, 0.0)
+        x = tl.maximum(scale * (position.to(tl.float32) + 0.5) - 0.5, 0.0)
         before = tl.minimum(x.to(tl.int32), size - 1)
         after = tl.minimum(before + 1, size - 1)
         return before, after, tl.minimum(x - before.to(tl.float32), 1.0)
@@ -179,8 +179,8 @@ if triton is not None:
             "width",
             "crop_height",
             "crop_width",
-            "answer_height",
-            "answer_width",
+            "result_height",
+            "result_width",
             "num_classes",
         ]
     )
@@ -195,25 +195,25 @@ if triton is not None:
         canvas_scale_x,
         crop_height,
         crop_width,
-        answer_scale_y,
-        answer_scale_x,
-        answer_height,
-        answer_width,
+        result_scale_y,
+        result_scale_x,
+        result_height,
+        result_width,
         num_classes,
         QUERIES: tl.constexpr,
         QUERIES_PADDED: tl.constexpr,
-        CLASSES_AT_ONCE: tl.constexpr,
+        CLASS_CHUNK: tl.constexpr,
         PIXELS: tl.constexpr,
         CORNERS: tl.constexpr,
         RESIZE_SCORES: tl.constexpr,
         PRECISION: tl.constexpr,
     ):
         image = tl.program_id(1).to(tl.int64)
-        num_pixels = answer_height * answer_width
+        num_pixels = result_height * result_width
         pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
         exists = pixel < num_pixels
-        row = pixel // answer_width
-        column = pixel % answer_width
+        row = pixel // result_width
+        column = pixel % result_width
         query = tl.arange(0, QUERIES_PADDED)[None, :]
         is_query = query < QUERIES
         cells = cells + image * height * width * QUERIES
@@ -236,8 +236,8 @@ if triton is not None:
             )
             probs = _sigmoid(values)
         else:
-            top, bottom, below = _source(row, answer_scale_y, crop_height)
-            left, right, beside = _source(column, answer_scale_x, crop_width)
+            top, bottom, below = _source(row, result_scale_y, crop_height)
+            left, right, beside = _source(column, result_scale_x, crop_width)
             for corner in tl.static_range(4):
                 y = bottom if corner // 2 == 1 else top
                 x = right if corner % 2 == 1 else left
@@ -255,8 +255,8 @@ if triton is not None:
 
         best = tl.full([PIXELS], -float("inf"), tl.float32)
         label = tl.zeros([PIXELS], tl.int32)
-        for first in range(0, num_classes, CLASSES_AT_ONCE):
-            number = first + tl.arange(0, CLASSES_AT_ONCE)
+        for first in range(0, num_classes, CLASS_CHUNK):
+            number = first + tl.arange(0, CLASS_CHUNK)
             is_class = number < num_classes
             vote = tl.load(votes + number[:, None] * QUERIES + query, mask=is_class[:, None] & is_query, other=0.0)
             scores = tl.dot(probs, tl.trans(vote), input_precision=PRECISION)

@@ -1,4 +1,4 @@
-"""Which query answers for which segment."""
+"""Which query is trained on which segment."""
 
 from mmseg_m2f.models.assigners.fixed import FixedAssigner
 from mmseg_m2f.models.assigners.hungarian import HungarianAssigner

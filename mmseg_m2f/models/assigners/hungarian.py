@@ -70,12 +70,12 @@ class HungarianAssigner:
         size = predictions[0].class_logits.shape[1] * targets.labels.shape[1]
         if self.sampling is not None and predictions[0].has_masks:
             size = self.sampling.size_in_matching(predictions[0], targets)
-        units = _CHUNK.fitting(size, targets.labels.device)  # layers of images
-        at_once = 1 if image_by_image else max(units // num_layers, 1)
+        layers_per_chunk = _CHUNK.fitting(size, targets.labels.device)  # layers of images
+        chunk_size = 1 if image_by_image else max(layers_per_chunk // num_layers, 1)
         return torch.cat(
             [
-                self._image_costs(predictions, targets, slice(first, first + at_once), units)
-                for first in range(0, num_images, at_once)
+                self._image_costs(predictions, targets, slice(first, first + chunk_size), layers_per_chunk)
+                for first in range(0, num_images, chunk_size)
             ]
         )
 

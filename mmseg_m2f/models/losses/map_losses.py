@@ -17,7 +17,7 @@ from mmseg_m2f.structures import MaskReadings
 _CHUNK = ChunkBudget(cpu=7 * 2**20, gpu=2**24)
 #: Which maps of all: a range, or their numbers.
 Rows = slice | Int[Tensor, "n"]
-#: Reads some of the maps, given as such and by their place among all of them.
+#: Reads some of the maps, given as such and by their range among all of them.
 Reader = Callable[[Float[Tensor, "n H W"], Rows], MaskReadings]
 Loss = Callable[..., Float[Tensor, "n"]]
 
@@ -61,8 +61,8 @@ def product_losses(
 class _Arrangement(NamedTuple):
     """Embeddings in columns: image b has its j-th embedding in row b of column j; chunks are ranges of columns.
 
-    `order` sorts the embeddings by chunk, image and column; `cells` are their places in the `B W` cells of a chunk, row
-    by row, where W is the number of columns per chunk (`width`). Chunk c takes `order[bounds[c] : bounds[c + 1]]`.
+    `order` sorts the embeddings by chunk, image and column; `cells` are their indices in the `B W` cells of a chunk,
+    row by row, where W is the number of columns per chunk (`width`). Chunk c takes `order[bounds[c] : bounds[c + 1]]`.
     """
 
     order: Int[Tensor, "N"]
@@ -76,7 +76,7 @@ def _arrange(images: Int[Tensor, "N"], counts: Sequence[int], num_cells: int) ->
     """Chunks of at most `num_cells` cells, or of one column."""
     most = max(counts)
     width = max(min(num_cells // len(counts), most), 1)
-    # images are ascending: the first place of an image is where its number would be inserted.
+    # images are ascending: the first index of an image is where its number would be inserted.
     columns = torch.arange(len(images), device=images.device) - torch.searchsorted(images, images)
     chunks = columns // width
     cells = images * width + columns % width
@@ -148,13 +148,13 @@ class _ProductLosses(torch.autograd.Function):
             maps = batched_products(padded, features.flatten(2).mT).flatten(0, 1)
             maps = (maps if arrangement.is_full else maps.index_select(0, cells)).unflatten(1, features.shape[2:])
             for first in range(0, len(maps), chunk):
-                places = slice(taken.start + first, min(taken.start + first + chunk, taken.stop))
-                part = maps[first : first + chunk]
-                found, part_gradients = _chunk_losses(part, order[places], read, losses, needed)
+                part = slice(taken.start + first, min(taken.start + first + chunk, taken.stop))
+                chunk_maps = maps[first : first + chunk]
+                found, part_gradients = _chunk_losses(chunk_maps, order[part], read, losses, needed)
                 for value, written in zip(found, values, strict=True):
-                    written[places] = value
+                    written[part] = value
                 for gradient, kept in zip(part_gradients, () if gradients is None else gradients, strict=True):
-                    kept[places] = gradient
+                    kept[part] = gradient
         if gradients is not None:
             ctx.save_for_backward(embeddings, features, gradients)
             ctx.arrangement = arrangement  # type: ignore[attr-defined]

@@ -63,7 +63,7 @@ class TaskCriterion(nn.Module):
         if boxes is not None:
             wide = columns.unsqueeze(-1).expand_as(boxes)
             boxes = boxes.new_zeros(len(boxes), most + 1, 4).scatter_(1, wide, boxes)[:, :most]
-        # Ids from VOID = -2 on, so that a place in the table is an id plus 2.
+        # Ids from VOID = -2 on, so that the index in the table is the id plus 2.
         marks = torch.arange(VOID, BACKGROUND + 1, device=numbers.device).expand(len(numbers), -1)
         table = torch.cat([marks, new_segments.where(is_kept, BACKGROUND)], 1)
         maps = table.gather(1, targets.framed_maps.flatten(1).clamp(min=VOID).long() - VOID).int()

@@ -129,9 +129,9 @@ def _products_at(
     embeddings = torch.stack([each.mask_embeddings[images] for each in predictions], 1).flatten(0, 1)
     products = []
     # Features at points take more room than what is computed from them.
-    at_once = _CHUNK.fitting(pixels.shape[1] * table.shape[1], table.device)
-    for start in range(0, len(pixels), at_once):
-        rows = slice(start, start + at_once)
+    chunk_size = _CHUNK.fitting(pixels.shape[1] * table.shape[1], table.device)
+    for start in range(0, len(pixels), chunk_size):
+        rows = slice(start, start + chunk_size)
         readings = sample_rows(table, Taps(pixels[rows].flatten(0, 1), shares[rows].flatten(0, 1)))
         products.append(batched_products(embeddings[rows], readings.view(-1, points.shape[2], table.shape[1])))
     return torch.cat(products).unflatten(0, points.shape[:2])

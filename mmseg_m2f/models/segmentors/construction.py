@@ -11,7 +11,7 @@ from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.layers.matrix_products import use_fast_products
 from mmseg_m2f.models.compiled_parts import compile_parts
 from mmseg_m2f.models.feature_spec import check_head, crop_size_of, image_channels_of, probe_feature_spec
-from mmseg_m2f.models.segmentors.upload import upload_batches_at_once
+from mmseg_m2f.models.segmentors.upload import upload_batches_in_one_copy
 from mmseg_m2f.registry import MODELS
 
 
@@ -47,7 +47,7 @@ def build_parts(
     shell.decode_head = MODELS.build(decode_head, default_args=dict(feature_spec=feature_spec))
     frozen = [] if trainable is None else freeze_others(shell, trainable)
     use_fast_products(shell)
-    upload_batches_at_once(preprocessor)
+    upload_batches_in_one_copy(preprocessor)
     compile_parts(shell, compile)
     shell.register_load_state_dict_pre_hook(adopt_detector_keys)
     return frozen

@@ -9,8 +9,8 @@ from mmengine.config import ConfigDict
 from mmengine.structures import BaseDataElement, PixelData
 from torch import Tensor
 
-from mmseg_m2f.core.answers import panoptic_maps, top_instances
 from mmseg_m2f.core.postprocess import Instances, detr_panoptic_map, resize_maps, top_boxes
+from mmseg_m2f.core.results import panoptic_maps, top_instances
 from mmseg_m2f.core.selection import INSTANCE_OFFSET
 from mmseg_m2f.core.strips import Resizing
 from mmseg_m2f.errors import InvalidValueError
@@ -68,10 +68,10 @@ class MaskDetector(BaseDetector):
         trainable: beginnings of the names of the parameters to train, for example the mask head of a trained DETR; all
             unless given. The others get no gradients, and modules without trainable parameters stay in evaluation mode.
         test_cfg: which of `panoptic`, `instance`, `semantic` to predict; `panoptic_rule` "mask2former" (also
-            MaskFormer's) or "detr"; and the arguments of `core.answers.panoptic_maps` and `top_instances`, and of
-            `core.postprocess.detr_panoptic_map` and `top_boxes`; `max_memory_mb` bounds what answers take besides
-            themselves and the mask logits (by default 64 on a CPU and a quarter of the free memory on a GPU), except
-            with boxes or DETR's rule. A head with boxes alone needs `panoptic=False, semantic=False`.
+            MaskFormer's) or "detr"; and the arguments of `core.results.panoptic_maps` and `top_instances`, and of
+            `core.postprocess.detr_panoptic_map` and `top_boxes`; `max_memory_mb` bounds what post-processing takes
+            besides its results and the mask logits (by default 64 on a CPU and a quarter of the free memory on a
+            GPU), except with boxes or DETR's rule. A head with boxes alone needs `panoptic=False, semantic=False`.
         compile: run backbone, neck and head through `torch.compile`; True, or a dict of its arguments.
         cuda_graphs: on a GPU, record backbone, neck and head as CUDA graphs for image sizes that come again; True, or
             a dict of arguments of `GraphedNetwork`. Elsewhere it changes nothing, and says so.
@@ -140,7 +140,7 @@ class MaskDetector(BaseDetector):
         """Fill `pred_panoptic_seg`, `pred_instances` and `pred_sem_seg` as `test_cfg` says.
 
         Args:
-            rescale: answer at the original size (`ori_shape`), not at that of the resized image (`img_shape`).
+            rescale: give results at the original size (`ori_shape`), not at that of the resized image (`img_shape`).
         """
         canvas = _size(batch_inputs)
         valid = valid_pixels(batch_data_samples, canvas, batch_inputs)
@@ -149,7 +149,7 @@ class MaskDetector(BaseDetector):
         boxes = prediction.boxes if isinstance(prediction, BoxPrediction) else None
         resizings = [_resizing(canvas, sample.metainfo, rescale=rescale) for sample in batch_data_samples]
         for resizing, images in group_equal(resizings):
-            self._answer(
+            self._post_process(
                 [batch_data_samples[image] for image in images],
                 take_images(prediction.class_logits, images),
                 None if masks is None else take_images(masks, images),
@@ -158,7 +158,7 @@ class MaskDetector(BaseDetector):
             )
         return batch_data_samples
 
-    def _answer(
+    def _post_process(
         self,
         samples: Sequence[BaseDataElement],
         class_logits: Float[Tensor, "B Q K1"],
@@ -221,7 +221,7 @@ class MaskDetector(BaseDetector):
     def _required(masks: Float[Tensor, "B Q h w"] | None) -> Float[Tensor, "B Q h w"]:
         if masks is None:
             raise InvalidValueError(
-                "MaskDetector: model.test_cfg asks for panoptic or semantic answers, but the decoder predicts boxes "
+                "MaskDetector: model.test_cfg asks for panoptic or semantic results, but the decoder predicts boxes "
                 "alone. Set panoptic=False and semantic=False, or give decode_head.query_decoder a mask_head."
             )
         return masks

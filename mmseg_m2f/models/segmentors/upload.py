@@ -17,12 +17,12 @@ from mmseg_m2f.core.transfer import upload
 _ALIGNMENT = 16
 
 
-def upload_batches_at_once(preprocessor: nn.Module) -> None:
+def upload_batches_in_one_copy(preprocessor: nn.Module) -> None:
     """Let a data preprocessor of mmengine find its batches on the device already, unless it is the CPU."""
     preprocessor.register_forward_pre_hook(_move_batch)
 
 
-def move_at_once(data: object, device: torch.device) -> object:
+def move_in_one_copy(data: object, device: torch.device) -> object:
     """The same batch with all of its tensors of the host on a device, moved in one copy.
 
     Args:
@@ -47,7 +47,7 @@ def _move_batch(preprocessor: nn.Module, arguments: tuple) -> tuple | None:
     if device.type == "cpu":
         return None
     data, *others = arguments
-    return (move_at_once(data, device), *others)
+    return (move_in_one_copy(data, device), *others)
 
 
 def _move(tensors: list[Tensor], device: torch.device) -> list[Tensor]:

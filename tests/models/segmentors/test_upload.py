@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mmseg_m2f.datasets import CompactSegments, ListClasses
 from mmseg_m2f.models.assigners import hungarian
-from mmseg_m2f.models.segmentors.upload import move_at_once
+from mmseg_m2f.models.segmentors.upload import move_in_one_copy
 from tests.models.assigners.test_fixed import CRITERION as FIXED
 from tests.models.conftest import make_batch
 from tests.models.segmentors.test_mask_detector import THINGS, detr_config, make_box_batch
@@ -22,14 +22,14 @@ from tests.operator_counts import OperatorCount
 IMAGENET = dict(mean=[120.0] * 3, std=[60.0] * 3, bgr_to_rgb=True)
 
 
-def test_move_at_once__one_copy_of_everything():
+def test_move_in_one_copy__one_copy_of_everything():
     boxes = HorizontalBoxes(torch.rand(2, 4))
     sample = DetDataSample(metainfo=dict(img_path="a.jpg"))
     sample.gt_instances = InstanceData(labels=torch.tensor([3, 1]), bboxes=boxes, names=["a", "b"])
     sample.gt_sem_seg = PixelData(sem_seg=torch.ones(1, 4, 5, dtype=torch.uint8))
     images = [torch.rand(3, 4, 5).mT, torch.zeros(0, 7, dtype=torch.bool)]
     with OperatorCount() as counted:
-        moved = move_at_once(dict(inputs=images, data_samples=(sample, None)), torch.device("meta"))
+        moved = move_in_one_copy(dict(inputs=images, data_samples=(sample, None)), torch.device("meta"))
     assert len(counted.uploads) == 1
     assert [(x.device.type, x.shape, x.dtype) for x in moved["inputs"]] == [("meta", x.shape, x.dtype) for x in images]
     (found, nothing) = moved["data_samples"]
@@ -42,10 +42,10 @@ def test_move_at_once__one_copy_of_everything():
     assert boxes.tensor.device.type == "cpu"  # the original stays as it was
 
 
-def test_move_at_once__values_survive():
+def test_move_in_one_copy__values_survive():
     # To the CPU, but through the buffer.
     tensors = [torch.rand(3, 5).mT, torch.tensor([True, False]), torch.arange(3, dtype=torch.int16), torch.tensor(2.5)]
-    for moved, tensor in zip(move_at_once(tensors, torch.device("cpu")), tensors, strict=True):
+    for moved, tensor in zip(move_in_one_copy(tensors, torch.device("cpu")), tensors, strict=True):
         assert torch.equal(moved, tensor)
         assert moved.data_ptr() != tensor.data_ptr()
 

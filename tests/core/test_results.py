@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmseg_m2f.core import answers
-from mmseg_m2f.core.answers import panoptic_maps, semantic_labels, top_instances
+from mmseg_m2f.core import results
 from mmseg_m2f.core.postprocess import Instances, resize_maps, semantic_scores
+from mmseg_m2f.core.results import panoptic_maps, semantic_labels, top_instances
 from mmseg_m2f.core.strips import Resizing
 from tests.core import oracle
 
-#: Strips of one row; of half of the larger answers; of all.
+#: Strips of one row; of half of the larger results; of all.
 MEMORIES = (0, 1, 64)
 SMALL = (12, 16)
 RESIZINGS = {
@@ -32,12 +32,12 @@ NUM_THINGS = 3
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """As on a CPU, and as on a card: the whole batch at once."""
     if request.param == "batch":
-        monkeypatch.setattr(answers, "_reads_are_free", lambda _: False)
+        monkeypatch.setattr(results, "_reads_are_free", lambda _: False)
     return request.param
 
 
 def resized(mask_logits: Tensor, resizing: Resizing) -> Tensor:
-    """All mask logits at the size of the answer, B Q H W."""
+    """All mask logits at the size of the result, B Q H W."""
     return resize_maps(processed(mask_logits, resizing), resizing.size)
 
 
@@ -48,7 +48,7 @@ def processed(mask_logits: Tensor, resizing: Resizing) -> Tensor:
 
 
 def predicted() -> tuple[Tensor, Tensor]:
-    """Class and mask logits of two images; about half of the queries are sure, and masks overlap."""
+    """Class and mask logits of two images; about half of the queries are confident, and masks overlap."""
     torch.manual_seed(3)
     class_logits = torch.randn(2, 9, len(IS_THING) + 1) * 4
     rough = torch.randn(2, 9, 4, 5) * 6
@@ -80,7 +80,7 @@ def test_semantic_labels__equal_those_of_resized_scores(resizing, max_memory_mb)
 
 
 def test_semantic_labels__by_hand():
-    # On the canvas 8 4 -4 -8; the image is the left half, 8 7 5 4 in the answer.
+    # On the canvas 8 4 -4 -8; the image is the left half, 8 7 5 4 in the result.
     mask_logits = torch.tensor([[[8.0, -8.0]], [[4.5, 4.5]]])
     class_logits = torch.tensor([[0.0, 99.0, 0.0], [99.0, 0.0, 0.0]])
     labels = labels_of_one(class_logits, mask_logits, Resizing((1, 4), (1, 2), (1, 4)))
@@ -156,7 +156,7 @@ def test_panoptic_maps__nothing_recognised_in_one_image(keep_low_pixels):
 OPTIONS = {
     "default": {},
     "few": dict(max_per_image=12, things_first=False),
-    "sure": dict(score_threshold=0.2),
+    "confident": dict(score_threshold=0.2),
     "one class": dict(one_class_per_query=True),
     "one class of all": dict(one_class_per_query=True, things_first=False),
     "apart": dict(mask_nms_threshold=0.3),
@@ -202,7 +202,7 @@ def test_top_instances__nothing_found():
         assert (len(found.scores), len(found.labels), found.boxes.shape, found.mask_probs) == (0, 0, (0, 4), None)
 
 
-def test_answers__no_image_at_all():
+def test_results__no_image_at_all():
     class_logits, mask_logits = (part[:0] for part in predicted())
     assert semantic_labels(class_logits, mask_logits, RESIZINGS["once"]).shape == (0, 48, 64)
     assert panoptic_maps(class_logits, mask_logits, IS_THING, RESIZINGS["once"]).shape == (0, 48, 64)
@@ -212,8 +212,8 @@ def test_answers__no_image_at_all():
 TWO = torch.tensor([True, False])
 
 
-def sure_of(classes: list[int], num_classes: int) -> Tensor:
-    """Class logits Q K1 of queries that are sure."""
+def confident_of(classes: list[int], num_classes: int) -> Tensor:
+    """Class logits Q K1 of confident queries."""
     return torch.nn.functional.one_hot(torch.tensor(classes), num_classes + 1).float() * 20
 
 
@@ -248,13 +248,13 @@ def test_panoptic_maps__things_are_numbered_and_stuff_is_merged():
     logits = left_of([2, -2, 1, 1])
     logits[2:] = -8.0
     logits[2, :, 2:4], logits[3, :, 4:5] = 8.0, 8.0
-    panoptic = panoptic_of_one(sure_of([0, 0, 1, 1], 2), logits)
+    panoptic = panoptic_of_one(confident_of([0, 0, 1, 1], 2), logits)
     assert panoptic[0].tolist() == [1000, 1000, 1, 1, 1, 2, 2000, 2000]
 
 
-def test_panoptic_maps__covered_and_unsure_queries_are_dropped():
+def test_panoptic_maps__covered_and_unconfident_queries_are_dropped():
     logits = left_of([4, 5, 8])
-    class_logits = sure_of([0, 0, 1], 2)
+    class_logits = confident_of([0, 0, 1], 2)
     logits[0] += 4.0  # wins four of the five columns of the second
     class_logits[2] = 0.0
     panoptic = panoptic_of_one(class_logits, logits, overlap_threshold=0.5)
@@ -262,7 +262,7 @@ def test_panoptic_maps__covered_and_unsure_queries_are_dropped():
 
 
 def test_panoptic_maps__nothing_recognised():
-    assert (panoptic_of_one(sure_of([2, 2], 2), left_of([3, 3])) == 2).all()
+    assert (panoptic_of_one(confident_of([2, 2], 2), left_of([3, 3])) == 2).all()
 
 
 def test_top_instances__score_is_class_times_mask():
@@ -313,7 +313,7 @@ def test_top_instances__mask_nms_within_a_class():
         mask_nms_threshold=0.7,
     )
     assert sorted(found.labels.tolist()) == [0, 1]
-    assert found.masks[found.labels == 0].sum().item() == 20  # the surer one
+    assert found.masks[found.labels == 0].sum().item() == 20  # the one that scores more
     kept = instances_of_one(
         class_logits, left_of([4, 5, 5]), [True, True], one_class_per_query=True, mask_nms_threshold=0.85
     )
@@ -334,7 +334,7 @@ from pathlib import Path
 import torch
 
 from mmseg_m2f.core.postprocess import resize_maps, semantic_scores
-from mmseg_m2f.core.answers import semantic_labels
+from mmseg_m2f.core.results import semantic_labels
 from mmseg_m2f.core.strips import Resizing
 
 
@@ -354,7 +354,7 @@ Path("/proc/self/clear_refs").write_text("5")  # starts the peak anew
 (labels,) = semantic_labels(class_logits[None], mask_logits[None], resizing, resize_scores=resize_scores)
 peak = megabytes("VmHWM") - before
 
-if resize_scores:  # 64 rows of the canvas are 48 of the answer, and the last ones would need more
+if resize_scores:  # 64 rows of the canvas are 48 of the result, and the last ones would need more
     logits = resize_maps(mask_logits[None, :, :17], (68, 3072))[:, :, :64]
     scores = resize_maps(semantic_scores(class_logits[None], logits), (48, 2304))
     rows = torch.arange(40)

@@ -21,9 +21,9 @@ from mmseg_m2f.core.postprocess import Instances, tight_boxes
 from mmseg_m2f.core.selection import (
     append_unrecognised,
     best_pairs,
+    confident_queries,
     kept_first,
     segment_ids,
-    sure_queries,
     survives_nms,
 )
 from mmseg_m2f.core.strips import Resizing, strips
@@ -48,7 +48,7 @@ def semantic_labels(
 
     Args:
         mask_logits: as predicted, at any resolution.
-        resize_scores: resize class scores from the crop to the answer's size, as mmsegmentation does, instead of mask
+        resize_scores: resize class scores from the crop to the result's size, as mmsegmentation does, instead of mask
             logits. Makes no difference where both sizes are equal.
         max_memory_mb: roughly, besides arguments and result; by default what suits the device.
     """
@@ -82,7 +82,7 @@ def panoptic_maps(
 ) -> Int[Tensor, "B H W"]:
     """The panoptic map of each image: class + 1000 · instance number, K where nothing was recognised.
 
-    Queries surer than `object_threshold` of a class compete for each pixel by score times mask probability. One that
+    Queries that score more than `object_threshold` compete for each pixel by score times mask probability. One that
     wins less than `overlap_threshold` of its own mask is dropped. Things are numbered from 1 in query order, stuff
     has number 0 and is one segment per class.
 
@@ -92,14 +92,14 @@ def panoptic_maps(
             Mask2Former leaves them unrecognised).
         max_memory_mb: roughly, besides arguments and result; by default what suits the device.
     """
-    scores, labels, sure = sure_queries(class_logits, object_threshold)
+    scores, labels, is_confident = confident_queries(class_logits, object_threshold)
     rule = _Rule(is_thing, overlap_threshold, keep_low_pixels)
     if not _reads_are_free(mask_logits):
-        return _panoptic_maps(scores, labels, sure, mask_logits, None, rule, resizing, max_memory_mb)
+        return _panoptic_maps(scores, labels, is_confident, mask_logits, None, rule, resizing, max_memory_mb)
     maps = [labels.new_empty(0, *resizing.size)]
     for batch in _batches(mask_logits):
-        queries = sure[batch].nonzero()[:, 1].unsqueeze(0)
-        score, label, counts = (x[batch].gather(1, queries) for x in (scores, labels, sure))
+        queries = is_confident[batch].nonzero()[:, 1].unsqueeze(0)
+        score, label, counts = (x[batch].gather(1, queries) for x in (scores, labels, is_confident))
         maps.append(_panoptic_maps(score, label, counts, mask_logits[batch], queries, rule, resizing, max_memory_mb))
     return torch.cat(maps)
 
@@ -236,7 +236,7 @@ def _best_of(
 def _panoptic_maps(
     scores: Float[Tensor, "B N"],
     labels: Int[Tensor, "B N"],
-    sure: Bool[Tensor, "B N"],
+    is_confident: Bool[Tensor, "B N"],
     mask_logits: Float[Tensor, "B Q h w"],
     queries: Int[Tensor, "B N"] | None,
     rule: _Rule,
@@ -247,7 +247,7 @@ def _panoptic_maps(
     # Number of the winning query, or `num_queries`: nothing recognised.
     winners = labels.new_full((num_images, *resizing.size), num_queries)
     won, own = torch.zeros_like(labels), torch.zeros_like(labels)
-    behind = (sure.to(scores.dtype) - 1)[..., None, None]  # queries that are not sure lose against all that are
+    behind = (is_confident.to(scores.dtype) - 1)[..., None, None]  # other queries lose against all confident ones
     for rows, processed, finish in strips(
         mask_logits, resizing, values_per_pixel=6 * num_queries, max_memory_mb=max_memory_mb, queries=queries
     ):
@@ -259,7 +259,14 @@ def _panoptic_maps(
         if not rule.keep_low_pixels:
             winner = winner.where(certain.gather(1, winner.unsqueeze(1)).squeeze(1), num_queries)
         winners[:, rows] = winner
-    ids = segment_ids(labels, rule.is_thing, won=won, own=own, overlap_threshold=rule.overlap_threshold, sure=sure)
+    ids = segment_ids(
+        labels,
+        rule.is_thing,
+        won=won,
+        own=own,
+        overlap_threshold=rule.overlap_threshold,
+        is_confident=is_confident,
+    )
     table = append_unrecognised(ids, len(rule.is_thing))
     return table.gather(1, winners.flatten(1)).view_as(winners)
 
@@ -273,11 +280,11 @@ def _resized_masks(
     max_memory_mb: int | None,
 ) -> tuple[Bool[Tensor, "B N H W"], Float[Tensor, "B N H W"] | None, Float[Tensor, "B N"]]:
     """Masks of some queries, their probabilities if asked for, and the mean probability inside each mask."""
-    place = None
+    inverse = None
     if _reads_are_free(mask_logits):  # one image: each query is resized once
-        chosen, place = queries[0].unique(return_inverse=True)
+        chosen, inverse = queries[0].unique(return_inverse=True)
         queries = chosen.unsqueeze(0)
-    num_images, num_pairs = len(queries), queries.shape[1] if place is None else len(place)
+    num_images, num_pairs = len(queries), queries.shape[1] if inverse is None else len(inverse)
     masks = torch.empty(num_images, num_pairs, *resizing.size, dtype=torch.bool, device=mask_logits.device)
     mask_probs = torch.empty_like(masks, dtype=torch.float32) if soft_masks else None
     inside = torch.zeros(queries.shape, dtype=torch.float64, device=mask_logits.device)
@@ -289,11 +296,11 @@ def _resized_masks(
         strip, probs = logits > 0, logits.sigmoid()
         inside += (probs * strip).sum((2, 3))
         area += strip.sum((2, 3))
-        masks[:, :, rows] = strip if place is None else strip[:, place]
+        masks[:, :, rows] = strip if inverse is None else strip[:, inverse]
         if mask_probs is not None:
-            mask_probs[:, :, rows] = probs if place is None else probs[:, place]
+            mask_probs[:, :, rows] = probs if inverse is None else probs[:, inverse]
     certainty = inside.float() / (area + 1e-6)
-    return masks, mask_probs, certainty if place is None else certainty[:, place]
+    return masks, mask_probs, certainty if inverse is None else certainty[:, inverse]
 
 
 def _some_of(image: Instances, numbers: Int[Tensor, "n"]) -> Instances:
