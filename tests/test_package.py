@@ -57,7 +57,7 @@ FORBIDDEN_ELSEWHERE = {"mmseg", "mmdet"}
 
 #: Modules without a mirror in `tests/`, and why.
 WITHOUT_MIRROR: dict[str, str] = {
-    "benchmark/command_line.py": "runs of the tool in tests/benchmark/test_measuring.py",
+    "benchmark/step_commands.py": "runs of the tool in tests/benchmark/test_measuring.py",
     "benchmark/summary.py": "table and charts in tests/benchmark/test_measuring.py",
     **{
         f"benchmark/implementations/{name}.py": "compared with each other in tests/benchmark/test_implementations.py"
@@ -182,6 +182,11 @@ def test_modules__have_a_mirror_each() -> None:
     missing = {module for module in modules if not mirror_of(module).is_file()}
     assert missing - set(WITHOUT_MIRROR) == set()
     assert {module for module in modules if module in WITHOUT_MIRROR} - missing == set(), "take these out of the list"
+
+
+def test_modules__have_file_names_of_their_own() -> None:
+    names = [Path(module).name for module in MODULES if not module.endswith("__init__.py")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
 
 
 def test_tests__do_not_import_the_shipped_benchmark() -> None:

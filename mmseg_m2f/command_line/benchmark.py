@@ -3,9 +3,9 @@
 import sys
 from collections.abc import Sequence
 
-from mmseg_m2f.benchmark.command_line import add_scaling, add_step, add_train
 from mmseg_m2f.benchmark.gate import UnequalError
-from mmseg_m2f.benchmark.heads.command_line import add_heads
+from mmseg_m2f.benchmark.heads.heads_command import add_heads
+from mmseg_m2f.benchmark.step_commands import add_scaling, add_step, add_train
 from mmseg_m2f.command_line.arguments import Call
 from mmseg_m2f.errors import concise_errors
 

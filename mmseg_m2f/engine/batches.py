@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 from torch.utils.hooks import RemovableHandle
 
-from mmseg_m2f.engine.class_names import leaf_datasets
+from mmseg_m2f.engine.class_agreement import leaf_datasets
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.files import is_remote
 

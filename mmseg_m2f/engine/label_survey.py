@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 from numpy.typing import NDArray
 from torch import nn
 
-from mmseg_m2f.engine.class_names import leaf_datasets
+from mmseg_m2f.engine.class_agreement import leaf_datasets
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.structures import IGNORE_INDEX
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmseg_m2f.errors import InvalidValueError
-from mmseg_m2f.layers.kernels import deformable_attention as kernels
+from mmseg_m2f.layers.kernels import fused_deformable_attention as kernels
 
 
 def deformable_attention(

@@ -17,7 +17,7 @@ from mmseg_m2f.checkpoints.loading import load_weights
 from mmseg_m2f.datasets.unlisted_images import report_unlisted_images
 from mmseg_m2f.engine.batches import check_equal_sizes, guard_batch_norms
 from mmseg_m2f.engine.best_checkpoint import SkipAbsentBest, check_save_best
-from mmseg_m2f.engine.class_names import (
+from mmseg_m2f.engine.class_agreement import (
     NamedClasses,
     align_dataset,
     check_category_order,

@@ -1,7 +1,7 @@
 """Multi-scale deformable attention on a GPU (arXiv 2010.04159, section 4.1), from raw projections to the weighted sum.
 
-The GPU's counterpart of `deformable_attention.cpp`: softmax, points and bilinear readings in one pass, nothing stored
-for the backward pass, which computes weights and points again. All arithmetic is in float32.
+The GPU's counterpart of `fused_deformable_attention.cpp`: softmax, points and bilinear readings in one pass, nothing
+stored for the backward pass, which computes weights and points again. All arithmetic is in float32.
 
 Why it is built this way:
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mmseg_m2f.compat import is_installed
 from mmseg_m2f.layers.deformable_attention import deformable_attention_in_pytorch
-from mmseg_m2f.layers.kernels import deformable_attention as cpu_kernel
+from mmseg_m2f.layers.kernels import fused_deformable_attention as cpu_kernel
 from mmseg_m2f.layers.kernels import triton_deformable_attention as kernel
 
 needs_triton = pytest.mark.skipif(not is_installed("triton"), reason="Triton is not installed: pip install triton")

@@ -1,7 +1,7 @@
 """Deformable attention as one operator: from raw projections to the weighted sum, nothing stored in between.
 
-`torch.compile` takes the operator as it is. On the CPU it runs `deformable_attention.cpp`, on a GPU the kernels of
-`triton_deformable_attention`.
+`torch.compile` takes the operator as it is. On the CPU it runs `fused_deformable_attention.cpp`, on a GPU the kernels
+of `triton_deformable_attention`.
 """
 
 import ctypes

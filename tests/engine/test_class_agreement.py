@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from mmseg.datasets import BaseSegDataset
 from PIL import Image
 
-from mmseg_m2f.engine.class_names import (
+from mmseg_m2f.engine.class_agreement import (
     NamedClasses,
     align_dataset,
     check_category_order,

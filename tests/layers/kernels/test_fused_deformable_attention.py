@@ -8,7 +8,7 @@ import torch
 from mmseg_m2f.layers import deformable_attention as layer
 from mmseg_m2f.layers.deformable_attention import deformable_attention_in_pytorch
 from mmseg_m2f.layers.kernels import compilation
-from mmseg_m2f.layers.kernels import deformable_attention as kernels
+from mmseg_m2f.layers.kernels import fused_deformable_attention as kernels
 
 needs_compiler = pytest.mark.skipif(
     shutil.which("g++") is None and shutil.which("clang++") is None, reason="there is no C++ compiler"
@@ -129,7 +129,7 @@ def test_deformable_attention__without_a_compiler_says_so_once_and_stays_the_sam
     expected = value_and_gradients(deformable_attention_in_pytorch, inputs, sizes)
     assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
     (message,) = [record.message for record in caplog.records if "was not compiled" in record.message]
-    assert message.startswith("deformable_attention.cpp was not compiled: [Errno 2] No such file or directory")
+    assert message.startswith("fused_deformable_attention.cpp was not compiled: [Errno 2] No such file or directory")
 
 
 @needs_compiler
