@@ -20,6 +20,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
@@ -36,6 +37,8 @@ _LOGGER = logging.getLogger("mmseg_m2f")
 _WARM_UPS = 3
 #: After so many other calls a recording may make room for that of another shape.
 _PATIENCE = 64
+#: Numbers in gradients that are copied together.
+_GRADIENTS_WAITING = 2**22
 #: Modules that compute with the host, by class name, and what they do.
 _UNFIT = {
     "NMF2D": "it draws its bases on the host",
@@ -244,12 +247,17 @@ class Recording:
         if not self.output_grads:
             self.output_grads = [torch.zeros_like(output) for output in outputs]
             self._check_stand_ins(outputs)
-        grads = torch.autograd.grad(outputs, self._stand_ins, self.output_grads, allow_unused=True)
-        pairs = zip(self._parameters, grads, strict=True)
-        self._grads = [None if grad is None else self._gradient_of(parameter) for parameter, grad in pairs]
-        written = [memory for memory in self._grads if memory is not None]
-        torch._foreach_copy_(written, [grad for grad in grads if grad is not None])
-        return written
+        grads = _GradientWriter(self._gradient_of)
+        handles = [
+            stand_in.register_post_accumulate_grad_hook(partial(grads.take, parameter))
+            for stand_in, parameter in zip(self._stand_ins, self._parameters, strict=True)
+        ]
+        torch.autograd.backward(outputs, self.output_grads, inputs=self._stand_ins)
+        for handle in handles:
+            handle.remove()
+        written = grads.finish()
+        self._grads = [written.get(parameter) for parameter in self._parameters]
+        return list(written.values())
 
     def _gradient_of(self, parameter: nn.Parameter) -> Tensor:
         """Memory for the gradient of a parameter, in its layout, so that autograd takes it over as it is."""
@@ -274,6 +282,39 @@ class Recording:
         if any(self.needs_grad):
             self._run_backward()
         self._live = []
+
+
+class _GradientWriter:
+    """Moves gradients to where they stay, a few at a time, while the backward pass goes on and reuses their memory.
+
+    Args:
+        memory_of: where the gradient of a parameter stays.
+    """
+
+    def __init__(self, memory_of: Callable[[nn.Parameter], Tensor]) -> None:
+        self._memory_of = memory_of
+        self._written: dict[nn.Parameter, Tensor] = {}
+        self._waiting: list[tuple[Tensor, Tensor]] = []
+
+    def take(self, parameter: nn.Parameter, stand_in: Tensor) -> None:
+        """Take the gradient over from a stand-in."""
+        assert stand_in.grad is not None
+        self._written[parameter] = self._memory_of(parameter)
+        self._waiting.append((self._written[parameter], stand_in.grad))
+        stand_in.grad = None
+        if sum(grad.numel() for _, grad in self._waiting) >= _GRADIENTS_WAITING:
+            self._write()
+
+    def finish(self) -> dict[nn.Parameter, Tensor]:
+        """Write what is left; the gradients of all parameters that have one."""
+        self._write()
+        return self._written
+
+    def _write(self) -> None:
+        if self._waiting:
+            with torch.no_grad():
+                torch._foreach_copy_(*map(list, zip(*self._waiting, strict=True)))
+        self._waiting = []
 
 
 class _Network(nn.Module):
