@@ -313,7 +313,7 @@ class _GradientWriter:
     def _write(self) -> None:
         if self._waiting:
             with torch.no_grad():
-                torch._foreach_copy_(*map(list, zip(*self._waiting, strict=True)))
+                torch._foreach_copy_([kept for kept, _ in self._waiting], [grad for _, grad in self._waiting])
         self._waiting = []
 
 
