@@ -165,9 +165,11 @@ def segment_pipelines(
     if only_things is not None:
         to_objects = dict(type=to_objects["type"], thing_classes=list(only_things))
         to_objects_for_test = dict(to_objects, ignore_void=False)
-    pack = dict(type="mmdet.PackDetInputs", meta_keys=("img_path", "ori_shape", "img_shape", "stuff_classes"))
+    meta_keys = ("img_path", "ori_shape", "img_shape", "stuff_classes")
+    pack = dict(type="mmdet.PackDetInputs", meta_keys=meta_keys)
+    pack_for_test = dict(pack, meta_keys=(*meta_keys, "absent_segments"))
     train = [_load_image(), load_segments, *vary, to_objects, pack, dict(type="mmseg_m2f.CompactSegments")]
-    return train, [_load_image(), *test_resize, load_segments, to_objects_for_test, pack]
+    return train, [_load_image(), *test_resize, load_segments, to_objects_for_test, pack_for_test]
 
 
 def crops_of_segments(crop_size: Size, *, short_side: int, pad: bool = False) -> list[Transform]:

@@ -23,7 +23,7 @@ class SegmentsToObjects(BaseTransform):
 
     Args:
         thing_classes: For a model of things alone: these classes become objects, numbered anew in this order, and
-            all other segments are background. There is no semantic map then.
+            all other segments are background, also in `absent_segments`. There is no semantic map then.
         ignore_void: With `thing_classes`: void becomes one more object, of class -1 and with the ignore flag, so that
             training leaves it out. False for evaluation, where such an object would be a crowd, and where void is but
             a line around each object, over which masks would grow.
@@ -49,6 +49,8 @@ class SegmentsToObjects(BaseTransform):
         else:
             labels = [self.thing_classes.index(label) for label in labels]
             del results["gt_seg_map"]
+            absent = [c for c in results.get("absent_segments", ()) if c in self.thing_classes]
+            results["absent_segments"] = tuple(map(self.thing_classes.index, absent))
             if self.ignore_void and IGNORE_INDEX in present:
                 things, labels, ignored = [*things, IGNORE_INDEX], [*labels, -1], [*ignored, True]
         masks = segment_map == np.asarray(things, dtype=segment_map.dtype)[:, None, None]

@@ -1,6 +1,7 @@
 """Reading the files that say which pixel belongs to which segment: COCO's panoptic PNGs, Cityscapes' instance ids."""
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -31,8 +32,9 @@ class LoadPanoptic(BaseTransform):
 
     Reads `seg_map_path` and `segments_info` (id, class, is thing, is crowd; as `CocoPanoptic` gives them). Adds
     `gt_seg_map` (H W, int16, index into `segments`, void 255 where the id is 0) and `segments`; those without a pixel
-    are left out. `SegmentsToObjects` or `SegmentsToLabels` then make of it what a model trains on. Wrap it in
-    `CheckedLoading`, which names missing, truncated and wrongly sized files.
+    are left out, and their classes listed in `absent_segments`, which `PanopticQuality` counts as missed. Crowds and
+    segments of no class are not listed. `SegmentsToObjects` or `SegmentsToLabels` then make of it what a model trains
+    on. Wrap it in `CheckedLoading`, which names missing, truncated and wrongly sized files.
 
     Raises:
         ValueError: The file is no RGB PNG of 8 bits, or has ids that the JSON file does not list.
@@ -55,6 +57,7 @@ class LoadPanoptic(BaseTransform):
             )
         segments = [Segment(category, is_thing, 0, is_crowd) for _, category, is_thing, is_crowd in infos]
         results["gt_seg_map"], results["segments"] = finish_segments(rows - 1, segments)
+        results["absent_segments"] = _absent_segments(rows, segments)
         results.setdefault("seg_fields", []).append("gt_seg_map")
         return results
 
@@ -96,6 +99,20 @@ class LoadCityscapesSegments(BaseTransform):
         results["gt_seg_map"], results["segments"] = finish_segments(rows.reshape(ids.shape), segments)
         results.setdefault("seg_fields", []).append("gt_seg_map")
         return results
+
+
+def _absent_segments(rows: NDArray[np.integer], segments: Sequence[Segment]) -> tuple[int, ...]:
+    """The classes of the segments without a pixel, less crowds and void, of which nothing can be missed.
+
+    Args:
+        rows: H W, 1 + index into `segments`.
+    """
+    present = {*np.unique(rows).tolist()}
+    return tuple(
+        segment.category
+        for row, segment in enumerate(segments, start=1)
+        if row not in present and segment.category != IGNORE_INDEX and not segment.is_crowd
+    )
 
 
 def _cityscapes_segment(category: int, is_object: bool) -> Segment:

@@ -128,6 +128,9 @@ class PanopticQuality(BaseMetric):
         `ignored_instances` are crowds: a prediction of a crowd's class without a partner does not count if it lies on
         the crowd or void by more than half. Without `labels` they are void for every class.
 
+        `absent_segments`, if there, are the classes of true segments that the annotation lists but does not draw
+        (`LoadPanoptic` finds them). Each counts as missed, as in panopticapi.
+
         Raises:
             ValueError: A field is missing, prediction and truth differ in size, or a class is out of range. The
                 message names the sample.
@@ -139,9 +142,8 @@ class PanopticQuality(BaseMetric):
             prediction = read_field(sample, "pred_panoptic_seg", ("sem_seg",), where=where).sem_seg.squeeze(0)
             truth = _read_truth(sample, is_thing, where=where)
             check_sizes(prediction.shape, truth.segment_map.shape, where=where)
-            self.results.append(
-                count_segments(prediction, truth, num_classes=len(classes), boundary=self.boundary, where=where)
-            )
+            counts = count_segments(prediction, truth, num_classes=len(classes), boundary=self.boundary, where=where)
+            self.results.append(add_missed(counts, sample.get("absent_segments", ()), num_classes=len(classes)))
 
     def compute_metrics(self, results: Sequence[tuple[NDArray, ...]]) -> dict[str, float]:
         """Sums the entries up (mmengine turned them into plain tuples), writes the table, gives the figures.
@@ -246,6 +248,19 @@ def count_segments(
     )
     present = (matched + unpaired + unfound).nonzero()[0]
     return SegmentCounts(present, iou_sums[present], matched[present], unpaired[present], unfound[present])
+
+
+def add_missed(counts: SegmentCounts, absent: Sequence[int], *, num_classes: int) -> SegmentCounts:
+    """The counts of an image with one more missed segment for each class in `absent`."""
+    if not absent:
+        return counts
+    dense = np.zeros((4, num_classes))
+    dense[:, counts.classes] = counts[1:]
+    dense[3] += np.bincount(absent, minlength=num_classes)
+    present = dense[1:].any(0).nonzero()[0]
+    iou, *numbers = dense[:, present]
+    matched, wrong, missed = (column.astype(np.int64) for column in numbers)
+    return SegmentCounts(present, iou, matched, wrong, missed)
 
 
 def _count_shared(predicted: Int[Tensor, "*S"], segment_map: Int[Tensor, "*S"], size: tuple[int, int]) -> SharedPixels:

@@ -10,6 +10,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DATA_SAMPLERS, DATASETS, METRICS, MODELS, TRANSFORMS
 from mmengine.runner import Runner
+from mmengine.structures import PixelData
 from PIL import Image
 
 from tests.datasets.coco_data import polygon, write_ids, write_image
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs" / "_base_" / "datasets").glob("*.py"))
 OBJECT_WORDS = ("instance", "panoptic", "objects", "detection", "dsb2018")
 SEMANTIC = [path for path in CONFIGS if not any(word in path.stem for word in OBJECT_WORDS)]
-COMPLETE = [path for path in SEMANTIC if path.stem not in ("common", "loaders")]
+COMPLETE = [path for path in SEMANTIC if path.stem not in ("common", "loaders", "recipe_512")]
 OBJECTS = [path for path in CONFIGS if path not in SEMANTIC and not path.stem.startswith("common")]
 KEYS = (
     *("num_classes", "crop_size", "train_dataloader", "val_dataloader", "test_dataloader"),
@@ -82,6 +83,13 @@ def test_dataset_config__ade20k_geometry_is_the_published_one(name: str, short: 
     resize = pipeline["mmengine.RandomChoiceResize"]
     assert (min(resize.scales), max(resize.scales), resize.max_size) == (short // 2, short * 2, longest)
     assert pipeline["mmseg.RandomCrop"].crop_size == (short, short)
+
+
+def test_dataset_config__recipe_for_other_data_is_ade20k_s() -> None:
+    recipe, ade20k = (load(ROOT / f"configs/_base_/datasets/{name}.py") for name in ("recipe_512", "ade20k_512"))
+    for key in ("train_pipeline", "test_pipeline", "tta_pipeline", "crop_size", "data_preprocessor", "val_evaluator"):
+        assert recipe[key] == ade20k[key]
+    assert [recipe.load_image, recipe.load_labels] == recipe.train_pipeline[:2]
 
 
 def test_dataset_config__generated_scenes_of_training_and_validation_differ() -> None:
@@ -196,6 +204,26 @@ def test_object_config__samples_load(name: str, tmp_path: Path) -> None:
     masks = masks if isinstance(masks, torch.Tensor) else masks.to_tensor(torch.bool, "cpu")
     assert masks[0, :, :32].all()
     assert not masks[0, :, 32:].any()
+
+
+def test_object_config__listed_segment_without_a_pixel_reaches_the_metric(tmp_path: Path) -> None:
+    cfg = load(ROOT / "configs/_base_/datasets/coco_panoptic_1024.py")
+    dataset = cfg.val_dataloader.dataset
+    write_for(dataset, tmp_path, cfg.num_classes, cfg.thing_classes)
+    file = tmp_path / dataset.ann_file
+    content = json.loads(file.read_text())
+    content["annotations"][0]["segments_info"] += [dict(id=5, category_id=3), dict(id=6, category_id=133)]
+    file.write_text(json.dumps(content))
+    built = DATASETS.build(dataset | dict(data_root=str(tmp_path)))
+    sample = built[0]["data_samples"]
+    assert sample.absent_segments == (2, 132)
+    perfect = torch.full((1, 48, 64), 1000 + cfg.thing_classes[0])
+    perfect[..., 32:] = 80
+    sample.pred_panoptic_seg = PixelData(sem_seg=perfect)
+    metric = METRICS.build(cfg.val_evaluator[0])
+    metric.dataset_meta = built.metainfo
+    metric.process({}, [sample.to_dict()])
+    assert metric.evaluate(size=1)["PQ"] == 0.5  # two of four classes
 
 
 @pytest.mark.parametrize(("name", "car"), [("panoptic", 13), ("instance", 2)])

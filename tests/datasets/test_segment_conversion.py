@@ -58,6 +58,12 @@ def sample() -> dict:
     )
 
 
+def test_segments_to_objects__absent_segments_are_renumbered() -> None:
+    given = sample() | dict(absent_segments=(3, 0, 2))
+    assert SegmentsToObjects()(dict(given))["absent_segments"] == (3, 0, 2)
+    assert SegmentsToObjects([3, 2])(dict(given))["absent_segments"] == (0, 1)
+
+
 def test_segments_to_objects__crowds_are_ignored_and_keep_their_class() -> None:
     results = PackDetInputs(meta_keys=())(SegmentsToObjects()(sample()))["data_samples"]
     assert results.gt_instances.labels.tolist() == [3, 2]

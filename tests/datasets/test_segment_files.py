@@ -36,6 +36,13 @@ def test_load_panoptic__leaves_out_segments_without_a_pixel(tmp_path: Path) -> N
     results = panoptic(tmp_path / "a.png", [(4, 1, True, False), *INFOS])
     assert [segment.area for segment in results["segments"]] == [12, 12, 12, 6]
     assert results["gt_seg_map"][0].tolist() == [IGNORE_INDEX, 1, 1, 0, 0, 2, 2, 3]
+    assert results["absent_segments"] == (1,)
+
+
+def test_load_panoptic__crowds_and_void_are_not_absent(tmp_path: Path) -> None:
+    write_ids(tmp_path / "a.png", IDS)
+    extra = [(4, 1, True, True), (6, IGNORE_INDEX, True, False), (8, 2, False, False)]
+    assert panoptic(tmp_path / "a.png", [*extra, *INFOS])["absent_segments"] == (2,)
 
 
 def test_load_panoptic__segments_without_a_class_are_void(tmp_path: Path) -> None:

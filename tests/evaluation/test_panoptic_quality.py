@@ -274,6 +274,27 @@ def test_panoptic_quality__crowds_equal_coco_as_mmdet_evaluates_it(
     assert got == {c: pytest.approx(figures, abs=1e-12) for c, figures in expected.items()}
 
 
+@pytest.mark.parametrize("boundary", [False, True])
+def test_panoptic_quality__listed_segment_without_a_pixel_is_missed(boundary: bool) -> None:
+    perfect = [[1000, 1000, 2, 2]] * 4
+    given = sample(perfect, perfect) | dict(absent_segments=(CAT, DOG, CAT))
+    built = metric(boundary=boundary)
+    built.process({}, [given, sample(perfect, perfect)])
+    classes, iou, matched, wrong, missed = built.results[0]
+    assert classes.tolist() == [CAT, DOG, GRASS]
+    assert [iou.tolist(), matched.tolist(), wrong.tolist(), missed.tolist()] == [
+        [1, 0, 1],
+        [1, 0, 1],
+        [0] * 3,
+        [2, 1, 0],
+    ]
+    figures = built.evaluate(size=2)
+    name = "boundary_PQ" if boundary else "PQ"
+    assert figures[f"{name}.cat"] == 2 / (2 + 2 / 2)
+    assert figures[f"{name}.dog"] == 0
+    assert figures[name] == pytest.approx((2 / 3 + 0 + 1) / 3)
+
+
 def test_panoptic_quality__reads_what_an_evaluator_passes() -> None:
     element = DetDataSample(metainfo=dict(img_path="x.png"))
     element.pred_panoptic_seg = PixelData(sem_seg=torch.tensor([[[1000, 1000, 2]]]))
