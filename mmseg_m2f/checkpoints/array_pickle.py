@@ -24,6 +24,7 @@ _MALFORMED = (
     OverflowError,
     MemoryError,
     AssertionError,
+    RecursionError,  # lists in lists in lists
 )
 
 
@@ -39,7 +40,7 @@ def load_arrays(path: Path) -> object:
     """
     try:
         with path.open("rb") as file:
-            return _plain(_ArrayUnpickler(file, encoding="latin1").load())
+            return _plain(_ArrayUnpickler(file, encoding="latin1").load(), {})
     except RefusedPickleError as error:
         raise InvalidValueError(
             f"Pickle {path} names {error}; expected arrays, containers and plain values only. Loading it could run "
@@ -129,12 +130,19 @@ class _ArrayUnpickler(pickle.Unpickler):
         return _KNOWN[module, name]
 
 
-def _plain(value: object) -> object:
-    """The same containers with real arrays."""
+def _plain(value: object, done: dict[int, object]) -> object:
+    """The same containers with real arrays.
+
+    Args:
+        done: What became of each container by its `id`. A few bytes can name one container a billion times.
+    """
     if isinstance(value, _Array):
         return value.value
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
+    if not isinstance(value, dict | list | tuple):
+        return value
+    if id(value) not in done:
+        if isinstance(value, dict):
+            done[id(value)] = {key: _plain(item, done) for key, item in value.items()}
+        else:
+            done[id(value)] = [_plain(item, done) for item in value]
+    return done[id(value)]

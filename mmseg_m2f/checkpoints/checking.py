@@ -12,6 +12,8 @@ import torch
 from mmseg_m2f import compat
 from mmseg_m2f.errors import InvalidValueError, MissingFileError
 
+_DEEPEST = 100  # levels of containers; training writes fewer than ten
+
 
 def check_checkpoint(path: str | os.PathLike[str]) -> Mapping[str, object]:
     """Check that a checkpoint file is complete and holds weights only, and give what it holds.
@@ -52,6 +54,11 @@ def check_checkpoint(path: str | os.PathLike[str]) -> Mapping[str, object]:
             f"Checkpoint {path} holds a {type(content).__name__}; expected a mapping with a 'state_dict', or from "
             "parameter names to tensors. Save the model with torch.save(dict(state_dict=model.state_dict()), path)."
         )
+    if _is_deep(content):
+        raise InvalidValueError(
+            f"Checkpoint {path} holds containers in containers, more than {_DEEPEST} levels deep; expected a "
+            "'state_dict' and what training stores beside it. It was not written by training; take another file."
+        )
     return content
 
 
@@ -62,6 +69,23 @@ def missing_file_message(path: Path) -> str:
     if path.parent.is_dir():
         return f"Checkpoint {path} does not exist; expected a .pth file. {path.parent} holds: {_listing(path.parent)}."
     return f"Checkpoint {path} does not exist, nor does its folder (working directory {os.getcwd()}). Correct the path."
+
+
+def _is_deep(content: Mapping) -> bool:
+    """Whether containers are nested so deep that walking through them ends Python; each is looked at once."""
+    level: list[object] = [content]
+    seen: set[int] = set()
+    for _ in range(_DEEPEST):
+        inner: list[object] = []
+        for container in level:
+            if id(container) not in seen:
+                seen.add(id(container))
+                items = container.values() if isinstance(container, Mapping) else container
+                inner += (item for item in items if isinstance(item, (Mapping, list, tuple, set)))  # type: ignore[attr-defined]
+        level = inner
+        if not level:
+            return False
+    return True
 
 
 def _listing(folder: Path) -> str:

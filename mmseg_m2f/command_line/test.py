@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from mmseg_m2f.command_line.arguments import Call, add_config, add_launcher
 from mmseg_m2f.engine.launch import evaluate
+from mmseg_m2f.engine.ranks import warnings_of_first_rank
 from mmseg_m2f.errors import concise_errors
 
 EXAMPLES = """examples:
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str] | None = None, *, call: Call) -> None:
     parser.add_argument("--tta", action="store_true", help="average over the views of the config's tta_pipeline")
     add_launcher(parser)
     args = parser.parse_args(arguments)
-    with concise_errors():
+    with concise_errors(), warnings_of_first_rank(args.launcher):
         evaluate(
             args.config,
             args.checkpoint,

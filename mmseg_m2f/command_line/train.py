@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from mmseg_m2f.command_line.arguments import Call, add_config, add_launcher
 from mmseg_m2f.engine.launch import train
+from mmseg_m2f.engine.ranks import warnings_of_first_rank
 from mmseg_m2f.errors import concise_errors
 
 EXAMPLES = """examples:
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None, *, call: Call) -> None:
     )
     add_launcher(parser)
     args = parser.parse_args(arguments)
-    with concise_errors():
+    with concise_errors(), warnings_of_first_rank(args.launcher):
         train(
             args.config,
             args.cfg_options,

@@ -9,6 +9,7 @@ from typing import TypeAlias
 import cv2
 from mmcv.transforms import BaseTransform
 from PIL import Image
+from torch.utils.data import get_worker_info
 
 from mmseg_m2f.datasets.load_label_map import check_label_file
 from mmseg_m2f.datasets.stored_pixels import StoredPixels, read_stored_pixels
@@ -49,6 +50,7 @@ class CheckedLoading(BaseTransform):
 
     def __init__(self, transforms: Sequence[Mapping[str, object] | Loader]) -> None:
         self.transforms = [t if callable(t) else TRANSFORMS.build(t) for t in transforms]
+        self._said_dark = False
 
     def transform(self, results: dict) -> dict:
         """`results` with what the loading transforms add: `img` (H W 3), `gt_seg_map` (H W)."""
@@ -64,12 +66,26 @@ class CheckedLoading(BaseTransform):
                 results[_ORIENTATION_KEY] = _unclear_orientation(loader, stored, results)
         if loads_image:
             _check_complete("image", results.get("img_path"))
-            _warn_if_dark(stored, results)
+            self._warn_if_dark(stored, results)
             _check_image(results)
         if loads_label and "gt_seg_map" in results:
             _check_complete("label", results.get("seg_map_path"))
             _check_label(results)
         return results
+
+    def _warn_if_dark(self, stored: StoredPixels | None, results: Mapping) -> None:
+        """Warn about 16-bit files that use the lower 12 bits alone, as cameras and microscopes write them."""
+        pixels, worker = results["img"], get_worker_info()
+        if self._said_dark or (worker is not None and worker.id):  # the first of several workers speaks
+            return
+        if stored is None or stored.bits != 16 or pixels.dtype != "uint8" or pixels.max(initial=0) >= 16:
+            return
+        self._said_dark = True
+        warnings.warn(
+            f"Image {results.get('img_path')} has 16 bits but no value above 4095, and is read as value // 256, almost "
+            "black; others may be as dark. Save such images with 8 bits, all scaled by the same factor.",
+            stacklevel=3,
+        )
 
     def __repr__(self) -> str:
         return f"CheckedLoading(transforms={self.transforms})"
@@ -126,18 +142,6 @@ def _check_bits(loader: Loader, stored: StoredPixels | None, path: object) -> No
             f"Image {path}: expected channels of 8 bits, got {stored.bits} bits {kind}, which the decoder cuts off at "
             f"255. Save the images with 8 bits, all scaled by the same factor{by_decoder}."
         )
-
-
-def _warn_if_dark(stored: StoredPixels | None, results: Mapping) -> None:
-    """Warn about 16-bit files that use the lower 12 bits alone, as cameras and microscopes write them."""
-    pixels = results["img"]
-    if stored is None or stored.bits != 16 or pixels.dtype != "uint8" or pixels.max(initial=0) >= 16:
-        return
-    warnings.warn(
-        f"Image {results.get('img_path')} has 16 bits but no value above 4095, and is read as value // 256, almost "
-        "black. Save such images with 8 bits, all scaled by the same factor.",
-        stacklevel=2,
-    )
 
 
 def _check_image(results: Mapping) -> None:

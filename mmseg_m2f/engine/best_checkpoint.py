@@ -4,6 +4,7 @@ import difflib
 import warnings
 from collections.abc import Iterator, Mapping, MutableMapping
 
+from mmengine.config import Config
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 
@@ -34,6 +35,39 @@ _FIGURES: Mapping[type, tuple[tuple[str, ...], str]] = {
         "matching_AP50",
     ),
 }
+
+
+def complete_best_rules(cfg: Config) -> None:
+    """Say in the config that more is better for the figures of our metrics; mmengine guesses it from parts of names.
+
+    It finds no rule for `PQ`, and "loss" in `IoU.glossy`.
+
+    Raises:
+        ValueError: `save_best` names a figure of another package, and neither `rule` nor mmengine tells what is better.
+    """
+    hooks = [("default_hooks.checkpoint", (cfg.get("default_hooks") or {}).get("checkpoint"))]
+    hooks += [(f"custom_hooks[{index}]", hook) for index, hook in enumerate(cfg.get("custom_hooks") or [])]
+    for path, hook in hooks:
+        if not isinstance(hook, MutableMapping) or not hook.get("save_best") or hook.get("rule") is not None:
+            continue
+        watched = hook["save_best"]
+        names = {name: hook[name] for name in ("greater_keys", "less_keys") if name in hook}
+        keys = [watched] if isinstance(watched, str) else list(watched)
+        try:
+            rules = ["greater" if _is_ours(key) else CheckpointHook(save_best=key, **names).rules[0] for key in keys]
+        except ValueError as error:
+            raise InvalidValueError(
+                f"{path}.save_best is {watched!r}, whose name does not tell whether more of it is better; expected a "
+                f"rule beside it. Set {path}.rule to 'greater' or 'less'."
+            ) from error
+        if watched != "auto":
+            hook["rule"] = rules[0] if isinstance(watched, str) else rules
+
+
+def _is_ours(key: str) -> bool:
+    """Whether a key is spelled like a figure of one of our metrics, or of one of its classes."""
+    name = key.rpartition("/")[2].removeprefix("boundary_")
+    return any(name in figures or name.startswith(f"{stem}.") for figures, stem in _FIGURES.values())
 
 
 def check_save_best(runner: Runner) -> None:

@@ -257,7 +257,7 @@ def add_missed(counts: SegmentCounts, absent: Sequence[int], *, num_classes: int
     dense = np.zeros((4, num_classes))
     dense[:, counts.classes] = counts[1:]
     dense[3] += np.bincount(absent, minlength=num_classes)
-    present = dense[1:].any(0).nonzero()[0]
+    present = np.flatnonzero(dense[1:].sum(0))
     iou, *numbers = dense[:, present]
     matched, wrong, missed = (column.astype(np.int64) for column in numbers)
     return SegmentCounts(present, iou, matched, wrong, missed)

@@ -96,3 +96,23 @@ def test_load_arrays__fewer_numbers_than_the_shape_says(tmp_path: Path):
     (tmp_path / "a.pkl").write_bytes(forged)
     with pytest.raises(ValueError, match="cannot be read"):
         load_arrays(tmp_path / "a.pkl")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"]" * 100_000 + b"a" * 99_999, b"}K\x01" * 100_000 + b"N" + b"s" * 100_000, b"]q\x00h\x00a"],
+    ids=["lists", "dicts", "itself"],
+)
+def test_load_arrays__deeply_nested(tmp_path: Path, content: bytes):
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x02" + content + b".")
+    with pytest.raises(ValueError, match=r"a\.pkl .*cannot be read.*recursion"):
+        load_arrays(tmp_path / "a.pkl")
+
+
+def test_load_arrays__one_list_named_often(tmp_path: Path):
+    doubled = b"]q\x00" + b"".join(b"]q%c(h%ch%ce" % (n, n - 1, n - 1) for n in range(1, 60))
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x02" + doubled + b".")
+    found, levels = load_arrays(tmp_path / "a.pkl"), 0
+    while found:
+        found, levels = found[0], levels + 1
+    assert levels == 59

@@ -1,6 +1,7 @@
 """A checkpoint file is complete and holds weights only; nothing in it runs."""
 
 import pickle
+import zipfile
 from argparse import Namespace
 from pathlib import Path
 
@@ -72,3 +73,19 @@ def test_check_checkpoint__wants_a_mapping(tmp_path: Path) -> None:
     torch.save([torch.zeros(1)], tmp_path / "list.pth")
     with pytest.raises(ValueError, match=r"holds a list; expected a mapping"):
         check_checkpoint(tmp_path / "list.pth")
+
+
+def write_archive(path: Path, content: bytes) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02" + content + b".")
+        archive.writestr("archive/version", "3\n")
+        archive.writestr("archive/byteorder", "little")
+    return path
+
+
+def test_check_checkpoint__deeply_nested(tmp_path: Path) -> None:
+    path = write_archive(tmp_path / "a.pth", b"}U\x01a" * 1000 + b"N" + b"s" * 1000)
+    with pytest.raises(ValueError, match=r"a\.pth holds containers in containers, more than 100"):
+        check_checkpoint(path)
+    itself = check_checkpoint(write_archive(tmp_path / "b.pth", b"}q\x00U\x01ah\x00s"))
+    assert itself["a"] is itself

@@ -1,6 +1,7 @@
 """Loading with errors that name the file."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -186,3 +187,18 @@ def test_checked_loading__12_bits_in_16_are_almost_black(sample: dict) -> None:
     Image.fromarray(np.full((60, 80), 4095, np.uint16)).save(sample["img_path"])
     with pytest.warns(UserWarning, match=r"x.png has 16 bits but no value above 4095.*almost black"):
         CheckedLoading([load_image("cv2")])(sample)
+
+
+def test_checked_loading__dark_images_are_said_once(
+    sample: dict, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    sample["img_path"] = sample["img_path"].replace("street.jpg", "x.png")
+    Image.fromarray(np.full((60, 80), 4095, np.uint16)).save(sample["img_path"])
+    second = CheckedLoading([load_image("cv2")])
+    monkeypatch.setattr("mmseg_m2f.datasets.checked_loading.get_worker_info", lambda: SimpleNamespace(id=1))
+    second(dict(sample))
+    assert not recwarn  # the first worker says it
+    monkeypatch.undo()
+    for _ in range(3):
+        second(dict(sample))
+    assert len(recwarn) == 1

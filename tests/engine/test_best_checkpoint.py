@@ -3,12 +3,13 @@
 from types import SimpleNamespace
 
 import pytest
+from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import MessageHub
 from mmengine.runner import Runner
 
-from mmseg_m2f.engine.best_checkpoint import SkipAbsentBest, check_save_best
+from mmseg_m2f.engine.best_checkpoint import SkipAbsentBest, check_save_best, complete_best_rules
 from mmseg_m2f.evaluation import MaskAP, ObjectMatching, PanopticQuality, SemanticIoU
 from tests.fake_runner import fake_runner
 
@@ -65,3 +66,29 @@ def test_skip_absent_best__warns_once_and_keeps_training() -> None:
     hook.after_val_epoch(runner, metrics=metrics)  # a second warning would be an error
     checkpoints._save_best_checkpoint(runner, metrics)
     assert "best_score" not in runner.message_hub.runtime_info
+
+
+def test_complete_best_rules__more_of_our_figures_is_better() -> None:
+    cfg = Config(
+        dict(
+            default_hooks=dict(checkpoint=dict(type="CheckpointHook", save_best="PQ")),
+            custom_hooks=[
+                dict(type="CheckpointHook", save_best=["IoU.glossy", "loss", "val/boundary_AP.cat"]),
+                dict(type="CheckpointHook", save_best="coco/bbox_mAP"),
+                dict(type="CheckpointHook", save_best="auto"),
+                dict(type="CheckpointHook", save_best="AP", rule="less"),
+                dict(type="EMAHook"),
+            ],
+        )
+    )
+    complete_best_rules(cfg)
+    assert cfg.default_hooks.checkpoint.rule == "greater"
+    hooks = cfg.custom_hooks
+    assert [hook.get("rule") for hook in hooks] == [["greater", "less", "greater"], "greater", None, "less", None]
+    CheckpointHook(**{k: v for k, v in hooks[0].items() if k != "type"})
+
+
+def test_complete_best_rules__figure_that_says_nothing() -> None:
+    cfg = Config(dict(default_hooks=dict(checkpoint=dict(type="CheckpointHook", save_best="quality"))))
+    with pytest.raises(ValueError, match=r"checkpoint.save_best is 'quality'.*Set .*checkpoint.rule to 'greater' or"):
+        complete_best_rules(cfg)

@@ -67,3 +67,26 @@ def test_check_run__windows_with_gaps(crop: object, stride: object) -> None:
         check_run(cfg, loops=["test"])
     cfg.model.module.test_cfg.stride = 512
     check_run(cfg, loops=["test"])
+
+
+def test_check_run__label_maps_do_not_list_their_classes() -> None:
+    cfg = config()
+    cfg.train_dataloader.dataset = dict(
+        type="mmengine.RepeatDataset",
+        times=2,
+        dataset=dict(
+            type="mmengine.ClassBalancedDataset", oversample_thr=0.1, dataset=dict(type="mmseg.ADE20KDataset")
+        ),
+    )
+    with pytest.raises(
+        ValueError, match=r"train_dataloader.dataset.*: ClassBalancedDataset expected.*got ADE20KDataset"
+    ):
+        check_run(cfg, loops=["train"])
+    cfg.train_dataloader.dataset.dataset.dataset = dict(type="mmseg_m2f.CocoInstance", ann_file="a.json")
+    check_run(cfg, loops=["train"])
+
+
+def test_check_run__completes_the_rule_of_save_best() -> None:
+    cfg = config(default_hooks=dict(checkpoint=dict(save_best="PQ")))
+    check_run(cfg, loops=["train", "val"])
+    assert cfg.default_hooks.checkpoint.rule == "greater"

@@ -6,7 +6,6 @@ from itertools import islice
 from typing import cast
 
 import torch
-from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
@@ -27,8 +26,10 @@ from mmseg_m2f.engine.class_agreement import (
     dataset_classes,
     leaf_datasets,
 )
+from mmseg_m2f.engine.class_weights import check_class_weights
 from mmseg_m2f.engine.label_survey import check_ignore_index, survey_labels
 from mmseg_m2f.engine.learning_rate import ConfiguredSchedule, check_trained_parameters
+from mmseg_m2f.engine.ranks import on_first_rank
 from mmseg_m2f.errors import InvalidValueError, MissingFileError
 from mmseg_m2f.files import is_remote
 from mmseg_m2f.registry import HOOKS
@@ -39,10 +40,11 @@ class Preflight(Hook):
     """Refuses to start where training or evaluation would be meaningless or fail later.
 
     Before training, validation and testing: the dataset is not empty, every image has its label file, the head predicts
-    as many classes as the dataset names, labels hold classes or void, a batch can be formed of its images. Validation
-    and test data number their classes as the training data, or the checkpoint, does: they are read in that order, or
-    refused. When a checkpoint is loaded to be tested or resumed: it fills the whole model, and names the same classes.
-    A resumed run follows the schedule of its config. `save_best` names a figure that the validation gives.
+    as many classes as the dataset names and losses weigh as many, labels hold classes or void, a batch can be formed of
+    its images. Validation and test data number their classes as the training data, or the checkpoint, does: they are
+    read in that order, or refused. When a checkpoint is loaded to be tested or resumed: it fills the whole model, and
+    names the same classes. A resumed run follows the schedule of its config. `save_best` names a figure that the
+    validation gives.
 
     Raises:
         ValueError: One of these does not hold.
@@ -74,6 +76,8 @@ class Preflight(Hook):
             check_save_best(runner)
             runner.register_hook(SkipAbsentBest())
         check_ignore_index(runner, model)
+        if classes is not None:
+            check_class_weights(model, classes.names)
         self._watches = guard_batch_norms(model, runner.train_dataloader)
 
     def after_train_iter(
@@ -117,16 +121,19 @@ class Preflight(Hook):
         model = unwrap_model(runner.model)
         check_classes(model, dataset, loop=loop)
         check_category_order(dataset, loop=loop)
-        # One rank looks at the files and all raise together: no rank waits for another.
-        faults: list[str | None] = [find_missing_labels(dataset, loop=loop) if is_main_process() else None]
-        broadcast_object_list(faults)
-        if faults[0] is not None:
-            raise MissingFileError(faults[0])
-        if is_main_process():
-            report_unlisted_images(dataset, loop=loop)
-        survey_labels(runner, model, loop=loop)
-        if loop != "train":
-            check_equal_sizes(runner, model, loop=loop)
+        on_first_rank(lambda: _check_files(runner, model, loop=loop))
+
+
+def _check_files(runner: Runner, model: torch.nn.Module, *, loop: str) -> None:
+    """Look at the files of a dataset."""
+    dataset = getattr(runner, f"{loop}_dataloader").dataset
+    missing = find_missing_labels(dataset, loop=loop)
+    if missing is not None:
+        raise MissingFileError(missing)
+    report_unlisted_images(dataset, loop=loop)
+    survey_labels(runner, model, loop=loop)
+    if loop != "train":
+        check_equal_sizes(runner, model, loop=loop)
 
 
 def unwrap_model(model: torch.nn.Module) -> torch.nn.Module:
