@@ -1,3 +1,3 @@
-# The runtime of heads whose answers are logits of one class per pixel: test-time augmentation averages probabilities.
+# The runtime of heads whose results are logits of one class per pixel: test-time augmentation averages probabilities.
 _base_ = "./runtime.py"
 tta_model = dict(type="mmseg.SegTTAModel")

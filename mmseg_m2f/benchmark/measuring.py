@@ -18,7 +18,7 @@ from mmseg_m2f.benchmark.memory import measure_peaks
 from mmseg_m2f.benchmark.profiling import profile_implementation
 from mmseg_m2f.benchmark.setting import Setting, make_batch
 from mmseg_m2f.benchmark.summary import summarise
-from mmseg_m2f.benchmark.timing import answer, time_round, train_step
+from mmseg_m2f.benchmark.timing import run_inference, time_round, train_step
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.files import replace_file
 
@@ -153,7 +153,7 @@ def _measure_setting(
 
 
 def count_ops(implementation: Implementation, setting: Setting) -> dict[str, dict[str, Any]]:
-    """Operators and host reads of one training step (`training`) and of one answer (`inference`)."""
+    """Operators and host reads of one training step (`training`) and of one inference (`inference`)."""
     batch = make_batch(setting, seed=0)
     implementation.model.train()
     for _ in range(_FIRST_STEPS if setting.device == "cuda" else 1):  # creates the optimizer's state, records graphs
@@ -165,9 +165,9 @@ def count_ops(implementation: Implementation, setting: Setting) -> dict[str, dic
     implementation.model.zero_grad(set_to_none=True)
     implementation.model.eval()
     for _ in range(_FIRST_STEPS if setting.device == "cuda" else 1):  # what is compiled is compiled now
-        answer(implementation, batch, setting)
+        run_inference(implementation, batch, setting)
     with count(setting.device) as inference:
-        answer(implementation, batch, setting)
+        run_inference(implementation, batch, setting)
     return dict(training=_as_json(training), inference=_as_json(inference))
 
 

@@ -1,4 +1,4 @@
-"""Peak memory of a training step and of an answer, above what model, gradients and optimizer hold anyway."""
+"""Peak memory of a training step and of inference, above what model, gradients and optimizer hold anyway."""
 
 import ctypes
 import gc
@@ -14,7 +14,7 @@ import torch
 from mmseg_m2f.benchmark.implementations import build
 from mmseg_m2f.benchmark.implementations.interface import Implementation
 from mmseg_m2f.benchmark.setting import Batch, Setting, make_batch
-from mmseg_m2f.benchmark.timing import answer, train_step
+from mmseg_m2f.benchmark.timing import run_inference, train_step
 from mmseg_m2f.errors import InvalidValueError
 
 _STATUS = Path("/proc/self/status")
@@ -84,8 +84,8 @@ def _training_peak(name: str, setting: Setting, threads: int) -> int:
 def _inference_peak(name: str, setting: Setting, threads: int) -> int:
     implementation, small, batch = _prepare(name, setting, threads)
     implementation.model.eval()
-    answer(implementation, small, setting)
-    return peak_above(lambda: answer(implementation, batch, setting), setting.device)
+    run_inference(implementation, small, setting)
+    return peak_above(lambda: run_inference(implementation, batch, setting), setting.device)
 
 
 def _prepare(name: str, setting: Setting, threads: int) -> tuple[Implementation, Batch, Batch]:

@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from mmseg_m2f.benchmark.implementations import Implementation
 from mmseg_m2f.benchmark.setting import Setting, make_batch
-from mmseg_m2f.benchmark.timing import answer, train_step
+from mmseg_m2f.benchmark.timing import run_inference, train_step
 
 #: Calls of the host that start work on the card.
 _LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch", "cudaMemcpyAsync", "cudaMemsetAsync")
@@ -20,7 +20,7 @@ _ROWS = 60
 
 @dataclass(frozen=True)
 class Profile:
-    """One step or answer.
+    """One training step or inference.
 
     Args:
         kernels: run on the card, copies and fills included.
@@ -45,7 +45,7 @@ def profile_implementation(
 
     figures: dict[str, dict[str, float]] = {}
     tables: dict[str, str] = {}
-    for part, run in (("training", train), ("inference", lambda: answer(implementation, batch, setting))):
+    for part, run in (("training", train), ("inference", lambda: run_inference(implementation, batch, setting))):
         implementation.model.train(part == "training")
         found, by_kernel, by_operator = profile_runs(run, setting.device)
         figures[part] = asdict(found)

@@ -23,7 +23,7 @@ SCALES = dict(
 
 def add_step(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """`step`: all combinations of sizes, batches and objects."""
-    parser = commands.add_parser("step", help="one training step and one answer, in one or several settings")
+    parser = commands.add_parser("step", help="a training step and inference, in one or several settings")
     parser.add_argument("--size", type=int, nargs="+", default=[512], help="height and width, pixels; default 512")
     parser.add_argument("--batch", type=int, nargs="+", default=[2], help="images at once; default 2")
     parser.add_argument("--objects", type=int, nargs="+", default=[10, 40], help="segments per image; default 10 40")

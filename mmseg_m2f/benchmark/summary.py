@@ -150,7 +150,7 @@ def _on_card(result: Mapping[str, Any]) -> bool:
 
 
 def _shares(name: str, result: Mapping[str, Any]) -> list[str]:
-    """Kernels and launches of a step, and in which share of a step and of an answer the card is busy."""
+    """Kernels and launches of a step, and in which share of a step and of inference the card is busy."""
     if not _on_card(result):
         return []
     found = result["profile"].get(name)

@@ -1,4 +1,4 @@
-"""Time of a training step, by part, and of an answer; implementations take turns within each round."""
+"""Time of a training step, by part, and of inference; implementations take turns within each round."""
 
 import time
 from collections.abc import Sequence
@@ -71,7 +71,7 @@ def train_step(implementation: Implementation, batch: Batch, setting: Setting, w
 
 
 @torch.no_grad()
-def answer(implementation: Implementation, batch: Batch, setting: Setting) -> list[Tensor]:
+def run_inference(implementation: Implementation, batch: Batch, setting: Setting) -> list[Tensor]:
     """Label maps of a model in evaluation mode."""
     with setting.autocast():
         return implementation.label_maps(batch.images)
@@ -94,7 +94,7 @@ def time_inference(implementation: Implementation, batch: Batch, setting: Settin
     watch = Stopwatch(setting.device)
     watch.start()
     for _ in range(steps):
-        answer(implementation, batch, setting)
+        run_inference(implementation, batch, setting)
     watch.mark("inference")
     return {name: total / steps for name, total in watch.seconds().items()}
 

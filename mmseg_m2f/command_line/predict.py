@@ -1,4 +1,4 @@
-"""Segment images or find objects: for each image a picture with a legend, and the answers as PNG and JSON."""
+"""Segment images or find objects: for each image a picture with a legend, and the results as PNG and JSON."""
 
 import sys
 from collections.abc import Sequence

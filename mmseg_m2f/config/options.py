@@ -30,7 +30,7 @@ Options = Mapping[str, object]
 
 
 def set_num_queries(cfg: Config, num_queries: int) -> None:
-    """Let the model answer with so many queries.
+    """Give the model so many queries.
 
     Raises:
         ValueError: Fewer than one, or a model whose queries have no number of their own.

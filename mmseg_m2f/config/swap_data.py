@@ -152,7 +152,7 @@ def _serve_mmdet(cfg: Config, data: Config, name: str) -> None:
                 if order is not None:
                     node["metainfo"] = _reordered_metainfo(node, order, len(things), name)
     for key in ("val_evaluator", "test_evaluator"):
-        data[key] = _answered_metrics(cfg.get(key), data[key], name)
+        data[key] = _fitting_metrics(cfg.get(key), data[key], name)
         for metric in data[key] if order is not None else ():
             if "thing_classes" in metric:
                 metric["thing_classes"] = list(range(len(things)))
@@ -186,22 +186,24 @@ def _reordered_metainfo(dataset: Mapping, order: Sequence[int], num_things: int,
     return after | dict(thing_ids=list(range(num_things)), stuff_ids=list(range(num_things, len(order))))
 
 
-def _answered_metrics(own: object, metrics: object, name: str) -> list[dict[str, object]]:
-    """Those of the data's metrics whose question the model answers, which its own metrics tell; else box AP."""
-    answers = set()
+def _fitting_metrics(own: object, metrics: object, name: str) -> list[dict[str, object]]:
+    """Those of the data's metrics that measure what the model predicts, as its own metrics tell; else box AP."""
+    predicted = set()
     for node in config_nodes(own):
         metric = node.get("metric") or ()
         segments = "segm" in ((metric,) if isinstance(metric, str) else metric) or is_a(node, "CityScapesMetric")
-        answers |= {"panoptic"} if "Panoptic" in str(node.get("type")) else {"boxes", *(("masks",) if segments else ())}
+        predicted |= (
+            {"panoptic"} if "Panoptic" in str(node.get("type")) else {"boxes", *(("masks",) if segments else ())}
+        )
     listed = [metrics] if isinstance(metrics, Mapping) else list(metrics)  # type: ignore[call-overload]
-    kept = [dict(metric) for metric in listed if _NEEDS.get(short_type(metric)) in answers]
-    if not kept and "boxes" in answers:
+    kept = [dict(metric) for metric in listed if _NEEDS.get(short_type(metric)) in predicted]
+    if not kept and "boxes" in predicted:
         kept = [dict(type="mmdet.CocoMetric", metric=["bbox"])]
     if not kept:
         types = ", ".join(str(metric["type"]) for metric in listed)
         raise InvalidValueError(
-            f"data={name}: expected a metric of what the model answers by its own evaluators "
-            f"({', '.join(sorted(answers)) or 'nothing'}), got {types}. Choose data whose metrics fit: shapes_panoptic "
-            "for a panoptic model."
+            f"data={name}: expected a metric of what the model predicts by its own evaluators "
+            f"({', '.join(sorted(predicted)) or 'nothing'}), got {types}. Choose data whose metrics fit: "
+            "shapes_panoptic for a panoptic model."
         )
     return kept

@@ -40,7 +40,7 @@ def survey_labels(runner: Runner, model: nn.Module, *, loop: str) -> None:
     metrics = [] if loop == "train" else getattr(runner, f"{loop}_evaluator").metrics
     if len(classes) == 1 and _is_semantic(model, metrics):
         warnings.warn(
-            f"{source} has one class, {classes[0]!r}: every pixel gets the best of one class, so that each answer is "
+            f"{source} has one class, {classes[0]!r}: every pixel gets the best of one class, so that each result is "
             "right and mIoU is 1 from the start. Expected at least two classes in semantic segmentation. Label the "
             "background, give it a class of its own (metainfo.classes=['background', ...], num_classes=2), or train "
             "a model of objects.",

@@ -38,7 +38,7 @@ def test_compare__replayed_graphs_are_compared_with_the_network_run_as_usual(pai
     found = compare(first, second, make_batch(SETTING, seed=0))
     assert found.failures == []
     assert len(found.figures) == 10
-    assert recorder.recorded == 3  # forward, backward, answer
+    assert recorder.recorded == 3  # forward, backward, inference
     second.model.load_state_dict(first.model.state_dict())  # statistics of norms: it trained more often
     second.model.graphs = GraphedNetwork(recorder=_Forgets())
     failures = compare(first, second, make_batch(SETTING, seed=1)).failures

@@ -7,7 +7,7 @@ from mmseg_m2f.benchmark import timing
 from mmseg_m2f.benchmark.implementations import build
 from mmseg_m2f.benchmark.setting import make_batch
 from mmseg_m2f.benchmark.summary import summarise
-from mmseg_m2f.benchmark.timing import PARTS, Stopwatch, answer, time_inference, time_round, time_training
+from mmseg_m2f.benchmark.timing import PARTS, Stopwatch, run_inference, time_inference, time_round, time_training
 from tests.benchmark.tiny import CONFIG, SETTING
 
 
@@ -36,10 +36,10 @@ def test_time_training__parts_add_up_and_weights_move() -> None:
     assert list(time_inference(ours, make_batch(SETTING, seed=0), SETTING, steps=1)) == ["inference"]
 
 
-def test_answer__label_maps_of_the_size_of_the_images() -> None:
+def test_inference__label_maps_of_the_size_of_the_images() -> None:
     ours = build(CONFIG, SETTING)
     ours.model.eval()
-    labels = answer(ours, make_batch(SETTING, seed=0), SETTING)
+    labels = run_inference(ours, make_batch(SETTING, seed=0), SETTING)
     assert [label_map.shape for label_map in labels] == [(64, 64)] * 2
     assert max(label_map.max() for label_map in labels) < SETTING.classes
 

@@ -163,9 +163,9 @@ def test_eomt_recipe__published_jitter_sizes_and_thresholds_with_objects(leaf):
     assert cfg.train_dataloader.dataset.pipeline == cfg.train_pipeline
     assert cfg.test_dataloader.dataset.pipeline == cfg.val_dataloader.dataset.pipeline == cfg.test_pipeline
     assert cfg.model.data_preprocessor.pad_size_divisor == side
-    answers = build(cfg).test_cfg
-    assert (answers.object_threshold, answers.overlap_threshold, answers.max_per_image) == (0.8, 0.8, 100)
-    assert (answers.panoptic, answers.instance) == ("panoptic" in leaf, True)
+    results = build(cfg).test_cfg
+    assert (results.object_threshold, results.overlap_threshold, results.max_per_image) == (0.8, 0.8, 100)
+    assert (results.panoptic, results.instance) == ("panoptic" in leaf, True)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_eomt__windows_see_padding_only_where_the_image_is_smaller(size, canvas,
     assert batch["inputs"].shape[-2:] == canvas
     seen = []
     model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    (answer,) = model.predict(**batch)
-    assert answer.pred_sem_seg.data.shape == (1, *size)
+    (result,) = model.predict(**batch)
+    assert result.pred_sem_seg.data.shape == (1, *size)
     for window, left in zip(seen, lefts, strict=True):
         assert torch.equal(window, batch["inputs"][..., left : left + 512])

@@ -80,7 +80,7 @@ def test_leaf__checks_builds_steps_and_predicts(path):
 
 
 @pytest.mark.parametrize("path", EVERY_LEAF, ids=lambda path: path.stem)
-def test_leaf__averages_views_by_what_its_segmentor_answers(path):
+def test_leaf__averages_views_by_what_its_segmentor_predicts(path):
     cfg = load_config(path)
     logits = cfg.model.type.endswith("EncoderDecoder")  # averaged as probabilities; scores of masks as they are
     assert cfg.tta_model.type == ("mmseg.SegTTAModel" if logits else "mmseg_m2f.SemanticTTA")

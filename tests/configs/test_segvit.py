@@ -146,8 +146,8 @@ def test_segvit__images_that_patches_do_not_fill():
     total, _ = model.parse_losses(model.loss(images, [sample]))
     total.backward()
     assert total.isfinite()
-    (answer,) = model.eval().predict(images)
-    assert answer.pred_sem_seg.data.shape == (1, 53, 70)
+    (result,) = model.eval().predict(images)
+    assert result.pred_sem_seg.data.shape == (1, 53, 70)
 
 
 def test_segvit_continual__second_task_changes_neither_backbone_nor_the_first():

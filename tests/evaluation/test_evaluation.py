@@ -23,7 +23,7 @@ def scope(request: pytest.FixtureRequest) -> Iterator[str]:
         yield request.param
 
 
-def test_metrics__answer_together_in_configs_of_either_framework(scope: str) -> None:
+def test_metrics__report_together_in_configs_of_either_framework(scope: str) -> None:
     configs = [
         dict(type=f"mmseg_m2f.{name}", **options) | (dict(thing_classes=THINGS) if name == "PanopticQuality" else {})
         for name in NAMES

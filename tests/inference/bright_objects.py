@@ -14,16 +14,16 @@ from tests.tiny_segmentation import CLASSES, PALETTE
 class BrightObjects(BaseModel):
     """Finds one object, of the second class, where the image is bright, and the first class elsewhere."""
 
-    def __init__(self, answers: tuple[str, ...] = ("panoptic", "instances"), *, with_masks: bool = True) -> None:
+    def __init__(self, results: tuple[str, ...] = ("panoptic", "instances"), *, with_masks: bool = True) -> None:
         super().__init__(data_preprocessor=dict(type="mmdet.DetDataPreprocessor"))
-        self.answers, self.with_masks = answers, with_masks
+        self.results, self.with_masks = results, with_masks
 
     def forward(self, inputs: Tensor, data_samples: list[BaseDataElement], mode: str) -> list[BaseDataElement]:
         for image, sample in zip(inputs, data_samples, strict=True):
             bright = nn.functional.interpolate(image.mean(0)[None, None], sample.ori_shape)[0] > 100
-            if "panoptic" in self.answers:
+            if "panoptic" in self.results:
                 sample.pred_panoptic_seg = PixelData(sem_seg=bright * 1001)
-            if "instances" in self.answers:
+            if "instances" in self.results:
                 sample.pred_instances = InstanceData(
                     labels=torch.ones(1, dtype=torch.long),
                     scores=torch.full((1,), 0.4),

@@ -12,7 +12,7 @@ from tests.tiny_segmentation import tiny_config, write_dataset
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images, and a checkpoint of a model with known answers: see `brightness_model`."""
+    """Images, and a checkpoint of a model with known results: see `brightness_model`."""
     folder = tmp_path_factory.mktemp("predictor")
     write_dataset(folder / "data")
     torch.manual_seed(0)

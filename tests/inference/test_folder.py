@@ -69,7 +69,7 @@ def test_predict_folder__detector_writes_coco_formats(photo: Path, tmp_path: Pat
 
 
 def test_predict_folder__score_threshold_is_that_of_drawing(photo: Path, tmp_path: Path) -> None:
-    predictor = Predictor(detector_config(answers=("instances",), with_masks=False))
+    predictor = Predictor(detector_config(results=("instances",), with_masks=False))
     pages = []
     for threshold in (0.3, 0.5):
         predict_folder(predictor, photo, tmp_path / f"{threshold}", score_threshold=threshold)

@@ -17,7 +17,7 @@ from tests.inference.bright_objects import detector_config
 from tests.tiny_segmentation import CLASSES, PALETTE
 
 
-def test_predictor__same_answer_for_file_array_and_direct_call(predictor: Predictor, folder: Path) -> None:
+def test_predictor__same_result_for_file_array_and_direct_call(predictor: Predictor, folder: Path) -> None:
     path = folder / "data/images/001.png"
     image = cv2.imread(str(path))
     labels = predictor(path).semantic
@@ -29,7 +29,7 @@ def test_predictor__same_answer_for_file_array_and_direct_call(predictor: Predic
     assert np.array_equal(labels, predictor(image).semantic)
 
 
-def test_predictor__folded_norms_answer_the_same(predictor: Predictor, folder: Path, cfg: Config) -> None:
+def test_predictor__folded_norms_give_the_same(predictor: Predictor, folder: Path, cfg: Config) -> None:
     folded = Predictor(cfg, folder / "good.pth", fold_norms=True)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.model.backbone.modules())
     images = torch.randn(1, 3, 32, 48)
@@ -41,7 +41,7 @@ def test_predictor__folded_norms_answer_the_same(predictor: Predictor, folder: P
 
 
 @pytest.mark.parametrize("size", [(33, 47), (17, 90)])
-def test_predictor__answers_at_the_size_of_the_image(predictor: Predictor, size: tuple[int, int]) -> None:
+def test_predictor__results_at_the_size_of_the_image(predictor: Predictor, size: tuple[int, int]) -> None:
     prediction = predictor(np.zeros((*size, 3), dtype=np.uint8))
     assert prediction.size == prediction.semantic.shape == size
 
@@ -87,7 +87,7 @@ def test_predictor__refuses_other_arrays(predictor: Predictor, image: np.ndarray
         predictor(image)
 
 
-def test_predictor__detector_answers_in_the_size_of_the_image(photo: Path) -> None:
+def test_predictor__detector_results_in_the_size_of_the_image(photo: Path) -> None:
     prediction = Predictor(detector_config())(photo)
     bright = cv2.imread(str(photo))[..., 0] == 200
     assert prediction.kinds() == ["panoptic", "instances"]
@@ -141,7 +141,7 @@ def test_predictor__our_detector_with_a_pipeline_that_needs_segments() -> None:
     assert (np.diff(prediction.instances.scores) <= 0).all()
 
 
-def test_predictor__model_without_answers_is_named(photo: Path) -> None:
-    predictor = Predictor(detector_config(answers=()))
+def test_predictor__model_without_results_is_named(photo: Path) -> None:
+    predictor = Predictor(detector_config(results=()))
     with pytest.raises(ValueError, match=r"expected 'pred_panoptic_seg', .* of BrightObjects, got"):
         predictor(photo)

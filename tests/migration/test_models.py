@@ -68,7 +68,7 @@ model = dict(
     )
 
 
-def test_migrate__carries_dropout_and_answers_of_a_detector(tmp_path):
+def test_migrate__carries_dropout_and_results_of_a_detector(tmp_path):
     cfg, _ = migrate(
         tmp_path,
         MASKFORMER,

@@ -171,8 +171,8 @@ def check_detector() -> None:
     batch = (torch.randn(1, 3, 64, 96), [sample])
     assert_same(losses_and_gradients(compiled, batch), losses_and_gradients(plain, batch))
     assert counter.frame_count == 2
-    answers = [m.eval().predict(batch[0], [copy.deepcopy(sample)])[0] for m in (compiled, plain)]
-    maps = [answer.pred_panoptic_seg.sem_seg for answer in answers]
+    results = [m.eval().predict(batch[0], [copy.deepcopy(sample)])[0] for m in (compiled, plain)]
+    maps = [result.pred_panoptic_seg.sem_seg for result in results]
     assert torch.equal(*maps)
 
 

@@ -143,7 +143,7 @@ def test_graphed_network__frozen_layers(model_config):
     assert not losses[-1].requires_grad
 
 
-def test_graphed_network__answers(model_config):
+def test_graphed_network__inference(model_config):
     (model, recorder), plain = build(model_config), build_plain(model_config)
     for each in (model, plain):
         each.eval()
@@ -156,7 +156,7 @@ def test_graphed_network__answers(model_config):
     assert recorder.replayed == 2
 
 
-def test_graphed_network__answers_between_steps(model_config):
+def test_graphed_network__inference_between_steps(model_config):
     (model, recorder), plain = build(model_config), build_plain(model_config)
     for _ in range(3):
         images, samples = make_batch()
@@ -174,8 +174,8 @@ def test_graphed_network__detector_with_padding(model_config):
     for _ in range(3):
         assert_same_step(model, plain, make_objects())
     assert recorder.recorded == 2
-    answers = [each.eval().predict(*make_objects())[0] for each in (model, plain, model, model)]
-    assert len({len(answer.pred_instances) for answer in answers}) == 1
+    results = [each.eval().predict(*make_objects())[0] for each in (model, plain, model, model)]
+    assert len({len(result.pred_instances) for result in results}) == 1
 
 
 def test_graphed_network__bfloat16(model_config):

@@ -81,7 +81,7 @@ def test_graphs__statistics_of_norms(model_config):
 
 
 @pytest.mark.parametrize("options", [{}, dict(type="mmseg_m2f.MaskDetector", thing_classes=[0, 3])])
-def test_graphs__answers(model_config, options):
+def test_graphs__inference(model_config, options):
     graphed, plain = build(model_config, **options)
     for seed in range(4):
         images, samples = batch_on_gpu(seed, batch=3)
@@ -95,7 +95,7 @@ def test_graphs__answers(model_config, options):
     assert len(graphed.graphs._caches[False].recordings) == 1
 
 
-def test_graphs__training_with_answers_between(model_config):
+def test_graphs__training_with_inference_between(model_config):
     graphed, plain = build(model_config)
     for seed in range(4):
         batch = batch_on_gpu(seed)
@@ -106,7 +106,7 @@ def test_graphs__training_with_answers_between(model_config):
         graphed.train()
 
 
-def test_graphs__nothing_waits_for_the_device_in_an_answer(model_config):
+def test_graphs__nothing_waits_for_the_device_in_inference(model_config):
     graphed, _ = build(model_config)
     graphed.eval()
     batches = [batch_on_gpu(seed) for seed in range(4)]

@@ -1,4 +1,4 @@
-"""On a card nothing inside the network, and nothing of an answer up to the result, reads back or uploads."""
+"""On a card nothing inside the network, and nothing of a prediction up to the result, reads back or uploads."""
 
 import logging
 from contextlib import nullcontext
@@ -80,14 +80,14 @@ def test_network__parts_that_need_the_host_run_as_usual(leaf, part, caplog):
     assert f"{part} cannot be part of a CUDA graph" in caplog.text
 
 
-def count_answer(model: nn.Module, images: int, size: tuple[int, int] = (64, 96)) -> Watch:
+def count_inference(model: nn.Module, images: int, size: tuple[int, int] = (64, 96)) -> Watch:
     inputs = torch.empty(images, 3, 64, 96, device="meta")
     with Watch() as watch:
         model.predict(inputs, samples_of(images, size))
     return watch
 
 
-ANSWERS = {
+PREDICTING = {
     "semantic": dict(type="mmseg_m2f.MaskSegmentor"),
     "all of a detector": dict(
         type="mmseg_m2f.MaskDetector",
@@ -98,9 +98,9 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("size", [(64, 96), (50, 61)])
-@pytest.mark.parametrize("options", ANSWERS.values(), ids=list(ANSWERS))
+@pytest.mark.parametrize("options", PREDICTING.values(), ids=list(PREDICTING))
 def test_predict__no_read_back_no_upload_and_as_many_operators_for_any_batch(model_config, options, size):
     model = MODELS.build(ConfigDict(model_config, **options)).to("meta").eval()
-    one, many = count_answer(model, 1, size), count_answer(model, 16, size)
+    one, many = count_inference(model, 1, size), count_inference(model, 16, size)
     assert one.uploads == many.uploads == []
     assert many.ops <= 1.2 * one.ops

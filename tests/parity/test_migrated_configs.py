@@ -81,7 +81,7 @@ def test_shipped__predicts_and_trains_as_before(path, tmp_path):
         compare_label_maps(theirs, ours, image)
     else:
         compare_network(theirs, ours, image)
-        compare_answers(theirs, ours)
+        compare_results(theirs, ours)
 
 
 @pytest.mark.parametrize("path", VIDEO, ids=lambda path: path.stem)
@@ -152,7 +152,7 @@ def compare_network(theirs: torch.nn.Module, ours: torch.nn.Module, image: torch
     torch.testing.assert_close(mask_logits, masks[-1], rtol=0, atol=1e-5)
 
 
-def compare_answers(theirs: torch.nn.Module, ours: torch.nn.Module) -> None:
+def compare_results(theirs: torch.nn.Module, ours: torch.nn.Module) -> None:
     """What both make of the same logits, by their own `test_cfg`: sure classes and blobs, as trained models give."""
     num_queries = ours.decode_head.query_decoder.query_embed.num_embeddings
     masks = torch.nn.functional.interpolate(

@@ -9,7 +9,7 @@ def make_objects() -> Objects:
     return Objects(np.array([3]), np.ones(1, np.float32), np.array([[2, 1, 4, 2]], np.float32), masks)
 
 
-def test_prediction__names_its_answers() -> None:
+def test_prediction__names_its_results() -> None:
     label_map = np.zeros((2, 4), dtype=np.int64)
     assert ImageResult((2, 4)).kinds() == []
     assert ImageResult((2, 4), semantic=label_map, instances=make_objects()).kinds() == ["instances", "semantic"]
@@ -25,7 +25,7 @@ def test_resize_result__maps_masks_and_boxes_agree() -> None:
     assert resized.instances.boxes_px.tolist() == [[4, 3, 8, 6]]
 
 
-def test_resize_result__missing_answers_stay_missing() -> None:
+def test_resize_result__missing_results_stay_missing() -> None:
     boxes_alone = ImageResult((2, 4), instances=make_objects()._replace(masks=None))
     resized = resize_result(boxes_alone, (4, 4))
     assert (resized.semantic, resized.panoptic, resized.instances.masks) == (None, None, None)

@@ -52,7 +52,7 @@ def test_read_result__boxes_alone_have_the_size_of_the_original_image() -> None:
     assert found.instances.masks is None
 
 
-def test_read_result__sample_without_answers() -> None:
+def test_read_result__sample_without_results() -> None:
     sample = DetDataSample(gt_sem_seg=PixelData(sem_seg=torch.zeros(1, 2, 2)), gt_instances=InstanceData())
     assert read_result(sample) is None
 

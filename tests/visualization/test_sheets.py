@@ -38,11 +38,11 @@ def test_contact_sheet__works_without_truth_and_without_images() -> None:
     assert contact_sheet([], ["red", "green"], PALETTE).width > 0
 
 
-def test_contact_sheet__several_answers_have_rows_and_of_one_image_columns() -> None:
-    answers = ImageResult(
+def test_contact_sheet__several_results_have_rows_and_of_one_image_columns() -> None:
+    results = ImageResult(
         (12, 16), np.zeros((12, 16), dtype=int), np.ones((12, 16), dtype=int), make_objects((0, 0, 8, 12))
     )
-    entry = SheetEntry("one", GREY, None, answers)
+    entry = SheetEntry("one", GREY, None, results)
     several = np.asarray(contact_sheet([entry, entry], ["red", "green"], PALETTE, cell_width=32, opacity=1.0))
     # input, then truth (missing) and prediction of panoptic map, objects, label map
     column = [several[24 + row * 30 + 12, 84 + 24].tolist() for row in range(7)]
@@ -60,7 +60,7 @@ def test_contact_sheet__objects_of_one_class_need_no_legend() -> None:
 
 
 @pytest.mark.parametrize(
-    "answers",
+    "results",
     [
         semantic(np.full((12, 16), 7)),
         ImageResult((12, 16), panoptic=np.full((12, 16), 3007)),
@@ -76,8 +76,8 @@ def test_contact_sheet__objects_of_one_class_need_no_legend() -> None:
     ],
     ids=["semantic", "panoptic", "instances"],
 )
-def test_contact_sheet__long_class_list_shrinks_to_what_occurs(answers: ImageResult) -> None:
-    entry = SheetEntry("x", GREY, None, answers)
+def test_contact_sheet__long_class_list_shrinks_to_what_occurs(results: ImageResult) -> None:
+    entry = SheetEntry("x", GREY, None, results)
     classes, palette = [f"class {i}" for i in range(150)], distinct_palette(150)
     few = contact_sheet([entry], classes, palette)
     strip = legend([classes[7]], [palette[7]], width=334)
@@ -85,13 +85,13 @@ def test_contact_sheet__long_class_list_shrinks_to_what_occurs(answers: ImageRes
     np.testing.assert_array_equal(np.asarray(bottom), np.asarray(strip))
 
 
-def test_annotate__puts_the_answers_side_by_side_and_enlarges() -> None:
-    answers = ImageResult((12, 16), np.zeros((12, 16), dtype=int), np.ones((12, 16), dtype=int))
-    page = np.asarray(annotate(GREY, answers, ["red", "green"], PALETTE, opacity=1.0))
+def test_annotate__puts_results_side_by_side_and_enlarges() -> None:
+    results = ImageResult((12, 16), np.zeros((12, 16), dtype=int), np.ones((12, 16), dtype=int))
+    page = np.asarray(annotate(GREY, results, ["red", "green"], PALETTE, opacity=1.0))
     assert page.shape == (192 + 22, 2 * 256 + 6, 3)
     assert page[20, 20].tolist() == [0, 200, 0]
     assert page[20, 282].tolist() == [255, 0, 0]
-    assert annotate(np.zeros((10, 400, 3), dtype=np.uint8), answers, ["red", "green"], PALETTE).width == 806
+    assert annotate(np.zeros((10, 400, 3), dtype=np.uint8), results, ["red", "green"], PALETTE).width == 806
 
 
 def test_scale_entry__keeps_what_a_sheet_shows() -> None:

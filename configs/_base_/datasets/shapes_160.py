@@ -1,4 +1,4 @@
-# Generated scenes of 160 x 160 pixels, for heads that answer at stride 8.
+# Generated scenes of 160 x 160 pixels, for heads whose logits have stride 8.
 _base_ = "shapes.py"
 
 crop_size = (160, 160)

@@ -1,4 +1,4 @@
-# OCRNet (arXiv 1909.11065) behind HRNet-W18: a head and one that refines its answer. A leaf passes classes to both.
+# OCRNet (arXiv 1909.11065) behind HRNet-W18: a head and one that refines its result. A leaf passes classes to both.
 levels = dict(
     in_channels=[18, 36, 72, 144],
     in_index=(0, 1, 2, 3),

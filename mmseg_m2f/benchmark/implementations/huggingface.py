@@ -16,7 +16,7 @@ class HuggingFace:
     """The Mask2Former of transformers with its ResNet-50.
 
     Its own post-processing makes scores at 384² and resizes those. Here scores are made at the size of the images, by
-    the same formula, so that all implementations answer the same question.
+    the same formula, so that all implementations compute the same result.
     """
 
     name = "huggingface"

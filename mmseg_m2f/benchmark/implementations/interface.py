@@ -42,10 +42,10 @@ class Implementation(Protocol):
         """Clip the gradients and update the weights."""
 
     def label_maps(self, images: Float[Tensor, "B 3 H W"]) -> list[Int[Tensor, "H W"]]:
-        """The answer at the size of the images; the model is in evaluation mode."""
+        """The result at the size of the images; the model is in evaluation mode."""
 
     def layers(self, outputs: Outputs) -> list[Layer]:
-        """What all supervised layers predict, the answer last."""
+        """What all supervised layers predict, the result last."""
 
     def recorded_masks(self) -> AbstractContextManager[Masks]:
         """Collects where each decoder layer attends."""

@@ -79,8 +79,8 @@ class Ours:
         self.wrapper.step()
 
     def label_maps(self, images: Float[Tensor, "B 3 H W"]) -> list[Int[Tensor, "H W"]]:
-        answers = self.model.predict(images, make_samples(images[:, 0]))
-        return [sample.pred_sem_seg.data.squeeze(0) for sample in answers]
+        samples = self.model.predict(images, make_samples(images[:, 0]))
+        return [sample.pred_sem_seg.data.squeeze(0) for sample in samples]
 
     def layers(self, outputs: Outputs) -> list[Layer]:
         return [Layer(prediction.class_logits, prediction.mask_logits()) for prediction in outputs]

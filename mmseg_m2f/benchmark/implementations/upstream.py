@@ -62,8 +62,8 @@ class Upstream:
         self.wrapper.step()
 
     def label_maps(self, images: Float[Tensor, "B 3 H W"]) -> list[Int[Tensor, "H W"]]:
-        answers = self.model.predict(images, make_samples(images[:, 0]))
-        return [sample.pred_sem_seg.data.squeeze(0) for sample in answers]
+        samples = self.model.predict(images, make_samples(images[:, 0]))
+        return [sample.pred_sem_seg.data.squeeze(0) for sample in samples]
 
     def layers(self, outputs: Outputs) -> list[Layer]:
         return [Layer(*layer) for layer in zip(*outputs, strict=True)]

@@ -43,7 +43,7 @@ class Report(Hook):
     checkpoints: the hook adds nothing to an iteration, and a resumed run shows its whole past. Past
     validations are read back from `metrics.json`, up to the iteration the run resumes from.
 
-    The sheet shows what the model answers of panoptic maps, objects and label maps, and their truth where the
+    The sheet shows what the model predicts of panoptic maps, objects and label maps, and their truth where the
     validation data have it.
 
     Args:

@@ -70,11 +70,11 @@ def test_mmdet_data__things_come_first(loop):
         ("panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco", "shapes_panoptic", ["PanopticQuality"]),
     ],
 )
-def test_mmdet_data__metrics_are_those_the_model_answers(name, data, metrics):
+def test_mmdet_data__metrics_fit_what_the_model_predicts(name, data, metrics):
     assert metrics_of(config_of_mmdet(name, data)) == metrics
 
 
-def test_mmdet_data__no_metric_that_the_model_answers():
+def test_mmdet_data__no_metric_of_what_the_model_predicts():
     with pytest.raises(ValueError, match=r"data=shapes_instance: .*\(panoptic\), got mmseg_m2f.MaskAP. Choose data"):
         config_of_mmdet("panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco", "shapes_instance")
 
@@ -91,7 +91,7 @@ def test_mmdet_data__hooks_that_switch_the_data_are_left_out():
     assert [hook["type"] for hook in cfg.custom_hooks] == ["SyncNormHook", "EMAHook"]
 
 
-def test_mmdet_data__a_model_learns_and_answers():
+def test_mmdet_data__a_model_learns_and_predicts():
     cfg = config_of_mmdet("solo/solo_r50_fpn_1x_coco", "shapes_instance")
     cfg.model.backbone.depth, cfg.model.neck.in_channels = 18, [64, 128, 256, 512]
     with DefaultScope.overwrite_default_scope("mmdet"), warnings.catch_warnings():
@@ -100,7 +100,7 @@ def test_mmdet_data__a_model_learns_and_answers():
         dataset = DATASETS.build(cfg.train_dataloader.dataset)
         batch = model.data_preprocessor(pseudo_collate([dataset[0], dataset[1]]), training=True)
         losses = model(**batch, mode="loss")
-        (answer,) = model.eval().test_step(pseudo_collate([DATASETS.build(cfg.val_dataloader.dataset)[0]]))
+        (result,) = model.eval().test_step(pseudo_collate([DATASETS.build(cfg.val_dataloader.dataset)[0]]))
     assert torch.isfinite(losses["loss_mask"])
-    assert answer.pred_instances.masks.shape[1:] == (64, 64)
-    assert [entry["bbox_label"] for entry in answer.instances] == answer.gt_instances.labels.tolist()
+    assert result.pred_instances.masks.shape[1:] == (64, 64)
+    assert [entry["bbox_label"] for entry in result.instances] == result.gt_instances.labels.tolist()

@@ -1,4 +1,4 @@
-"""ECENet's head against its formulas, its published size and what must not change its answers."""
+"""ECENet's head against its formulas, its published size and what must not change its results."""
 
 import copy
 

@@ -78,8 +78,8 @@ def test_attention_to_mask__coarse_scores_are_enlarged():
 
 def test_attention_to_mask__last_prediction_alone():
     built, maps = decoder(), feature_maps()
-    (answer,) = built(maps, last_only=True)
-    for part, expected in zip(answer, built(maps)[-1], strict=True):
+    (result,) = built(maps, last_only=True)
+    for part, expected in zip(result, built(maps)[-1], strict=True):
         assert torch.equal(part, expected)
 
 

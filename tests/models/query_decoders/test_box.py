@@ -43,8 +43,8 @@ def test_box_decoder__predictions_of_every_layer():
     predictions = decoder(features)
     assert [tuple(p.class_logits.shape) for p in predictions] == [(2, 7, 4)] * 2
     assert all(((p.boxes > 0) & (p.boxes < 1)).all() for p in predictions)
-    (answer,) = decoder(features, last_only=True)
-    assert torch.equal(answer.boxes, predictions[-1].boxes)
+    (result,) = decoder(features, last_only=True)
+    assert torch.equal(result.boxes, predictions[-1].boxes)
 
 
 @pytest.mark.parametrize("garbage", [0.0, 1e3])

@@ -24,9 +24,9 @@ def feature_maps() -> list[torch.Tensor]:
 
 def test_continual__each_task_scores_its_own_classes():
     built, maps = decoder().eval(), feature_maps()
-    (answer,) = built(maps, last_only=True)
-    assert answer.class_logits.shape == (2, 5, 8)
-    scores = semantic_scores(answer.class_logits, answer.mask_logits())
+    (result,) = built(maps, last_only=True)
+    assert result.class_logits.shape == (2, 5, 8)
+    scores = semantic_scores(result.class_logits, result.mask_logits())
     for branch, task in zip(built.branches, TASKS, strict=True):
         alone = branch(maps)[-1]
         torch.testing.assert_close(scores[:, task], semantic_scores(alone.class_logits, alone.mask_logits()))
@@ -38,8 +38,8 @@ def test_continual__the_last_task_is_trained_and_nothing_is_forgotten():
     known = [0, 4, 2]
 
     def scores() -> torch.Tensor:
-        (answer,) = built.eval()(maps, last_only=True)
-        return semantic_scores(answer.class_logits, answer.mask_logits()).detach()
+        (result,) = built.eval()(maps, last_only=True)
+        return semantic_scores(result.class_logits, result.mask_logits()).detach()
 
     before = scores()
     optimizer = torch.optim.SGD([p for p in built.parameters() if p.requires_grad], lr=0.1, weight_decay=0.1)

@@ -25,8 +25,8 @@ def test_cross_attention__one_prediction_per_layer():
 
 def test_cross_attention__last_only_is_the_last():
     decoder, features = small_decoder(), pixel_features()
-    (answer,) = decoder(features, last_only=True)
-    assert torch.equal(answer.mask_embeddings, decoder(features)[-1].mask_embeddings)
+    (result,) = decoder(features, last_only=True)
+    assert torch.equal(result.mask_embeddings, decoder(features)[-1].mask_embeddings)
 
 
 @pytest.mark.parametrize(("num_classes", "memory", "expected"), [(150, 2048, 10_259_351), (133, 256, 9_730_438)])

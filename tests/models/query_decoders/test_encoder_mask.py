@@ -161,8 +161,8 @@ def test_may_attend__inside_stays_open(prob):
 def test_joint_encoder__last_only_is_the_last(probs):
     decoder, stream = small_decoder(), stream_of()
     decoder.set_attn_mask_probs(probs)
-    (answer,) = decoder(stream, last_only=True)
-    assert_same(answer, decoder(stream)[-1])
+    (result,) = decoder(stream, last_only=True)
+    assert_same(result, decoder(stream)[-1])
 
 
 @pytest.mark.parametrize(("probs", "masked", "looks"), [((1.0, 1.0), [True, True], 3), ((0.0, 0.0), [False, False], 1)])
@@ -214,11 +214,11 @@ def test_joint_encoder__probabilities_travel_with_the_weights():
     trained.set_attn_mask_probs([0.0, 0.25])
     fresh.load_state_dict(trained.state_dict())
     assert fresh.attn_mask_probs.tolist() == [0.0, 0.25]
-    stream, answers = stream_of(), []
+    stream, results = stream_of(), []
     for decoder in (trained, fresh):
         torch.manual_seed(1)
-        answers.append(decoder(stream, last_only=True)[0])
-    assert_same(*answers)
+        results.append(decoder(stream, last_only=True)[0])
+    assert_same(*results)
     trained.set_attn_mask_probs([0.0, 0.0])
     fresh.load_state_dict(trained.state_dict())
     stream, seen = count_masks(stream)

@@ -26,10 +26,10 @@ def test_masked_attention__one_prediction_more_than_layers():
 
 def test_masked_attention__last_only_is_the_last():
     decoder, features = small_decoder(), pixel_features()
-    (answer,) = decoder(features, last_only=True)
+    (result,) = decoder(features, last_only=True)
     expected = decoder(features)[-1]
-    assert torch.equal(answer.class_logits, expected.class_logits)
-    assert torch.equal(answer.mask_embeddings, expected.mask_embeddings)
+    assert torch.equal(result.class_logits, expected.class_logits)
+    assert torch.equal(result.mask_embeddings, expected.mask_embeddings)
 
 
 def test_masked_attention__published_size():
@@ -72,15 +72,15 @@ def test_masked_attention__a_query_sees_only_its_mask():
     position = decoder.query_embed.weight
     # Without self-attention the other queries cannot carry what they saw to the first one.
     layer = decoder.transformer_decoder.layers[0]
-    answers = []
+    results = []
     for level in (features.levels[0], moved):
         values, keys = decoder._values_and_keys([level, *features.levels[1:]], SIZES)
         small = decoder._mask_features_per_level(features.mask_features, SIZES)[0]
         queries = decoder.query_feat.weight.expand(2, -1, -1)
         embeddings = decoder.mask_embed(decoder.transformer_decoder.post_norm(queries))
         may_attend = decoder._may_attend(embeddings, small)
-        answers.append(layer.cross_attn(queries + position, keys[0], values[0], may_attend)[:, 0])
-    torch.testing.assert_close(answers[0], answers[1])
+        results.append(layer.cross_attn(queries + position, keys[0], values[0], may_attend)[:, 0])
+    torch.testing.assert_close(results[0], results[1])
 
 
 @pytest.mark.parametrize("channels", [16, 8])

@@ -66,8 +66,8 @@ def test_query_upsampling__each_layer_gives_its_own_scores():
 
 def test_query_upsampling__last_prediction_alone():
     built, maps = decoder(), feature_maps()
-    (answer,) = built(maps, last_only=True)
-    for part, expected in zip(answer, built(maps)[-1], strict=True):
+    (result,) = built(maps, last_only=True)
+    for part, expected in zip(result, built(maps)[-1], strict=True):
         assert torch.equal(part, expected)
 
 

@@ -52,7 +52,7 @@ def test_mask_detector__weights_are_the_segmentors(detector_config, segmentor):
     detector.load_state_dict(segmentor.state_dict(), strict=True)
 
 
-def test_mask_detector__three_answers_from_one_pass(detector_config):
+def test_mask_detector__three_results_from_one_pass(detector_config):
     detector_config.test_cfg = dict(semantic=True, object_threshold=0.0, overlap_threshold=0.0)
     detector = MODELS.build(detector_config).eval()
     calls = []
@@ -67,7 +67,7 @@ def test_mask_detector__three_answers_from_one_pass(detector_config):
     assert 0 < len(found.pred_instances) <= 40
 
 
-def test_mask_detector__answers_as_asked(detector_config):
+def test_mask_detector__predicts_as_asked(detector_config):
     detector_config.test_cfg = dict(panoptic=False)
     detector = MODELS.build(detector_config).eval()
     images, samples = make_batch()
@@ -121,7 +121,7 @@ def test_mask_detector__detr_boxes_learn_from_samples_without_masks():
     assert [name for name, p in detector.named_parameters() if p.grad is None and "backbone" not in name] == []
 
 
-def test_mask_detector__detr_answers_with_boxes():
+def test_mask_detector__detr_predicts_boxes():
     detector = MODELS.build(detr_config("detr")).eval()
     (found,) = detector.predict(*make_box_batch())
     boxes = found.pred_instances.bboxes
@@ -140,7 +140,7 @@ def test_mask_detector__detr_mask_head_is_trained_alone():
     assert learnt == {name for name, _ in detector.named_parameters() if ".mask_head." in name}
 
 
-def test_mask_detector__detr_answers_with_all_three():
+def test_mask_detector__detr_predicts_all_three():
     cfg = detr_config("detr_panoptic")
     cfg.test_cfg.update(semantic=True, object_threshold=0.0)
     (found,) = MODELS.build(cfg).eval().predict(*make_box_batch())
@@ -165,7 +165,7 @@ def test_mask_detector__padding_changes_nothing_for_the_transformer():
     assert not torch.equal(padded, expected)
 
 
-def test_mask_detector__panoptic_answer_of_boxes_alone():
+def test_mask_detector__panoptic_result_of_boxes_alone():
     cfg = detr_config("detr")
     cfg.test_cfg.panoptic = True
     with pytest.raises(ValueError, match="the decoder predicts boxes alone"):
@@ -222,7 +222,7 @@ def test_mask_detector__hundreds_of_objects(detector_config):
     assert logged["surplus_segments"].item() == 355
 
 
-def test_mask_detector__mmdets_visualizer_draws_its_answers(detector_config):
+def test_mask_detector__mmdets_visualizer_draws_its_results(detector_config):
     detector_config.test_cfg = dict(object_threshold=0.0, overlap_threshold=0.0)
     detector = MODELS.build(detector_config).eval()
     detector.decode_head.query_decoder.cls_embed.bias.data[-1] = -9.0  # every query sees something
@@ -232,7 +232,7 @@ def test_mask_detector__mmdets_visualizer_draws_its_answers(detector_config):
         classes=[f"class {k}" for k in range(NUM_CLASSES)], palette=[(9, 9, 9)] * NUM_CLASSES
     )
     blank = np.full((30, 45, 3), 255, np.uint8)
-    visualizer.add_datasample("answer", blank, found, draw_gt=False, pred_score_thr=0.01)
+    visualizer.add_datasample("result", blank, found, draw_gt=False, pred_score_thr=0.01)
     assert (visualizer.get_image() != blank).any()
 
 

@@ -191,9 +191,9 @@ def test_mask_segmentor__batch_mates_change_nothing(segmentor):
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-4)
 
 
-def test_mask_segmentor__answers_with_the_last_prediction(segmentor):
+def test_mask_segmentor__predicts_with_the_last_prediction(segmentor):
     features = segmentor.eval().extract_feat(torch.randn(1, 3, 64, 96))
-    answer = segmentor.decode_head.predict(features)
-    assert isinstance(answer, MaskPrediction)
+    result = segmentor.decode_head.predict(features)
+    assert isinstance(result, MaskPrediction)
     expected = segmentor.decode_head(features)[-1]
-    assert torch.equal(answer.class_logits, expected.class_logits)
+    assert torch.equal(result.class_logits, expected.class_logits)
