@@ -25,7 +25,7 @@ def build_parts(
     trainable: Sequence[str] | None = None,
     compile: bool | ConfigDict | dict = False,
 ) -> list[nn.Module]:
-    """Give a shell its `backbone`, `neck` (if any) and `decode_head`, and return the modules that are frozen.
+    """Give a shell its `backbone`, `neck` (if any), `decode_head` and `feature_strides`; gives the frozen modules.
 
     Args:
         shell: has `data_preprocessor` and `extract_feat`.
@@ -44,6 +44,7 @@ def build_parts(
         crop_size=crop_size or crop_size_of(preprocessor),
     )
     check_head(decode_head)
+    shell.feature_strides = feature_spec.strides  # type: ignore[assignment]
     shell.decode_head = MODELS.build(decode_head, default_args=dict(feature_spec=feature_spec))
     frozen = [] if trainable is None else freeze_others(shell, trainable)
     use_fast_products(shell)

@@ -1,59 +1,33 @@
 """`MaskHead` as a detector of mmdetection: instances, panoptic map and label map from one forward pass."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 from mmdet.models.detectors.base import BaseDetector
 from mmengine.config import ConfigDict
-from mmengine.structures import BaseDataElement, PixelData
+from mmengine.structures import BaseDataElement
 from torch import Tensor
 
-from mmseg_m2f.core.postprocess import Instances, detr_panoptic_map, resize_maps, top_boxes
-from mmseg_m2f.core.results import panoptic_maps, top_instances
 from mmseg_m2f.core.selection import INSTANCE_OFFSET
 from mmseg_m2f.core.strips import Resizing
 from mmseg_m2f.errors import InvalidValueError
-from mmseg_m2f.layers.label_maps import label_maps
 from mmseg_m2f.models.cuda_graphs import make_graphs
-from mmseg_m2f.models.equal_sizes import group_equal, take_images
+from mmseg_m2f.models.equal_sizes import group_equal
 from mmseg_m2f.models.network import last_prediction, lay_out, run_network
 from mmseg_m2f.models.segmentors.construction import build_parts
+from mmseg_m2f.models.segmentors.detector_results import (
+    DetectorResult,
+    QueryOutputs,
+    checked_test_cfg,
+    detector_results,
+)
+from mmseg_m2f.models.segmentors.object_windows import result_by_windows, windows_of
+from mmseg_m2f.models.segmentors.sliding import check_window_size, rescaled
 from mmseg_m2f.registry import MODELS
-from mmseg_m2f.samples import read_segments_targets, valid_pixels, write_instances, write_panoptic
+from mmseg_m2f.samples import read_segments_targets, valid_pixels
 from mmseg_m2f.structures import BoxPrediction
-
-_TEST_CFG = dict(
-    panoptic=True,
-    instance=True,
-    semantic=False,
-    panoptic_rule="mask2former",
-    object_threshold=0.8,
-    overlap_threshold=0.8,
-    keep_low_pixels=False,
-    min_area=4,
-    merge_stuff=False,
-    max_per_image=100,
-    things_first=True,
-    score_threshold=0.0,
-    one_class_per_query=False,
-    mask_nms_threshold=None,
-    soft_masks=False,
-    max_memory_mb=None,
-)
-_PANOPTIC_KEYS = dict(
-    mask2former=("object_threshold", "overlap_threshold", "keep_low_pixels"),
-    detr=("object_threshold", "min_area", "merge_stuff"),
-)
-_INSTANCE_KEYS = (
-    "max_per_image",
-    "things_first",
-    "score_threshold",
-    "one_class_per_query",
-    "mask_nms_threshold",
-    "soft_masks",
-)
-_BOX_KEYS = ("max_per_image", "score_threshold", "soft_masks")
 
 
 @MODELS.register_module()
@@ -72,6 +46,11 @@ class MaskDetector(BaseDetector):
             `core.postprocess.detr_panoptic_map` and `top_boxes`; `max_memory_mb` bounds what post-processing takes
             besides its results and the mask logits (by default 64 on a CPU and a quarter of the free memory on a
             GPU), except with boxes or DETR's rule. A head with boxes alone needs `panoptic=False, semantic=False`.
+            `mode` "slide" looks at the image through windows of `crop_size` every `stride` pixels (height, width),
+            after resizing it by `scale`, and joins what they find (`core.window_objects`): objects whose masks have an
+            IoU of `min_iou` in the overlap of two windows are one. `max_per_image` then counts for each window, and
+            `max_objects` for the image. Class scores are averaged, with weights that `blend` says ("mean" or
+            "gaussian", see `core.windows.average_windows`).
         compile: run backbone, neck and head through `torch.compile`; True, or a dict of its arguments.
         cuda_graphs: on a GPU, record backbone, neck and head as CUDA graphs for image sizes that come again; True, or
             a dict of arguments of `GraphedNetwork`. Elsewhere it changes nothing, and says so.
@@ -102,7 +81,8 @@ class MaskDetector(BaseDetector):
         self.register_buffer("is_thing", is_thing, persistent=False)
         self.num_things = len(set(thing_classes))
         self.train_cfg = train_cfg
-        self.test_cfg = _checked_test_cfg(test_cfg)
+        self.test_cfg = checked_test_cfg(test_cfg)
+        check_window_size(self.test_cfg, self.feature_strides)
         if self.test_cfg.panoptic and len(is_thing) >= INSTANCE_OFFSET:
             raise InvalidValueError(
                 f"MaskDetector: panoptic maps hold class + {INSTANCE_OFFSET} · instance number, but "
@@ -142,89 +122,54 @@ class MaskDetector(BaseDetector):
         Args:
             rescale: give results at the original size (`ori_shape`), not at that of the resized image (`img_shape`).
         """
+        if self.test_cfg.mode == "slide" and self._predict_by_windows(
+            batch_inputs, batch_data_samples, rescale=rescale
+        ):
+            return batch_data_samples
         canvas = _size(batch_inputs)
-        valid = valid_pixels(batch_data_samples, canvas, batch_inputs)
-        prediction = last_prediction(self, batch_inputs, valid)
-        masks = prediction.mask_logits() if prediction.has_masks else None
-        boxes = prediction.boxes if isinstance(prediction, BoxPrediction) else None
+        outputs = self._outputs(batch_inputs, valid_pixels(batch_data_samples, canvas, batch_inputs))
         resizings = [_resizing(canvas, sample.metainfo, rescale=rescale) for sample in batch_data_samples]
         for resizing, images in group_equal(resizings):
-            self._post_process(
-                [batch_data_samples[image] for image in images],
-                take_images(prediction.class_logits, images),
-                None if masks is None else take_images(masks, images),
-                None if boxes is None else take_images(boxes, images),
-                resizing,
-            )
+            for image, result in zip(images, self._results(outputs.of(images), resizing), strict=True):
+                result.write(batch_data_samples[image])
         return batch_data_samples
 
-    def _post_process(
-        self,
-        samples: Sequence[BaseDataElement],
-        class_logits: Float[Tensor, "B Q K1"],
-        masks: Float[Tensor, "B Q h w"] | None,
-        boxes: Float[Tensor, "B Q 4"] | None,
-        resizing: Resizing,
-    ) -> None:
-        """Write what `test_cfg` asks for into samples of one size; `masks` are mask logits as predicted."""
-        cfg, is_thing, bound = self.test_cfg, self.is_thing, dict(max_memory_mb=self.test_cfg.max_memory_mb)
-        if cfg.instance:
-            if boxes is not None:
-                instances = self._instances_of_boxes(class_logits, masks, boxes, resizing)
-            else:
-                options = {key: cfg[key] for key in _INSTANCE_KEYS} | bound
-                instances = top_instances(
-                    class_logits, self._required(masks), is_thing, resizing, num_things=self.num_things, **options
-                )
-            for sample, found in zip(samples, instances, strict=True):
-                write_instances(sample, found)
-        if cfg.panoptic:
-            for sample, panoptic in zip(
-                samples, self._panoptic_maps(class_logits, self._required(masks), resizing), strict=True
-            ):
-                write_panoptic(sample, panoptic)
-        if cfg.semantic:
-            maps = label_maps(class_logits, self._required(masks), resizing, **bound)
-            for sample, labels in zip(samples, maps, strict=True):
-                sample.pred_sem_seg = PixelData(sem_seg=labels.unsqueeze(0))
-
-    def _instances_of_boxes(
-        self,
-        class_logits: Float[Tensor, "B Q K1"],
-        masks: Float[Tensor, "B Q h w"] | None,
-        boxes: Float[Tensor, "B Q 4"],
-        resizing: Resizing,
-    ) -> list[Instances]:
-        options = {key: self.test_cfg[key] for key in _BOX_KEYS}
-        found = []
-        for image, (logits, corners) in enumerate(zip(class_logits, boxes, strict=True)):
-            full = None if masks is None else _enlarge(masks[image], resizing, resizing.size)
-            found.append(top_boxes(logits, corners, self.is_thing, size=resizing.size, mask_logits=full, **options))
-        return found
-
-    def _panoptic_maps(
-        self, class_logits: Float[Tensor, "B Q K1"], masks: Float[Tensor, "B Q h w"], resizing: Resizing
-    ) -> Sequence[Int[Tensor, "H W"]]:
-        cfg, is_thing = self.test_cfg, self.is_thing
-        options = {key: cfg[key] for key in _PANOPTIC_KEYS[cfg.panoptic_rule]}
-        if cfg.panoptic_rule == "detr":
-            return [
-                detr_panoptic_map(
-                    logits, _enlarge(mask, resizing, resizing.crop), is_thing, size=resizing.size, **options
-                )
-                for logits, mask in zip(class_logits, masks, strict=True)
-            ]
-        options["max_memory_mb"] = cfg.max_memory_mb
-        return list(panoptic_maps(class_logits, masks, is_thing, resizing, **options))
-
-    @staticmethod
-    def _required(masks: Float[Tensor, "B Q h w"] | None) -> Float[Tensor, "B Q h w"]:
-        if masks is None:
-            raise InvalidValueError(
-                "MaskDetector: model.test_cfg asks for panoptic or semantic results, but the decoder predicts boxes "
-                "alone. Set panoptic=False and semantic=False, or give decode_head.query_decoder a mask_head."
+    def _predict_by_windows(
+        self, batch_inputs: Float[Tensor, "B C H W"], samples: Sequence[BaseDataElement], *, rescale: bool
+    ) -> bool:
+        """Fill the samples through windows, image by image; False where one window shows the whole of each image."""
+        cfg = self.test_cfg
+        shapes = [_resizing(_size(batch_inputs), sample.metainfo, rescale=rescale) for sample in samples]
+        if cfg.scale == 1 and all(windows_of(canvas, crop, cfg).is_single for canvas, crop, _ in shapes):
+            return False
+        for image, (_, crop, size), sample in zip(batch_inputs.split(1), shapes, samples, strict=True):
+            if cfg.scale != 1:
+                image = rescaled(image[..., : crop[0], : crop[1]], cfg.scale)
+                crop = _size(image)
+            result = result_by_windows(
+                image,
+                shape=crop,
+                size=size,
+                num_classes=len(self.is_thing),
+                cfg=cfg,
+                predict=self._outputs,
+                finish=partial(self._results, semantic=False),
             )
-        return masks
+            result.write(sample)
+        return True
+
+    def _outputs(self, images: Float[Tensor, "B C H W"], valid: Bool[Tensor, "B H W"] | None) -> QueryOutputs:
+        prediction = last_prediction(self, images, valid)
+        masks = prediction.mask_logits() if prediction.has_masks else None
+        return QueryOutputs(
+            prediction.class_logits, masks, prediction.boxes if isinstance(prediction, BoxPrediction) else None
+        )
+
+    def _results(
+        self, outputs: QueryOutputs, resizing: Resizing, *, semantic: bool | None = None
+    ) -> list[DetectorResult]:
+        cfg = self.test_cfg if semantic is None else ConfigDict(self.test_cfg, semantic=semantic)
+        return detector_results(outputs, resizing, self.is_thing, num_things=self.num_things, cfg=cfg)
 
     def _forward(
         self, batch_inputs: Float[Tensor, "B C H W"], batch_data_samples: Sequence[BaseDataElement] | None = None
@@ -246,22 +191,3 @@ def _resizing(canvas: tuple[int, int], metainfo: dict, *, rescale: bool) -> Resi
     crop = (crop_height, crop_width)
     height, width = metainfo.get("ori_shape", crop)[:2] if rescale else crop
     return Resizing(canvas, crop, (height, width))
-
-
-def _enlarge(masks: Float[Tensor, "Q _ _"], resizing: Resizing, size: tuple[int, int]) -> Float[Tensor, "Q H W"]:
-    """The mask logits of the image, cut out of the canvas, at a size."""
-    height, width = resizing.crop
-    cropped = resize_maps(masks.unsqueeze(0), resizing.canvas)[:, :, :height, :width]
-    return resize_maps(cropped, size).squeeze(0)
-
-
-def _checked_test_cfg(test_cfg: ConfigDict | dict | None) -> ConfigDict:
-    unknown = set(test_cfg or {}) - set(_TEST_CFG)
-    if unknown:
-        raise InvalidValueError(f"model.test_cfg: expected keys {sorted(_TEST_CFG)}, got {sorted(unknown)} as well.")
-    checked = ConfigDict({**_TEST_CFG, **(test_cfg or {})})
-    if checked.panoptic_rule not in _PANOPTIC_KEYS:
-        raise InvalidValueError(
-            f"model.test_cfg.panoptic_rule: expected one of {list(_PANOPTIC_KEYS)}, got {checked.panoptic_rule!r}."
-        )
-    return checked

@@ -20,10 +20,11 @@ from mmseg_m2f.models.cuda_graphs import make_graphs
 from mmseg_m2f.models.equal_sizes import group_equal, take_images
 from mmseg_m2f.models.network import last_prediction, lay_out, run_network
 from mmseg_m2f.models.segmentors.construction import build_parts
+from mmseg_m2f.models.segmentors.sliding import check_sliding, check_window_size, rescaled
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.samples import read_targets, write_semantic
 
-_TEST_CFG_KEYS = {"mode", "crop_size", "stride", "return_scores", "max_memory_mb"}
+_TEST_CFG_KEYS = {"mode", "crop_size", "stride", "scale", "blend", "return_scores", "max_memory_mb"}
 
 
 @MODELS.register_module()
@@ -34,7 +35,9 @@ class MaskSegmentor(BaseSegmentor):
         backbone: any backbone whose output is a list of maps, fine to coarse; see `probe_feature_spec`.
         decode_head: config of the `MaskHead`.
         neck: between backbone and head.
-        test_cfg: `mode` "whole" (default) or "slide" with `crop_size` and `stride` (both height, width);
+        test_cfg: `mode` "whole" (default) or "slide" with `crop_size` and `stride` (both height, width): class scores
+            are averaged over windows, after resizing the image by `scale`. `blend` "mean" (default, as in mmseg) or
+            "gaussian", which hides the seams; see `core.windows.average_windows`.
             `return_scores=True` keeps the class scores K H W of each image as `seg_logits`. They lie in
             [0, Q] and are neither logits nor probabilities. `max_memory_mb` bounds what label maps take besides the
             mask logits, where scores are not kept, windows not averaged and nothing is flipped; by default 64 on a
@@ -86,6 +89,7 @@ class MaskSegmentor(BaseSegmentor):
             trainable=trainable,
             compile=compile,
         )
+        check_window_size(self.test_cfg, self.feature_strides)
         self.graphs = make_graphs(cuda_graphs, compile=compile)
 
     def train(self, mode: bool = True) -> "MaskSegmentor":
@@ -153,9 +157,15 @@ class MaskSegmentor(BaseSegmentor):
     def _scores(self, inputs: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H W"]:
         if self.test_cfg.mode == "whole":
             return self.encode_decode(inputs)
-        return average_windows(
-            inputs, self.encode_decode, crop_size=self.test_cfg.crop_size, stride=self.test_cfg.stride
+        cfg = self.test_cfg
+        scores = average_windows(
+            rescaled(inputs, cfg.scale),
+            self.encode_decode,
+            crop_size=cfg.crop_size,
+            stride=cfg.stride,
+            blend=cfg.blend,
         )
+        return resize_maps(scores, (inputs.shape[-2], inputs.shape[-1]))
 
     def _forward(
         self, inputs: Float[Tensor, "B C H W"], data_samples: Sequence[BaseDataElement] | None = None
@@ -198,16 +208,13 @@ def _is_moved(metainfo: dict) -> bool:
 
 
 def _checked_test_cfg(test_cfg: ConfigDict | dict | None) -> ConfigDict:
-    checked = ConfigDict(dict(mode="whole", return_scores=False, max_memory_mb=None) | dict(test_cfg or {}))
+    checked = ConfigDict(
+        dict(mode="whole", scale=1.0, blend="mean", return_scores=False, max_memory_mb=None) | dict(test_cfg or {})
+    )
     unknown = set(checked) - _TEST_CFG_KEYS
     if unknown:
         raise InvalidValueError(
             f"model.test_cfg: expected keys {sorted(_TEST_CFG_KEYS)}, got {sorted(unknown)} as well."
         )
-    if checked.mode not in ("whole", "slide"):
-        raise InvalidValueError(f"model.test_cfg.mode: expected 'whole' or 'slide', got {checked.mode!r}.")
-    if checked.mode == "slide" and not {"crop_size", "stride"} <= set(checked):
-        raise InvalidValueError("model.test_cfg: mode 'slide' needs crop_size and stride, both (height, width).")
-    for key in {"crop_size", "stride"} & set(checked):
-        checked[key] = tuple(checked[key])  # a list where it comes from a command line
+    check_sliding(checked)
     return checked

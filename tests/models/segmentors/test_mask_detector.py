@@ -257,3 +257,48 @@ def test_mask_detector__detr_learns_two_scenes_by_heart():
         same_class = found.labels[:, None] == sample.gt_instances.labels
         # Every object is found; that some are found twice takes longer to unlearn.
         assert overlap.where(same_class, -1.0).amax(0).mean() > 0.5
+
+
+def test_mask_detector__one_window_over_the_image_changes_nothing(detector_config):
+    settings = dict(semantic=True, object_threshold=0.0, overlap_threshold=0.0)
+    detector_config.test_cfg = settings
+    detector = MODELS.build(detector_config).eval()
+    images, samples = make_batch()
+    (whole,) = detector.predict(images, samples)
+    whole = whole.clone()
+    detector_config.test_cfg = dict(settings, mode="slide", crop_size=(64, 96), stride=(32, 48))
+    sliding = MODELS.build(detector_config).eval()
+    sliding.load_state_dict(detector.state_dict())
+    (found,) = sliding.predict(images, samples)
+    for name in ("bboxes", "labels", "scores", "masks"):
+        assert torch.equal(found.pred_instances[name], whole.pred_instances[name])
+    assert torch.equal(found.pred_panoptic_seg.sem_seg, whole.pred_panoptic_seg.sem_seg)
+    assert torch.equal(found.pred_sem_seg.sem_seg, whole.pred_sem_seg.sem_seg)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_mask_detector__windows_give_all_results_in_the_image_size(detector_config, scale):
+    detector_config.test_cfg = dict(
+        mode="slide", crop_size=(40, 40), stride=(20, 20), scale=scale, semantic=True, object_threshold=0.0
+    )
+    (found,) = MODELS.build(detector_config).eval().predict(*make_batch())
+    assert found.pred_panoptic_seg.sem_seg.shape == found.pred_sem_seg.sem_seg.shape == (1, 30, 45)
+    assert found.pred_instances.masks.shape == (len(found.pred_instances), 30, 45)
+    torch.testing.assert_close(tight_boxes(found.pred_instances.masks), found.pred_instances.bboxes)
+    assert (found.pred_instances.scores.diff() <= 0).all()
+
+
+def test_mask_detector__windows_need_masks():
+    cfg = detr_config("detr")
+    cfg.test_cfg.update(mode="slide", crop_size=(40, 40), stride=(20, 20))
+    detector = MODELS.build(cfg).eval()
+    with pytest.raises(ValueError, match="or for windows, but the decoder predicts boxes alone"):
+        detector.predict(*make_box_batch())
+
+
+def test_mask_detector__detr_with_masks_by_windows():
+    cfg = detr_config("detr_panoptic")
+    cfg.test_cfg.update(semantic=True, object_threshold=0.0, mode="slide", crop_size=(40, 40), stride=(20, 20))
+    (found,) = MODELS.build(cfg).eval().predict(*make_box_batch())
+    assert found.pred_instances.masks.shape == (len(found.pred_instances), 30, 45)
+    assert found.pred_panoptic_seg.sem_seg.shape == (1, 30, 45)

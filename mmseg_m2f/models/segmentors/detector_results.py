@@ -1,0 +1,190 @@
+"""From `MaskDetector`'s last layer to instances, panoptic map and label map of each image, as `test_cfg` says."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from jaxtyping import Bool, Float, Int
+from mmengine.config import ConfigDict
+from mmengine.structures import BaseDataElement, PixelData
+from torch import Tensor
+
+from mmseg_m2f.core.postprocess import Instances, detr_panoptic_map, resize_maps, top_boxes
+from mmseg_m2f.core.results import panoptic_maps, top_instances
+from mmseg_m2f.core.strips import Resizing
+from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.layers.label_maps import label_maps
+from mmseg_m2f.models.equal_sizes import take_images
+from mmseg_m2f.models.segmentors.sliding import check_sliding
+from mmseg_m2f.samples import write_instances, write_panoptic
+
+_TEST_CFG = dict(
+    panoptic=True,
+    instance=True,
+    semantic=False,
+    panoptic_rule="mask2former",
+    object_threshold=0.8,
+    overlap_threshold=0.8,
+    keep_low_pixels=False,
+    min_area=4,
+    merge_stuff=False,
+    max_per_image=100,
+    things_first=True,
+    score_threshold=0.0,
+    one_class_per_query=False,
+    mask_nms_threshold=None,
+    soft_masks=False,
+    max_memory_mb=None,
+    mode="whole",
+    crop_size=None,
+    stride=None,
+    scale=1.0,
+    blend="mean",
+    min_iou=0.5,
+    max_objects=1000,
+)
+_PANOPTIC_KEYS = dict(
+    mask2former=("object_threshold", "overlap_threshold", "keep_low_pixels"),
+    detr=("object_threshold", "min_area", "merge_stuff"),
+)
+_INSTANCE_KEYS = (
+    "max_per_image",
+    "things_first",
+    "score_threshold",
+    "one_class_per_query",
+    "mask_nms_threshold",
+    "soft_masks",
+)
+_BOX_KEYS = ("max_per_image", "score_threshold", "soft_masks")
+
+
+class DetectorResult(NamedTuple):
+    """What is found in one image; None where `test_cfg` does not ask for it."""
+
+    instances: Instances | None = None
+    panoptic: Int[Tensor, "H W"] | None = None
+    """class + 1000 · instance number; K where nothing was recognised."""
+    labels: Int[Tensor, "H W"] | None = None
+
+    def write(self, sample: BaseDataElement) -> None:
+        """Fill `pred_instances`, `pred_panoptic_seg` and `pred_sem_seg` of a sample."""
+        if self.instances is not None:
+            write_instances(sample, self.instances)
+        if self.panoptic is not None:
+            write_panoptic(sample, self.panoptic)
+        if self.labels is not None:
+            sample.pred_sem_seg = PixelData(sem_seg=self.labels.unsqueeze(0))
+
+
+class QueryOutputs(NamedTuple):
+    """The last layer's outputs for images of one size; `masks` are mask logits at any resolution."""
+
+    class_logits: Float[Tensor, "B Q K1"]
+    masks: Float[Tensor, "B Q h w"] | None = None
+    boxes: Float[Tensor, "B Q 4"] | None = None
+
+    def of(self, images: Sequence[int]) -> "QueryOutputs":
+        """Those of some images, in ascending order."""
+        logits, masks, boxes = (None if part is None else take_images(part, images) for part in self)
+        assert logits is not None
+        return QueryOutputs(logits, masks, boxes)
+
+    def required_masks(self) -> Float[Tensor, "B Q h w"]:
+        """The masks.
+
+        Raises:
+            ValueError: the decoder predicts boxes alone.
+        """
+        if self.masks is None:
+            raise InvalidValueError(
+                "MaskDetector: model.test_cfg asks for panoptic or semantic results or for windows, but the decoder "
+                "predicts boxes alone. Set panoptic=False, semantic=False and mode='whole', or give "
+                "decode_head.query_decoder a mask_head."
+            )
+        return self.masks
+
+
+def detector_results(
+    outputs: QueryOutputs, resizing: Resizing, is_thing: Bool[Tensor, "K"], *, num_things: int, cfg: ConfigDict
+) -> list[DetectorResult]:
+    """The result of each image, at the size that the resizing leads to.
+
+    Args:
+        num_things: how many classes are things.
+        cfg: see `checked_test_cfg`.
+    """
+    nothing = [None] * len(outputs.class_logits)
+    bound = dict(max_memory_mb=cfg.max_memory_mb)
+    instances: Sequence[Instances | None] = nothing
+    if cfg.instance and outputs.boxes is not None:
+        instances = _instances_of_boxes(outputs, resizing, is_thing, cfg)
+    elif cfg.instance:
+        options = {key: cfg[key] for key in _INSTANCE_KEYS} | bound
+        instances = top_instances(
+            outputs.class_logits, outputs.required_masks(), is_thing, resizing, num_things=num_things, **options
+        )
+    panoptic = _panoptic_maps(outputs, resizing, is_thing, cfg) if cfg.panoptic else nothing
+    labels: Sequence[Int[Tensor, "H W"] | None] = nothing
+    if cfg.semantic:
+        labels = list(label_maps(outputs.class_logits, outputs.required_masks(), resizing, **bound))
+    return [DetectorResult(*parts) for parts in zip(instances, panoptic, labels, strict=True)]
+
+
+def checked_test_cfg(test_cfg: ConfigDict | dict | None) -> ConfigDict:
+    """All keys of `MaskDetector.test_cfg`, with their defaults.
+
+    Raises:
+        ValueError: an unknown key, or values that do not go together.
+    """
+    unknown = set(test_cfg or {}) - set(_TEST_CFG)
+    if unknown:
+        raise InvalidValueError(f"model.test_cfg: expected keys {sorted(_TEST_CFG)}, got {sorted(unknown)} as well.")
+    checked = ConfigDict({**_TEST_CFG, **(test_cfg or {})})
+    if checked.panoptic_rule not in _PANOPTIC_KEYS:
+        raise InvalidValueError(
+            f"model.test_cfg.panoptic_rule: expected one of {list(_PANOPTIC_KEYS)}, got {checked.panoptic_rule!r}."
+        )
+    check_sliding(checked)
+    if checked.mode == "slide" and checked.soft_masks:
+        raise InvalidValueError(
+            "model.test_cfg: soft_masks=True keeps mask probabilities, which are not joined over windows. Expected "
+            "soft_masks=False with mode='slide', or mode='whole'."
+        )
+    if not 0 < checked.min_iou <= 1:
+        raise InvalidValueError(
+            f"model.test_cfg.min_iou: expected an IoU in (0, 1] from which on objects of two windows are parts of one, "
+            f"got {checked.min_iou}. 0.5 is the default."
+        )
+    return checked
+
+
+def _instances_of_boxes(
+    outputs: QueryOutputs, resizing: Resizing, is_thing: Bool[Tensor, "K"], cfg: ConfigDict
+) -> list[Instances]:
+    options = {key: cfg[key] for key in _BOX_KEYS}
+    assert outputs.boxes is not None
+    found = []
+    for image, (logits, corners) in enumerate(zip(outputs.class_logits, outputs.boxes, strict=True)):
+        full = None if outputs.masks is None else _enlarge(outputs.masks[image], resizing, resizing.size)
+        found.append(top_boxes(logits, corners, is_thing, size=resizing.size, mask_logits=full, **options))
+    return found
+
+
+def _panoptic_maps(
+    outputs: QueryOutputs, resizing: Resizing, is_thing: Bool[Tensor, "K"], cfg: ConfigDict
+) -> Sequence[Int[Tensor, "H W"]]:
+    masks = outputs.required_masks()
+    options = {key: cfg[key] for key in _PANOPTIC_KEYS[cfg.panoptic_rule]}
+    if cfg.panoptic_rule == "detr":
+        return [
+            detr_panoptic_map(logits, _enlarge(mask, resizing, resizing.crop), is_thing, size=resizing.size, **options)
+            for logits, mask in zip(outputs.class_logits, masks, strict=True)
+        ]
+    options["max_memory_mb"] = cfg.max_memory_mb
+    return list(panoptic_maps(outputs.class_logits, masks, is_thing, resizing, **options))
+
+
+def _enlarge(masks: Float[Tensor, "Q _ _"], resizing: Resizing, size: tuple[int, int]) -> Float[Tensor, "Q H W"]:
+    """The mask logits of the image, cut out of the canvas, at a size."""
+    height, width = resizing.crop
+    cropped = resize_maps(masks.unsqueeze(0), resizing.canvas)[:, :, :height, :width]
+    return resize_maps(cropped, size).squeeze(0)

@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
+from mmengine.structures import InstanceData, PixelData
+from scipy import ndimage
+from torch import Tensor
+
+from mmseg_m2f.core.strips import Resizing
+from mmseg_m2f.evaluation import MaskAP, PanopticQuality
+from mmseg_m2f.models.segmentors.detector_results import (
+    DetectorResult,
+    QueryOutputs,
+    checked_test_cfg,
+    detector_results,
+)
+from mmseg_m2f.models.segmentors.object_windows import result_by_windows, windows_of
+
+CLASSES = ("disc", "ring", "grass", "sky")
+THINGS = (0, 1)
+IS_THING = torch.tensor([True, True, False, False])
+SIZE = (90, 150)
+NUM_QUERIES = 40
+
+
+@pytest.fixture(scope="module")
+def truth() -> Tensor:
+    """H W: class + 1000 · number; connected things of any size in front of two kinds of stuff."""
+    noise = ndimage.gaussian_filter(np.random.default_rng(7).normal(size=SIZE), 5)
+    things, count = ndimage.label(noise > 0.4 * noise.std())
+    assert 10 < count < NUM_QUERIES - 2
+    stuff = np.where(np.arange(SIZE[1]) < 70, 2, 3)
+    return torch.from_numpy(np.where(things > 0, things % 2 + 1000 * things, stuff))
+
+
+def see(images: Tensor, valid: Tensor | None = None) -> QueryOutputs:
+    """A network without errors: one query for each segment that an image shows, in the order of their numbers."""
+    assert valid is None
+    class_logits = torch.zeros(len(images), NUM_QUERIES, len(CLASSES) + 1)
+    class_logits[..., -1] = 100.0
+    masks = torch.full((len(images), NUM_QUERIES, *images.shape[-2:]), -100.0)
+    for image, pixels in enumerate(images[:, 0].long()):
+        for query, segment in enumerate(pixels.unique().tolist()):
+            class_logits[image, query] = 0
+            class_logits[image, query, segment % 1000] = 100.0
+            masks[image, query][pixels == segment] = 100.0
+    return QueryOutputs(class_logits, masks)
+
+
+def through_windows(truth: Tensor, size: tuple[int, int] = SIZE, **settings: object) -> DetectorResult:
+    cfg = checked_test_cfg(dict(mode="slide", semantic=True, score_threshold=0.5, **settings))
+
+    def finish(outputs: QueryOutputs, resizing: Resizing) -> list[DetectorResult]:
+        return detector_results(outputs, resizing, IS_THING, num_things=2, cfg=checked_test_cfg(dict(cfg)))
+
+    return result_by_windows(
+        truth[None, None].float(), shape=SIZE, size=size, num_classes=len(CLASSES), cfg=cfg, predict=see, finish=finish
+    )
+
+
+@pytest.mark.parametrize(("crop", "stride"), [((32, 32), (16, 16)), ((64, 48), (50, 31)), ((90, 40), (90, 39))])
+def test_result_by_windows__network_without_errors(truth, crop, stride):
+    found = through_windows(truth, crop_size=crop, stride=stride)
+    sample = DetDataSample(metainfo=dict(img_shape=SIZE, ori_shape=SIZE))
+    found.write(sample)
+    assert torch.equal(sample.pred_sem_seg.sem_seg[0], truth % 1000)
+    things = truth.unique()
+    things = things[things >= 1000]
+    sample.gt_instances = InstanceData(
+        labels=things % 1000, masks=BitmapMasks((truth == things[:, None, None]).numpy().astype(np.uint8), *SIZE)
+    )
+    sample.gt_sem_seg = PixelData(sem_seg=(truth % 1000)[None].byte())
+    for metric, name in ((MaskAP(), "AP"), (PanopticQuality(thing_classes=THINGS), "PQ")):
+        metric.dataset_meta = dict(classes=CLASSES)
+        metric.process({}, [sample.to_dict()])
+        assert metric.evaluate(size=1)[name] == 1.0
+
+
+def test_result_by_windows__result_of_another_size(truth):
+    found = through_windows(truth, size=(180, 300), crop_size=(32, 32), stride=(16, 16))
+    whole = through_windows(truth, size=(180, 300), crop_size=SIZE, stride=SIZE)
+    assert len(found.instances.labels) == len(whole.instances.labels)
+    assert (found.labels == whole.labels).float().mean() > 0.99
+    assert (found.panoptic % 1000 == whole.panoptic % 1000).float().mean() > 0.99
+
+
+def test_result_by_windows__more_objects_than_wanted_are_reported(truth):
+    with pytest.warns(UserWarning, match="objects with scores of 0.5 and more in an image and keeps 3"):
+        found = through_windows(truth, crop_size=(32, 32), stride=(16, 16), max_objects=3)
+    assert len(found.instances.labels) == 3
+
+
+def test_windows_of__padding_is_left_out():
+    cfg = checked_test_cfg(dict(mode="slide", crop_size=(64, 64), stride=(32, 32)))
+    assert windows_of((96, 96), (70, 96), cfg).size == (70, 96)
+    assert windows_of((96, 96), (50, 90), cfg).size == (64, 90)  # a window is not cut off
+    assert windows_of((50, 96), (50, 90), cfg).size == (50, 90)
