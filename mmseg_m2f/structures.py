@@ -406,6 +406,24 @@ class MaskReadings(NamedTuple):
     validity: Float[Tensor, "*V P"]
 
 
+class MaskSums(NamedTuple):
+    """Sums over P points of logits x, masks m (multiplied by the validity) and validity weights v; p = sigmoid(x).
+
+    Attributes:
+        logits_in_masks, probs_in_masks: Σ m·x and Σ m·p, of each query and segment.
+        softplus, probs: Σ v·softplus(x) and Σ v·p, of each query.
+        masks: Σ m, of each segment.
+        validity: Σ v.
+    """
+
+    logits_in_masks: Float[Tensor, "*B Q G"]
+    probs_in_masks: Float[Tensor, "*B Q G"]
+    softplus: Float[Tensor, "*B Q"]
+    probs: Float[Tensor, "*B Q"]
+    masks: Float[Tensor, "*B G"]
+    validity: Float[Tensor, "*B"]
+
+
 @runtime_checkable
 class MaskSampling(Protocol):
     """Decides at which points masks are compared: at random ones, or everywhere."""
@@ -420,6 +438,12 @@ class MaskSampling(Protocol):
 
     def for_matching(self, predictions: Sequence[Prediction], targets: TargetBatch, images: slice) -> MaskReadings:
         """Logits `B L Q P` of all queries of some images, masks `B L G P` of all segments, validity `B L P`."""
+        ...
+
+    def sums_for_matching(
+        self, predictions: Sequence[Prediction], targets: TargetBatch, images: slice
+    ) -> MaskSums | None:
+        """Sums over such points, where a kernel gives them without reading logits and masks first; else None."""
         ...
 
     def for_loss(

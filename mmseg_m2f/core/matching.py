@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mmseg_m2f.core.boxes import generalized_iou, to_corners
 from mmseg_m2f.core.losses import focal_terms
+from mmseg_m2f.structures import MaskSums
 
 
 def class_cost(class_logits: Float[Tensor, "*B Q K1"], labels: Int[Tensor, "*B G"]) -> Float[Tensor, "*B Q G"]:
@@ -21,33 +22,31 @@ def class_cost(class_logits: Float[Tensor, "*B Q K1"], labels: Int[Tensor, "*B G
     return -probs.gather(-1, labels.unsqueeze(-2).expand(*probs.shape[:-1], -1))
 
 
-def mask_bce_cost(
-    logits: Float[Tensor, "*B Q P"],
-    masks: Float[Tensor, "*B G P"],
-    validity: Float[Tensor, "*B P"],
-) -> Float[Tensor, "*B Q G"]:
-    """Binary cross-entropy, averaged over the points.
+def mask_sums(
+    logits: Float[Tensor, "*B Q P"], masks: Float[Tensor, "*B G P"], validity: Float[Tensor, "*B P"]
+) -> MaskSums:
+    """What `mask_bce_cost` and `mask_dice_cost` need of all pairs of queries and segments."""
+    probs, weights = logits.sigmoid(), validity.unsqueeze(-1)
+    return MaskSums(
+        logits @ masks.mT,
+        probs @ masks.mT,
+        (F.softplus(logits) @ weights).squeeze(-1),
+        (probs @ weights).squeeze(-1),
+        masks.sum(-1),
+        validity.sum(-1),
+    )
 
-    Divided before the product, so that half-precision sums cannot overflow.
-    """
-    total = validity.sum(-1, keepdim=True).clamp(min=1)
+
+def mask_bce_cost(sums: MaskSums) -> Float[Tensor, "*B Q G"]:
+    """Binary cross-entropy, averaged over the points."""
     # m·softplus(-x) + (1-m)·softplus(x) = softplus(x) - m·x
-    negative = F.softplus(logits) @ (validity / total).unsqueeze(-1)  # ... Q 1
-    return negative - logits @ (masks / total.unsqueeze(-1)).mT
+    return (sums.softplus.unsqueeze(-1) - sums.logits_in_masks) / sums.validity.clamp(min=1)[..., None, None]
 
 
-def mask_dice_cost(
-    logits: Float[Tensor, "*B Q P"],
-    masks: Float[Tensor, "*B G P"],
-    validity: Float[Tensor, "*B P"],
-    *,
-    smooth: float = 1.0,
-) -> Float[Tensor, "*B Q G"]:
+def mask_dice_cost(sums: MaskSums, *, smooth: float = 1.0) -> Float[Tensor, "*B Q G"]:
     """One minus the dice coefficient over the points; `smooth` is added above and below."""
-    probs = logits.sigmoid()
-    total = probs @ validity.unsqueeze(-1) + masks.sum(-1).unsqueeze(-2)
-    overlap = probs @ masks.mT
-    return 1 - (2 * overlap + smooth) / (total + smooth)
+    total = sums.probs.unsqueeze(-1) + sums.masks.unsqueeze(-2)
+    return 1 - (2 * sums.probs_in_masks + smooth) / (total + smooth)
 
 
 def mask_focal_cost(

@@ -2,13 +2,28 @@ import numpy as np
 import torch
 
 from mmseg_m2f.core.losses import mask_bce_loss, mask_dice_loss, mask_focal_loss
-from mmseg_m2f.core.matching import class_cost, mask_bce_cost, mask_dice_cost, mask_focal_cost, solve_assignment
+from mmseg_m2f.core.matching import (
+    class_cost,
+    mask_bce_cost,
+    mask_dice_cost,
+    mask_focal_cost,
+    mask_sums,
+    solve_assignment,
+)
 
 
 def test_class_cost__minus_probability_of_the_segments_class():
     logits = torch.log(torch.tensor([[[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]]]))
     cost = class_cost(logits, torch.tensor([[1, 0]]))
     torch.testing.assert_close(cost, torch.tensor([[[-0.2, -0.7], [-0.1, -0.1]]]))
+
+
+def of_sums(cost):
+    """A cost that takes sums, of logits, masks and validity."""
+    return lambda *readings: cost(mask_sums(*readings))
+
+
+COSTS = (of_sums(mask_bce_cost), of_sums(mask_dice_cost), mask_focal_cost)
 
 
 def random_points(num_queries: int, num_segments: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -20,8 +35,7 @@ def random_points(num_queries: int, num_segments: int) -> tuple[torch.Tensor, to
 
 def test_mask_costs__equal_the_losses_of_each_pair():
     logits, masks, validity = random_points(3, 2)
-    pairs = ((mask_bce_cost, mask_bce_loss), (mask_dice_cost, mask_dice_loss), (mask_focal_cost, mask_focal_loss))
-    for cost, loss in pairs:
+    for cost, loss in zip(COSTS, (mask_bce_loss, mask_dice_loss, mask_focal_loss), strict=True):
         table = cost(logits, masks, validity)
         for query in range(3):
             expected = loss(logits[0, query].expand(2, -1), masks[0], validity.expand(2, -1))
@@ -32,7 +46,7 @@ def test_mask_costs__void_points_change_nothing():
     logits, masks, _ = random_points(3, 2)
     validity = (torch.arange(40) < 30).float().unsqueeze(0)
     masks = masks * validity
-    for cost in (mask_bce_cost, mask_dice_cost, mask_focal_cost):
+    for cost in COSTS:
         expected = cost(logits[..., :30], masks[..., :30], validity[..., :30])
         torch.testing.assert_close(cost(logits, masks, validity), expected)
         moved = logits.clone()
@@ -42,7 +56,7 @@ def test_mask_costs__void_points_change_nothing():
 
 def test_mask_bce_cost__large_logits_stay_finite():
     logits = torch.full((1, 2, 12544), 1e4)
-    cost = mask_bce_cost(logits, torch.zeros(1, 1, 12544), torch.ones(1, 12544))
+    cost = of_sums(mask_bce_cost)(logits, torch.zeros(1, 1, 12544), torch.ones(1, 12544))
     torch.testing.assert_close(cost, torch.full((1, 2, 1), 1e4), rtol=1e-5, atol=0)
 
 

@@ -12,7 +12,7 @@ from mmseg_m2f.core import matching
 from mmseg_m2f.core.targets import required_boxes
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.registry import TASK_UTILS
-from mmseg_m2f.structures import MaskReadings, MaskSampling, Prediction, TargetBatch, boxes_of
+from mmseg_m2f.structures import MaskReadings, MaskSampling, MaskSums, Prediction, TargetBatch, boxes_of
 
 
 class BoxPairs(NamedTuple):
@@ -55,12 +55,20 @@ class MatchInputs:
         Raises:
             ValueError: the criterion has no sampling.
         """
-        if self._sampling is None:
-            raise InvalidValueError(
-                "A match cost compares masks, but the criterion has no sampling. Set "
-                "decode_head.criterion.sampling, or match by class and box alone."
-            )
-        return self._sampling.for_matching(self._predictions, self._targets, self._images)
+        return self._required_sampling().for_matching(self._predictions, self._targets, self._images)
+
+    @cached_property
+    def mask_sums(self) -> MaskSums:
+        """Sums over the points; a GPU's kernel computes them without reading logits and masks first.
+
+        Raises:
+            ValueError: the criterion has no sampling.
+        """
+        if "masks" not in self.__dict__:
+            sums = self._required_sampling().sums_for_matching(self._predictions, self._targets, self._images)
+            if sums is not None:
+                return sums
+        return matching.mask_sums(*self.masks)
 
     @cached_property
     def boxes(self) -> BoxPairs:
@@ -72,6 +80,14 @@ class MatchInputs:
         predicted = torch.stack([boxes_of(prediction)[self._images] for prediction in self._predictions], 1)
         true = required_boxes(self._targets)[self._images].unsqueeze(1)
         return BoxPairs(predicted, true.expand(-1, len(self._predictions), -1, -1))
+
+    def _required_sampling(self) -> MaskSampling:
+        if self._sampling is None:
+            raise InvalidValueError(
+                "A match cost compares masks, but the criterion has no sampling. Set "
+                "decode_head.criterion.sampling, or match by class and box alone."
+            )
+        return self._sampling
 
 
 @TASK_UTILS.register_module()
@@ -93,7 +109,7 @@ class MaskBCECost:
         self.weight = weight
 
     def __call__(self, inputs: MatchInputs) -> Float[Tensor, "B L Q G"]:
-        return self.weight * matching.mask_bce_cost(*inputs.masks)
+        return self.weight * matching.mask_bce_cost(inputs.mask_sums)
 
 
 @TASK_UTILS.register_module()
@@ -104,7 +120,7 @@ class MaskDiceCost:
         self.weight, self.smooth = weight, smooth
 
     def __call__(self, inputs: MatchInputs) -> Float[Tensor, "B L Q G"]:
-        return self.weight * matching.mask_dice_cost(*inputs.masks, smooth=self.smooth)
+        return self.weight * matching.mask_dice_cost(inputs.mask_sums, smooth=self.smooth)
 
 
 @TASK_UTILS.register_module()

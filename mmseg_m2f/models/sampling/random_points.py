@@ -7,14 +7,21 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmseg_m2f.core.chunks import ChunkBudget
-from mmseg_m2f.core.points import Taps, find_taps, pick_uncertain, sample_points, sample_rows
-from mmseg_m2f.core.targets import is_valid, read_paired_segments, read_segments
+from mmseg_m2f.core.points import Taps, find_taps, sample_points, sample_rows
+from mmseg_m2f.core.targets import read_segments
 from mmseg_m2f.errors import InvalidValueError
-from mmseg_m2f.layers.kernels import point_sampling as kernels
+from mmseg_m2f.layers import point_reading
 from mmseg_m2f.layers.matrix_products import batched_products
 from mmseg_m2f.models.sampling.full_masks import all_mask_logits
 from mmseg_m2f.registry import TASK_UTILS
-from mmseg_m2f.structures import MaskPrediction, MaskReadings, Prediction, TargetBatch, share_mask_features
+from mmseg_m2f.structures import (
+    MaskPrediction,
+    MaskReadings,
+    MaskSums,
+    Prediction,
+    TargetBatch,
+    share_mask_features,
+)
 
 #: Features of points.
 _CHUNK = ChunkBudget(cpu=2**22, gpu=2**26)
@@ -43,7 +50,9 @@ class PointSampling:
         self.num_uncertain = int(num_points * importance)
 
     def size_in_matching(self, prediction: Prediction, targets: TargetBatch) -> int:
-        """Mask logits of all queries, or masks of all segments if there are more, at every point."""
+        """Mask logits of all queries, or masks of all segments if there are more, at every point; or points alone."""
+        if isinstance(prediction, MaskPrediction) and point_reading.has_gpu_kernel(prediction.mask_features):
+            return self.num_points * 2
         return self.num_points * max(prediction.class_logits.shape[1], targets.labels.shape[1])
 
     def size_in_loss(self, targets: TargetBatch) -> int:
@@ -52,13 +61,28 @@ class PointSampling:
 
     def for_matching(self, predictions: Sequence[Prediction], targets: TargetBatch, images: slice) -> MaskReadings:
         """Logits `B L Q P`, masks `B L G P` and validity `B L P` at points drawn for each image and layer in turn."""
-        like = predictions[0].class_logits[images]
-        points = torch.rand(len(like), len(predictions), self.num_points, 2, device=like.device).to(like.dtype)
-        numbers = torch.arange(len(targets.num_segments), device=like.device)[images]
-        rows = numbers.unsqueeze(1).expand(points.shape[:2]).flatten()
+        points, rows = self._draw_for_matching(predictions, images)
         masks, validity = read_segments(targets.framed_maps, points.flatten(0, 1), rows, targets.labels.shape[1])
         logits = _logits_at(predictions, images, points)
         return MaskReadings(logits, masks.unflatten(0, points.shape[:2]), validity.unflatten(0, points.shape[:2]))
+
+    def sums_for_matching(
+        self, predictions: Sequence[Prediction], targets: TargetBatch, images: slice
+    ) -> MaskSums | None:
+        """Sums over such points by a GPU's kernel; None where there is none, or layers share no mask features."""
+        if not share_mask_features(predictions) or not point_reading.has_gpu_kernel(predictions[0].mask_features):
+            return None
+        points, rows = self._draw_for_matching(predictions, images)
+        embeddings = torch.stack([each.mask_embeddings[images] for each in predictions], 1)
+        sums = point_reading.mask_sums(
+            embeddings.flatten(0, 1),
+            predictions[0].mask_features,
+            points.flatten(0, 1),
+            rows,
+            targets.framed_maps,
+            targets.labels.shape[1],
+        )
+        return MaskSums(*(part.unflatten(0, points.shape[:2]) for part in sums))
 
     def for_loss(
         self,
@@ -71,32 +95,25 @@ class PointSampling:
         labels = targets.labels[images, segments]
         with torch.no_grad():
             candidates = self._draw(logits, self.num_candidates)
-            uncertain = _pick_uncertain(logits, candidates, self.num_uncertain, targets.framed_maps, images, labels)
+            uncertain = point_reading.pick_uncertain(
+                logits, candidates, self.num_uncertain, framed_maps=targets.framed_maps, images=images, labels=labels
+            )
             points = torch.cat([uncertain, self._draw(logits, self.num_points - self.num_uncertain)], 1)
-            read = kernels.read_pairs if kernels.is_available(logits) else read_paired_segments
-            masks, validity = read(targets.framed_maps, points, images, segments, labels)
+            masks, validity = point_reading.read_pairs(targets.framed_maps, points, images, segments, labels)
         return MaskReadings(sample_points(logits.unsqueeze(1), points).squeeze(1), masks, validity)
+
+    def _draw_for_matching(
+        self, predictions: Sequence[Prediction], images: slice
+    ) -> tuple[Float[Tensor, "B L P 2"], Int[Tensor, "N"]]:
+        """Points of each layer of some images, and the number of the image of each of the N = B L rows."""
+        like = predictions[0].class_logits
+        numbers = torch.arange(len(like), device=like.device)[images]
+        points = torch.rand(len(numbers), len(predictions), self.num_points, 2, device=like.device).to(like.dtype)
+        return points, numbers.unsqueeze(1).expand(points.shape[:2]).flatten()
 
     @staticmethod
     def _draw(like: Float[Tensor, "N _ _"], count: int) -> Float[Tensor, "N P 2"]:
         return torch.rand(len(like), count, 2, device=like.device).to(like.dtype)
-
-
-def _pick_uncertain(
-    logits: Float[Tensor, "N _ _"],
-    candidates: Float[Tensor, "N S 2"],
-    num_uncertain: int,
-    framed_maps: Int[Tensor, "B Z H2 W2"],
-    images: Int[Tensor, "N"],
-    labels: Int[Tensor, "N"],
-) -> Float[Tensor, "N P 2"]:
-    if kernels.is_available(logits):
-        return kernels.pick_uncertain(
-            logits, candidates, num_uncertain, framed_maps=framed_maps, images=images, labels=labels
-        )
-    usable = is_valid(framed_maps, candidates, images, labels)
-    candidate_logits = sample_points(logits.unsqueeze(1), candidates).squeeze(1)
-    return pick_uncertain(candidate_logits, candidates, num_uncertain, usable=usable)
 
 
 def _logits_at(
