@@ -65,10 +65,9 @@ def mask_sums(
     query_blocks, segment_blocks = -(-queries // query_block), max(-(-num_segments // segment_block), 1)
     blocks = -(-num_points // _POINTS)
     splits = max(min(_PROGRAMS // max(rows * query_blocks * segment_blocks, 1), blocks), 1)
-    new = dict(device=points.device, dtype=torch.float32)
-    pairs = torch.empty(2, splits, rows, queries, num_segments, **new)
-    singles = torch.empty(2, splits, rows, queries, **new)
-    masks = torch.empty(splits, rows, num_segments + 1, **new)
+    pairs = points.new_empty(2, splits, rows, queries, num_segments)
+    singles = points.new_empty(2, splits, rows, queries)
+    masks = points.new_empty(splits, rows, num_segments + 1)
     if rows and queries:
         with torch.cuda.device_of(points):
             _mask_sums[rows, splits, query_blocks * segment_blocks](

@@ -103,7 +103,7 @@ class PointSampling:
         return MaskReadings(sample_points(logits.unsqueeze(1), points).squeeze(1), masks, validity)
 
     def _draw_for_matching(
-        self, predictions: Sequence[Prediction], images: slice
+        self, predictions: Sequence[Prediction] | Sequence[MaskPrediction], images: slice
     ) -> tuple[Float[Tensor, "B L P 2"], Int[Tensor, "N"]]:
         """Points of each layer of some images, and the number of the image of each of the N = B L rows."""
         like = predictions[0].class_logits
