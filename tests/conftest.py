@@ -2,7 +2,9 @@
 
 import os
 import random
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from jaxtyping import install_import_hook
 
@@ -41,3 +43,14 @@ def default_scope() -> Iterator[None]:
     """The Runner's default scope, whatever scope a Runner of an earlier test has left in the process."""
     with DefaultScope.overwrite_default_scope("mmengine"):
         yield
+
+
+@pytest.fixture(scope="session")
+def weight_packages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of packages as the extra `weights` installs them, but with random weights; python finds them."""
+    from tests.weight_packages import write_weight_packages
+
+    folder = str(write_weight_packages(tmp_path_factory.mktemp("weight_packages")))
+    sys.path.insert(0, folder)
+    yield Path(folder)
+    sys.path.remove(folder)

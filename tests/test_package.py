@@ -20,7 +20,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "layers": ("core",),
     "samples": ("core",),
     "predictions": ("core", "samples"),
-    "models": ("core", "layers", "samples", "checkpoints.openmmlab"),
+    "models": ("core", "layers", "samples", "checkpoints.openmmlab", "checkpoints.package_weights"),
     "datasets": ("core", "samples"),
     "evaluation": ("core", "samples"),
     "checkpoints": ("core", "samples"),

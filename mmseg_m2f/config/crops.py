@@ -9,6 +9,7 @@ from mmseg_m2f.config.nodes import LOADERS, config_nodes, hold, is_a, short_type
 from mmseg_m2f.errors import InvalidValueError
 
 _RESIZES = ("RandomResize", "Resize")
+_CROPS = ("RandomCrop", "MagnifiedCrop")
 
 
 def set_crop_size(cfg: Config, crop_size: int | Sequence[int]) -> None:
@@ -33,7 +34,7 @@ def set_crop_size(cfg: Config, crop_size: int | Sequence[int]) -> None:
             "Leave the option out, or set the size of the images with --cfg-options."
         )
     for node, key in places:
-        node[key] = new[::-1] if is_a(node, "Pad") else new
+        node[key] = new[::-1] if _width_comes_first(node) else new
     if old is not None:
         for loader in LOADERS:
             for node in config_nodes(cfg.get(loader)):
@@ -69,17 +70,26 @@ def crop_in_use(cfg: Config) -> tuple[int, int] | None:
     for node, key in _training_places(cfg):
         if _is_size(node[key]):
             size = tuple(map(int, node[key]))
-            return size[::-1] if is_a(node, "Pad") else size  # type: ignore[return-value]
+            return size[::-1] if _width_comes_first(node) else size  # type: ignore[return-value]
     return None
 
 
 def _training_places(cfg: Config) -> list[tuple[MutableMapping, str]]:
     """Where training images get their size, and the size of generated scenes in any loop."""
     training = list(config_nodes(cfg.get("train_dataloader")))
-    places = [(node, "crop_size") for node in training if is_a(node, "RandomCrop") and "crop_size" in node]
+    places = [(node, "crop_size") for node in training if _is_crop(node)]
     places += [(node, "image_size") for key in LOADERS for node in config_nodes(cfg.get(key)) if "image_size" in node]
     places += [(node, "size") for node in training if is_a(node, "Pad") and node.get("size")]
     return places
+
+
+def _width_comes_first(node: MutableMapping) -> bool:
+    """Whether a transform's size is (width, height): mmengine's padding, mmdet's crop."""
+    return is_a(node, "Pad") or node.get("type") == "mmdet.RandomCrop"
+
+
+def _is_crop(node: MutableMapping) -> bool:
+    return "crop_size" in node and any(is_a(node, name) for name in _CROPS)
 
 
 def _set_batch_size(preprocessor: MutableMapping, old: tuple[int, int] | None, new: tuple[int, int]) -> None:

@@ -9,6 +9,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, DefaultScope
 
 from mmseg_m2f.checkpoints.checking import check_checkpoint, missing_file_message
+from mmseg_m2f.checkpoints.package_weights import is_package_address, load_package_weights
 from mmseg_m2f.config.architectures import find_misfit
 from mmseg_m2f.config.nodes import classes_of, config_nodes, short_type
 from mmseg_m2f.config.type_lookup import accepted_arguments
@@ -46,16 +47,19 @@ def set_pretrained(cfg: Config, pretrained: bool | str | None) -> None:
     accepted = [accepted_arguments(target) for target in classes_of(backbone, cfg)]
     of_timm = "model_name" in backbone
     if value is True:
+        if any(isinstance(file, str) for _, _, file in initial_files(backbone, "backbone")):
+            return
         if of_timm:
             backbone["pretrained"] = True
-        elif not any(True for _ in initial_files(backbone, "backbone")):
+        else:
             raise InvalidValueError(
                 f"pretrained={pretrained}: no weights are known for model.backbone ({short_type(backbone)}). Expected "
                 "init_cfg in its ingredient. Give a file or address, pretrained=PATH, or another backbone=NAME."
             )
         return
     _drop_pretrained(backbone)
-    if of_timm and any(names is None or "checkpoint_path" in names for names in accepted):
+    by_timm = of_timm and any(names is None or "checkpoint_path" in names for names in accepted)
+    if by_timm and not is_package_address(str(value)):
         backbone["checkpoint_path"] = value
     else:
         backbone["init_cfg"] = ConfigDict(type="Pretrained", checkpoint=value)
@@ -65,7 +69,8 @@ def check_initial_weights(cfg: Config) -> None:
     """Check the files that parts of the model start from, as `check_checkpoint` does, and that the backbone's fits it.
 
     The names of files, addresses and model-zoo entries are compared with the size of the backbone (`torchvision://
-    resnet50` has 50 layers); the tensors of local files with the backbone's, by name and shape.
+    resnet50` has 50 layers); the tensors of local files and of those in packages with the backbone's, by name and
+    shape.
 
     Raises:
         FileNotFoundError, ValueError: A file is missing, refused or another backbone's; the message says which key
@@ -76,11 +81,13 @@ def check_initial_weights(cfg: Config) -> None:
             continue
         advice = f"To start from random weights instead, add --cfg-options {switch}=None."
         content: Mapping[str, object] | None = None
-        if not is_remote(file):
+        if is_package_address(file) or not is_remote(file):
             try:
-                if not Path(file).is_file():
+                if is_package_address(file):
+                    content = load_package_weights(file)
+                elif not Path(file).is_file():
                     raise MissingFileError(missing_file_message(Path(file)))
-                if not file.endswith(".safetensors"):  # a format that holds nothing but arrays
+                elif not file.endswith(".safetensors"):  # a format that holds nothing but arrays
                     content = check_checkpoint(file)
             except (FileNotFoundError, ValueError) as error:
                 raise type(error)(f"{path}: {error} {advice}") from error

@@ -239,6 +239,16 @@ def crop_objects(crop_size: Size, **changes: object) -> Transform:
     return dict(type="mmdet.RandomCrop", recompute_bbox=True, allow_negative_crop=True, crop_size=crop_size, **changes)
 
 
+def magnify_objects(crop_size: Size, *, factors: Sequence[float]) -> Transform:
+    """A random crop, magnified by one of the factors to at most `crop_size`; the preprocessor pads."""
+    return dict(type="mmseg_m2f.MagnifiedCrop", crop_size=crop_size, factors=list(factors))
+
+
+def vary_objects() -> Transform:
+    """Change brightness, contrast, saturation and hue (SSD) of images with objects."""
+    return dict(type="mmdet.PhotoMetricDistortion")
+
+
 def flip_objects(**changes: object) -> Transform:
     """Mirror every other image, with its objects."""
     return dict(type="mmdet.RandomFlip", prob=0.5) | changes

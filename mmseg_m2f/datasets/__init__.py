@@ -7,6 +7,7 @@ from mmseg_m2f.datasets.compact_segments import CompactSegments
 from mmseg_m2f.datasets.describe_objects import DescribeObjects
 from mmseg_m2f.datasets.ignore_labels import IgnoreLabels
 from mmseg_m2f.datasets.load_label_map import LoadLabelMap
+from mmseg_m2f.datasets.magnified_crop import MagnifiedCrop
 from mmseg_m2f.datasets.present_classes import ListClasses
 from mmseg_m2f.datasets.scene import Scene, draw_scene
 from mmseg_m2f.datasets.segment_conversion import ObjectsToSegments, SegmentsToLabels, SegmentsToObjects
@@ -26,6 +27,7 @@ __all__ = [
     "LoadCityscapesSegments",
     "LoadLabelMap",
     "LoadPanoptic",
+    "MagnifiedCrop",
     "ObjectsToSegments",
     "Scene",
     "Segment",

@@ -1,5 +1,6 @@
-"""Registered parts of a model. Importing this registers all of them."""
+"""Registered parts of a model, and addresses of weights in packages. Importing this registers all of them."""
 
+from mmseg_m2f.checkpoints import package_weights
 from mmseg_m2f.models import (
     assigners,
     backbones,
@@ -18,6 +19,7 @@ __all__ = [
     "decode_heads",
     "losses",
     "necks",
+    "package_weights",
     "pixel_decoders",
     "query_decoders",
     "sampling",

