@@ -41,7 +41,7 @@ MODELS = CORE | {"mmengine", "mmcv"}
 THIRD_PARTY = {
     "__init__.py": set(),
     "errors.py": set(),
-    "structures.py": {"torch", "jaxtyping"},
+    "structures": {"torch", "jaxtyping"},
     "core": CORE,
     "layers": CORE,
     "layers/kernels": CORE | {"triton"},

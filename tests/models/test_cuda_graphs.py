@@ -11,7 +11,7 @@ from mmengine.config import ConfigDict
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from mmseg_m2f.models.cuda_graphs import GraphedNetwork, RecordingCache, make_graphs
+from mmseg_m2f.models.cuda_graphs import GraphedNetwork, make_graphs
 from tests.models.conftest import make_batch
 
 
@@ -268,14 +268,6 @@ def test_graphed_network__parts_that_need_the_host_are_named(model_config, caplo
     assert "NMF2D cannot be part of a CUDA graph" in record.getMessage()
 
 
-def test_graphed_network__a_network_that_gives_no_tensors():
-    graphs = GraphedNetwork(recorder=RunsAgain())
-    layer, images = nn.Linear(1, 1), torch.zeros(1, 3, 4, 4)
-    graphs(layer, lambda x, _: (x, "text"), images, None, kind="")
-    with pytest.raises(TypeError, match="gives tensors alone, got str"):
-        graphs(layer, lambda x, _: (x, "text"), images, None, kind="")
-
-
 def test_make_graphs__options():
     assert make_graphs(False, compile=False) is None
     assert make_graphs(True, compile=True)._most == 4
@@ -286,21 +278,3 @@ def test_make_graphs__options():
         make_graphs(dict(most=0), compile=False)
     with pytest.raises(ValueError, match="both make CUDA graphs"):
         make_graphs(True, compile=dict(mode="reduce-overhead"))
-
-
-def test_recording_cache__records_what_comes_again_and_evicts_what_is_idle():
-    cache = RecordingCache(most=1)
-    assert cache.find("a") is None
-    assert not cache.wants("a")  # the first time
-    assert cache.find("a") is None
-    assert cache.wants("a")
-    cache.keep("a", "recording")  # type: ignore[arg-type]
-    assert cache.find("a") == "recording"
-    for _ in range(3):
-        assert cache.find("b") is None
-        assert not cache.wants("b")  # full, and the other is in use
-    for _ in range(64):
-        cache.find("c")
-    assert cache.find("b") is None
-    assert cache.wants("b")
-    assert list(cache.recordings) == []
