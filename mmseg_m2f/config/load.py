@@ -33,7 +33,7 @@ def load_config(path: str | os.PathLike[str], options: Options | None = None, *,
         raise missing_import(error, path) or error from error
     source = read_sources(path)
     if source is not None:
-        check_variables(source)
+        check_variables(cfg, source)
         apply_variables(cfg, source)
     apply_options(cfg, options or {})
     cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs") / path.stem)

@@ -70,7 +70,9 @@ def fit_channels(cfg: Config) -> None:
     drop_initial_weights(backbone)
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope")):
         built = MODELS.build(backbone)
-    channels = probe_feature_spec(built, built).channels
+    mean = (model.get("data_preprocessor") or {}).get("mean") or ()
+    # A single mean fits images of any number of channels.
+    channels = probe_feature_spec(built, built, image_channels=len(mean) if len(mean) > 1 else None).channels
     if neck_reads_all:
         neck.in_channels = list(channels)
     for node in readers:

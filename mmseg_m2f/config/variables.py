@@ -1,12 +1,18 @@
-"""Top-level variables of configs: those that are options are applied, those that nothing reads are refused."""
+"""Top-level variables of configs: options are applied; a variable that nothing reads is refused.
+
+In configs of other packages it is only named in a warning: many that mmseg and mmdet ship have some.
+"""
 
 import copy
+import sysconfig
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from mmengine.config import Config
 
 from mmseg_m2f.config.keys import READ_KEYS
-from mmseg_m2f.config.nodes import find_place
+from mmseg_m2f.config.nodes import config_nodes, find_place
 from mmseg_m2f.config.options import OPTIONS, apply_layer, in_use, nearest_keys
 from mmseg_m2f.config.schedules import last_end, scale_to_loop
 from mmseg_m2f.config.sources import Source, fields, leaves, value_before
@@ -46,25 +52,52 @@ def apply_variables(cfg: Config, source: Source) -> None:
     _check_own_numbers(cfg, files)
 
 
-def check_variables(source: Source) -> None:
+def check_variables(cfg: Config, source: Source) -> None:
     """Check that everything a config sets at its top is read: by mmengine, by our tools, as an option, or by a file.
 
+    Variables of foreign files are named in one warning. A file is foreign if it belongs to another installed package,
+    or if the config's model has no part of this one.
+
     Raises:
-        KeyError: Nothing reads a variable; the message names the nearest that is read.
+        KeyError: Nothing reads a variable of a file that is not foreign; the message names the nearest that is read.
     """
     files = leaves(source)
     read_above = {name for file in files for name in file.base_reads}
+    is_ours = _has_own_part(cfg)
+    unread: list[str] = []
     for file in files:
         for name in file.assigned:
-            if name not in READ_KEYS and name not in OPTIONS and name not in file.own_reads | read_above:
+            if name in READ_KEYS or name in OPTIONS or name in file.own_reads | read_above:
+                continue
+            if is_ours and not _is_of_another_package(file.path):
                 raise UnknownNameError(
                     f"{file.path}: nothing reads the top-level variable '{name}'. {nearest_keys(name)} Correct or "
                     "delete it."
                 )
+            unread.append(name)
+    if unread:
+        warnings.warn(
+            f"{source.path}: nothing reads the top-level variables {', '.join(dict.fromkeys(unread))}; they have no "
+            "effect. Delete them if you meant to change something by them.",
+            stacklevel=3,
+        )
 
 
 #: Options whose value says nothing once they are applied.
 _SPENT = ("data", "pretrained", "backbone")
+
+
+def _has_own_part(cfg: Config) -> bool:
+    """Whether a part of the model, or the scope that its parts are looked up in, is this package's."""
+    types = (str(node.get("type")) for node in config_nodes(cfg.get("model")))
+    return cfg.get("default_scope") == "mmseg_m2f" or any(name.startswith("mmseg_m2f.") for name in types)
+
+
+def _is_of_another_package(path: Path) -> bool:
+    """Whether a config came with an installed package other than this one."""
+    path, own = path.resolve(), Path(__file__).resolve().parents[1]
+    installed = (Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib"))
+    return not path.is_relative_to(own) and any(map(path.is_relative_to, installed))
 
 
 def _value(cfg: Config, file: Source, name: str) -> object:

@@ -1,9 +1,12 @@
 """Another backbone brings the normalisation that its weights expect."""
 
 import pytest
+import torch.nn.functional as F
+from mmengine.config import Config
+from torch import Tensor, nn
 
 from mmseg_m2f.config.load import load_config
-from mmseg_m2f.config.swap_backbone import IMAGENET
+from mmseg_m2f.config.swap_backbone import IMAGENET, fit_channels
 from tests.command_line import ROOT
 
 SEGVIT = ROOT / "configs/segvit/segvit_tiny_shapes_debug.py"
@@ -26,6 +29,28 @@ def test_replace_backbone__a_mean_of_ones_own_stays_with_a_warning(tmp_path) -> 
         cfg = load_config(leaf, {"backbone": "timm_efficientnetv2_s"})
     assert cfg.model.data_preprocessor.mean == [1.0, 2.0, 3.0]
     assert load_config(leaf, {"backbone": "r101"}).model.data_preprocessor.mean == [1.0, 2.0, 3.0]
+
+
+class SpaceToDepth(nn.Module):
+    """Its first convolution has four times the channels of the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(16, 8, 1)
+
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        return (self.stem(F.pixel_unshuffle(images, 2)),)
+
+
+def test_fit_channels__images_have_as_many_channels_as_the_preprocessor_gives() -> None:
+    model = dict(
+        backbone=dict(type=SpaceToDepth),
+        data_preprocessor=dict(mean=[0.0] * 4, std=[1.0] * 4),
+        decode_head=dict(type="mmseg.FCNHead", in_channels=3),
+    )
+    cfg = Config(dict(model=model))
+    fit_channels(cfg)
+    assert cfg.model.decode_head.in_channels == 8
 
 
 def test_replace_backbone__given_values_win() -> None:

@@ -108,6 +108,41 @@ def test_variables__nothing_reads(leaf: Leaf, text: str, message: str) -> None:
     assert message in str(raised.value)
 
 
+FOREIGN = """_base_ = "runtime.py"
+model = dict(type="mmseg.EncoderDecoder", decode_head=dict(type="mmseg.FCNHead"))
+num_querys = 50
+nobody_reads_this = dict(a=1)
+"""
+
+
+def test_variables__nothing_reads_those_of_a_foreign_config(tmp_path: Path) -> None:
+    path = tmp_path / "foreign.py"
+    path.write_text(FOREIGN)
+    (tmp_path / "runtime.py").write_text("log_level = 'INFO'")
+    with pytest.warns(UserWarning, match=r"foreign.py: nothing reads .* num_querys, nobody_reads_this; they") as caught:
+        assert load_config(path).num_querys == 50
+    assert len(caught) == 1
+    path.write_text(FOREIGN.replace("mmseg.FCNHead", "mmseg_m2f.MaskHead"))
+    with pytest.raises(KeyError, match="'num_querys'. Nearest: num_queries"):
+        load_config(path)
+
+
+def test_variables__nothing_reads_those_of_an_installed_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/base.py").write_text(FOREIGN)
+    (tmp_path / "site/runtime.py").write_text("log_level = 'INFO'")
+    (tmp_path / "mine.py").write_text(
+        "_base_ = 'site/base.py'\nmodel = dict(decode_head=dict(type='mmseg_m2f.MaskHead'))"
+    )
+    with pytest.raises(KeyError, match="num_querys"):
+        load_config(tmp_path / "mine.py")
+    monkeypatch.setattr("sysconfig.get_path", lambda _: str(tmp_path / "site"))
+    with pytest.warns(UserWarning, match=r"mine.py: nothing reads .* num_querys, nobody_reads_this"):
+        load_config(tmp_path / "mine.py")
+
+
 def test_variables__helpers_are_read(leaf: Leaf) -> None:
     wide = "channels = 128\nwide = dict(channels=channels)\nmodel = dict(decode_head=dict(pixel_decoder=wide))"
     assert load_config(leaf(wide)).model.decode_head.pixel_decoder.channels == 128
