@@ -8,6 +8,7 @@ from torch import Tensor
 from mmseg_m2f.core.results import semantic_labels
 from mmseg_m2f.core.strips import Resizing
 from mmseg_m2f.layers.kernels import triton_label_maps as kernel
+from mmseg_m2f.layers.kernels.triton_support import is_available
 
 
 def label_maps(
@@ -34,4 +35,4 @@ def label_maps(
 def _has_kernel(mask_logits: Float[Tensor, "B Q h w"]) -> bool:
     if mask_logits.device.type != "cuda" or os.environ.get("MMSEG_M2F_KERNELS") == "off":
         return False
-    return kernel.is_available() and kernel.can_serve(mask_logits)
+    return is_available() and kernel.can_serve(mask_logits)

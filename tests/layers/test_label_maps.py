@@ -27,7 +27,7 @@ def test_label_maps__kernel_and_pytorch_give_the_same(monkeypatch):
 
 def test_label_maps__plain_pytorch_where_there_is_no_gpu_or_no_kernel_is_wanted(monkeypatch):
     _, mask_logits = predicted()
-    monkeypatch.setattr(module.kernel, "is_available", lambda: True)
+    monkeypatch.setattr(module, "is_available", lambda: True)
     assert not module._has_kernel(mask_logits)
     monkeypatch.setenv("MMSEG_M2F_KERNELS", "off")
     assert not module._has_kernel(mask_logits.to("meta"))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from mmseg_m2f.layers.kernels import triton_deformable_attention
+from mmseg_m2f.layers.kernels import triton_deformable_attention, triton_support
 from mmseg_m2f.layers.kernels.compilation import load_library
 
 _SOURCE = Path(__file__).with_suffix(".cpp")
@@ -32,7 +32,7 @@ def _has_kernel(device_type: str, dtype: torch.dtype, num_readings: int) -> bool
     if num_readings > _MOST_READINGS or os.environ.get("MMSEG_M2F_KERNELS") == "off":
         return False
     if device_type == "cuda":
-        return dtype != torch.float64 and triton_deformable_attention.is_available()
+        return dtype != torch.float64 and triton_support.is_available()
     return device_type == "cpu" and dtype.is_floating_point and load_library(_SOURCE) is not None
 
 

@@ -19,7 +19,6 @@ Where Triton is missing (it comes with the GPU builds of torch) the module can b
 """
 
 # ruff: noqa: ANN001, ANN202  (kernels: Triton finds the types in what they are called with)
-from functools import cache
 from typing import Literal, no_type_check
 
 import torch
@@ -27,6 +26,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmseg_m2f.errors import InvalidTypeError, InvalidValueError
+from mmseg_m2f.layers.kernels.triton_support import DTYPES, INT32, next_power_of_2
 
 try:
     import triton
@@ -34,18 +34,10 @@ try:
 except ImportError:
     triton = None
 
-_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _WARPS = 4
 #: Numbers per tile of queries and channels, or queries and readings: four for each thread. With eight, compiled code
 #: exchanges each point through shared memory and waits for it.
 _TILE = 512
-_INT32 = 2**31
-
-
-@cache
-def is_available() -> bool:
-    """Whether the kernels can run here: a GPU and a Triton that takes tuples as arguments."""
-    return triton is not None and torch.cuda.is_available() and _major_minor(triton.__version__) >= (3, 3)
 
 
 def forward(
@@ -100,19 +92,19 @@ def _launch(
     assert triton is not None, "triton_deformable_attention was called without asking is_available"
     value, _, offsets, *_ = inputs
     for x in inputs:
-        if x.dtype not in _DTYPES:
+        if x.dtype not in DTYPES:
             raise InvalidTypeError(
                 f"triton_deformable_attention: expected float32, float16 or bfloat16, got {x.dtype}. "
                 "Convert it, or call layers.deformable_attention.deformable_attention."
             )
     images, tokens, heads, channels = value.shape
-    if tokens * heads * channels >= _INT32:
+    if tokens * heads * channels >= INT32:
         raise InvalidValueError(
-            f"triton_deformable_attention: expected fewer than {_INT32} values per image, got "
+            f"triton_deformable_attention: expected fewer than {INT32} values per image, got "
             f"{tokens * heads * channels}. Use smaller images."
         )
     queries, (levels, points) = offsets.shape[1], offsets.shape[3:5]
-    channels_padded, readings_padded = _next_power_of_2(channels), _next_power_of_2(levels * points)
+    channels_padded, readings_padded = next_power_of_2(channels), next_power_of_2(levels * points)
     block = max(_TILE // max(channels_padded, readings_padded), 1)
     kernel = {"forward": _forward, "backward": _backward}[function]
     with torch.cuda.device_of(value):
@@ -131,15 +123,6 @@ def _launch(
             BLOCK=block,
             num_warps=_WARPS,
         )
-
-
-def _next_power_of_2(number: int) -> int:
-    return 1 << (number - 1).bit_length()
-
-
-def _major_minor(text: str) -> tuple[int, int]:
-    major, minor = text.split(".")[:2]
-    return int(major), int(minor)
 
 
 # Pointers of the kernels point to contiguous tensors, laid out as in the signatures above. Names in capitals are known

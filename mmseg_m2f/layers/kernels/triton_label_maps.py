@@ -17,7 +17,6 @@ Where Triton is missing (it comes with the GPU builds of torch) the module can b
 """
 
 # ruff: noqa: ANN001, ANN202  (kernels: Triton finds the types in what they are called with)
-from functools import cache
 from typing import no_type_check
 
 import torch
@@ -25,6 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmseg_m2f.core.strips import Resizing
+from mmseg_m2f.layers.kernels.triton_support import DTYPES, INT32, next_power_of_2
 
 try:
     import triton
@@ -32,7 +32,6 @@ try:
 except ImportError:
     triton = None
 
-_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 #: Mask probabilities of a program: pixels times queries; 32 for each of its threads.
 _TILE = 8192
 _WARPS = 8
@@ -41,18 +40,11 @@ _VOTES = 8192
 _STAGES = 1  # of the loop over the classes; more take shared memory from other programs
 _LEAST = 16  # of rows and columns of a product
 _MOST_QUERIES = 512
-_INT32 = 2**31
-
-
-@cache
-def is_available() -> bool:
-    """Whether the kernel can run here: there is a GPU and a Triton as new as the other kernels need."""
-    return triton is not None and torch.cuda.is_available() and _major_minor(triton.__version__) >= (3, 3)
 
 
 def can_serve(mask_logits: Float[Tensor, "B Q h w"]) -> bool:
     """Whether the kernel takes mask logits of this dtype, with so many queries."""
-    return mask_logits.dtype in _DTYPES and 0 < mask_logits.shape[1] <= _MOST_QUERIES
+    return mask_logits.dtype in DTYPES and 0 < mask_logits.shape[1] <= _MOST_QUERIES
 
 
 def label_maps(
@@ -74,22 +66,22 @@ def label_maps(
         ValueError: more than 512 queries, or an image with more mask logits than 32 bits can count.
     """
     assert triton is not None, "triton_label_maps was called without asking is_available"
-    if mask_logits.dtype not in _DTYPES:
+    if mask_logits.dtype not in DTYPES:
         raise TypeError(
             f"triton_label_maps: expected float32, float16 or bfloat16, got {mask_logits.dtype}. Convert it, or call "
             "core.results.semantic_labels."
         )
     images, queries, height, width = mask_logits.shape
-    if not can_serve(mask_logits) or queries * height * width >= _INT32:
+    if not can_serve(mask_logits) or queries * height * width >= INT32:
         raise ValueError(
-            f"triton_label_maps: expected 1 to {_MOST_QUERIES} queries and fewer than {_INT32} mask logits per image, "
+            f"triton_label_maps: expected 1 to {_MOST_QUERIES} queries and fewer than {INT32} mask logits per image, "
             f"got {queries} and {queries * height * width}. Call core.results.semantic_labels."
         )
     canvas, crop, size = resizing
     labels = torch.empty(images, *size, dtype=torch.long, device=mask_logits.device)
     votes = class_probs.float().transpose(1, 2).contiguous()  # B K Q
     cells = mask_logits.permute(0, 2, 3, 1).contiguous()  # B h w Q
-    queries_padded = max(_next_power_of_2(queries), _LEAST)
+    queries_padded = max(next_power_of_2(queries), _LEAST)
     classes = votes.shape[1]
     pixels = max(_TILE // queries_padded, _LEAST)
     with torch.cuda.device_of(mask_logits):
@@ -110,7 +102,7 @@ def label_maps(
             classes,
             QUERIES=queries,
             QUERIES_PADDED=queries_padded,
-            CLASS_CHUNK=max(min(_next_power_of_2(classes), _VOTES // queries_padded), _LEAST),
+            CLASS_CHUNK=max(min(next_power_of_2(classes), _VOTES // queries_padded), _LEAST),
             PIXELS=pixels,
             CORNERS=1 if crop == size else 4,
             RESIZE_SCORES=resize_scores,
@@ -119,15 +111,6 @@ def label_maps(
             num_stages=_STAGES,
         )
     return labels
-
-
-def _next_power_of_2(number: int) -> int:
-    return 1 << (number - 1).bit_length()
-
-
-def _major_minor(text: str) -> tuple[int, int]:
-    major, minor = text.split(".")[:2]
-    return int(major), int(minor)
 
 
 # Pointers of the kernels point to contiguous tensors. Names in capitals are known when a kernel is compiled.
