@@ -69,7 +69,6 @@ WITHOUT_MIRROR: dict[str, str] = {
         for name in ("arguments", "benchmark", "config", "convert", "main", "migrate", "predict", "test", "train")
     },
     "config/keys.py": "paths in configs; tests/config/test_options.py",
-    "models/assigners/match_costs.py": "thin over core/matching.py; tests/models/assigners/test_hungarian.py",
 }
 
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))

@@ -7,6 +7,17 @@ says `_px`.
 """
 
 from mmseg_m2f.structures.features import FeatureSpec, PixelFeatures, PixelSpec, TokenBlock, TokenStream
+from mmseg_m2f.structures.mask_targets import (
+    BACKGROUND,
+    CROWD,
+    IGNORE_INDEX,
+    VOID,
+    Assignment,
+    MaskReadings,
+    MaskSums,
+    MaskTarget,
+    TargetBatch,
+)
 from mmseg_m2f.structures.predictions import (
     BoxPrediction,
     MaskMaker,
@@ -25,17 +36,6 @@ from mmseg_m2f.structures.protocols import (
     NeedsExtraLoss,
     PixelDecoder,
     QueryDecoder,
-)
-from mmseg_m2f.structures.targets import (
-    BACKGROUND,
-    CROWD,
-    IGNORE_INDEX,
-    VOID,
-    Assignment,
-    MaskReadings,
-    MaskSums,
-    MaskTarget,
-    TargetBatch,
 )
 
 __all__ = [

@@ -7,8 +7,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mmseg_m2f.structures.features import PixelFeatures, PixelSpec
+from mmseg_m2f.structures.mask_targets import Assignment, MaskReadings, MaskSums, MaskTarget, TargetBatch
 from mmseg_m2f.structures.predictions import Prediction
-from mmseg_m2f.structures.targets import Assignment, MaskReadings, MaskSums, MaskTarget, TargetBatch
 
 
 @runtime_checkable

@@ -113,3 +113,20 @@ def test_in_float32__layers_go_on_sharing_their_features():
     assert first.mask_features is second.mask_features
     assert all(part.dtype == torch.float32 for part in (*first, *second))
     assert torch.equal(first.mask_features, features.float())
+
+
+@pytest.mark.parametrize(("image_by_image", "draws"), [(False, [(0, 3)]), (True, [(0, 1), (1, 2), (2, 3)])])
+def test_hungarian__draws_points_for_one_image_after_the_other(monkeypatch, image_by_image, draws):
+    """As mmdet does; each draw is of the points of all layers of some images."""
+    target, drawn = quadrants(), []
+    batch = MaskPrediction(*(x.expand(3, *x.shape[1:]) for x in perfect_prediction([2, 0, 3, 1], target)))
+    draw = PointSampling.for_matching
+
+    def spy(self, predictions, targets, images):
+        drawn.append(images.indices(3)[:2])
+        return draw(self, predictions, targets, images)
+
+    monkeypatch.setattr(PointSampling, "for_matching", spy)
+    pairs = build_assigner()([batch, batch], stack_targets([target] * 3), image_by_image=image_by_image)
+    assert drawn == draws
+    assert pairs.segments.tolist() == [2, 0, 3, 1] * 6
