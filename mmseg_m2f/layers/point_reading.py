@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mmseg_m2f.core import points as definition
 from mmseg_m2f.core.targets import is_valid, read_paired_segments
-from mmseg_m2f.layers.kernels import point_sampling, triton_points
+from mmseg_m2f.layers.kernels import point_sampling, triton_points, triton_support
 from mmseg_m2f.layers.kernels.triton_points import mask_sums
 
 __all__ = ["has_gpu_kernel", "mask_sums", "pick_uncertain", "read_pairs"]
@@ -19,7 +19,7 @@ def has_gpu_kernel(like: Tensor) -> bool:
     `MMSEG_M2F_KERNELS=off` in the environment keeps to plain PyTorch, here and below.
     """
     is_wanted = like.device.type == "cuda" and os.environ.get("MMSEG_M2F_KERNELS") != "off"
-    return is_wanted and triton_points.is_available()
+    return is_wanted and triton_support.is_available()
 
 
 def pick_uncertain(

@@ -2,7 +2,7 @@ import torch
 
 from mmseg_m2f.core.targets import frame, read_paired_segments
 from mmseg_m2f.layers import point_reading
-from mmseg_m2f.layers.kernels import point_sampling, triton_points
+from mmseg_m2f.layers.kernels import point_sampling, triton_points, triton_support
 
 
 def readings() -> dict[str, object]:
@@ -31,7 +31,7 @@ def test_point_reading__every_choice_gives_the_same(monkeypatch):
 def test_point_reading__a_gpu_asks_triton(monkeypatch):
     calls = []
     monkeypatch.setattr(point_sampling, "is_available", lambda _: False)
-    monkeypatch.setattr(triton_points, "is_available", lambda: True)
+    monkeypatch.setattr(triton_support, "is_available", lambda: True)
     monkeypatch.setattr(triton_points, "read_pairs", lambda *args: calls.append(args) or expected)
     given = readings()
     maps, images, labels = (given[name] for name in ("framed_maps", "images", "labels"))

@@ -13,13 +13,13 @@ Where Triton is missing (it comes with the GPU builds of torch) the module can b
 """
 
 # ruff: noqa: ANN001, ANN202  (kernels: Triton finds the types in what they are called with)
-from functools import cache
 from typing import no_type_check
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mmseg_m2f.layers.kernels.triton_support import next_power_of_2
 from mmseg_m2f.structures import BACKGROUND, CROWD, VOID, MaskSums
 
 try:
@@ -38,12 +38,6 @@ _PROGRAMS = 1024
 _BLOCK = 1024  # points of a program that reads single maps
 
 
-@cache
-def is_available() -> bool:
-    """Whether the kernels can run here: there is a GPU and a Triton as new as the other kernels need."""
-    return triton is not None and torch.cuda.is_available() and _major_minor(triton.__version__) >= (3, 3)
-
-
 def mask_sums(
     embeddings: Float[Tensor, "N Q C"],
     features: Float[Tensor, "B C H W"],
@@ -60,8 +54,8 @@ def mask_sums(
     (rows, queries, channels), num_points = embeddings.shape, points.shape[1]
     _, _, height, width = features.shape
     slices, framed_height, framed_width = framed_maps.shape[1:]
-    query_block = min(max(_next_power_of_2(queries), _LEAST), _MOST_QUERIES)
-    segment_block = min(max(_next_power_of_2(num_segments), _LEAST), _MOST_SEGMENTS)
+    query_block = min(max(next_power_of_2(queries), _LEAST), _MOST_QUERIES)
+    segment_block = min(max(next_power_of_2(num_segments), _LEAST), _MOST_SEGMENTS)
     query_blocks, segment_blocks = -(-queries // query_block), max(-(-num_segments // segment_block), 1)
     blocks = -(-num_points // _POINTS)
     splits = max(min(_PROGRAMS // max(rows * query_blocks * segment_blocks, 1), blocks), 1)
@@ -91,7 +85,7 @@ def mask_sums(
                 -(-blocks // splits) * _POINTS,
                 BACKGROUND=BACKGROUND,
                 CHANNELS=channels,
-                CHANNEL_BLOCK=min(max(_next_power_of_2(channels), _LEAST), _CHANNELS),
+                CHANNEL_BLOCK=min(max(next_power_of_2(channels), _LEAST), _CHANNELS),
                 QUERY_BLOCK=query_block,
                 SEGMENT_BLOCK=segment_block,
                 POINTS=_POINTS,
@@ -160,15 +154,6 @@ def read_pairs(
                 BLOCK=_BLOCK,
             )
     return masks, validity
-
-
-def _major_minor(text: str) -> tuple[int, int]:
-    major, minor = text.split(".")[:2]
-    return int(major), int(minor)
-
-
-def _next_power_of_2(number: int) -> int:
-    return 1 << max(number - 1, 0).bit_length()
 
 
 # Pointers of the kernels point to contiguous tensors. Names in capitals are known when a kernel is compiled.

@@ -21,8 +21,8 @@ def is_available() -> bool:
 
 
 def next_power_of_2(number: int) -> int:
-    """The smallest power of 2 that is at least `number`, which is positive."""
-    return 1 << (number - 1).bit_length()
+    """The smallest power of 2 that is at least `number`, and at least 1."""
+    return 1 << max(number - 1, 0).bit_length()
 
 
 def major_minor(version: str) -> tuple[int, int]:
