@@ -57,8 +57,6 @@ FORBIDDEN_ELSEWHERE = {"mmseg", "mmdet"}
 
 #: Modules without a mirror in `tests/`, and why.
 WITHOUT_MIRROR: dict[str, str] = {
-    "benchmark/step_commands.py": "runs of the tool in tests/benchmark/test_measuring.py",
-    "benchmark/summary.py": "table and charts in tests/benchmark/test_measuring.py",
     **{
         f"benchmark/implementations/{name}.py": "compared with each other in tests/benchmark/test_implementations.py"
         for name in ("building", "huggingface", "interface", "ours", "upstream")
@@ -68,7 +66,6 @@ WITHOUT_MIRROR: dict[str, str] = {
         f"command_line/{name}.py": "arguments in, one call out; tests/tools/test_tools.py runs the program"
         for name in ("arguments", "benchmark", "config", "convert", "main", "migrate", "predict", "test", "train")
     },
-    "config/keys.py": "paths in configs; tests/config/test_options.py",
 }
 
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))

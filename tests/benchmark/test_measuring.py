@@ -1,9 +1,7 @@
-"""A whole benchmark of ours beside ours: report, table, charts, refusal, interruption; and the command line."""
+"""Whole measurements of ours beside ours: report, table, charts, refusal, interruption."""
 
 import json
 import os
-import runpy
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +13,7 @@ from mmseg_m2f.benchmark import machine, measuring
 from mmseg_m2f.benchmark.implementations import build
 from mmseg_m2f.benchmark.measuring import Plan, count_ops, measure
 from mmseg_m2f.benchmark.summary import draw_curves, draw_settings, table
-from tests.benchmark.tiny import CONFIG, ROOT, SETTING, write_variant
+from tests.benchmark.tiny import CONFIG, SETTING, write_variant
 
 COUNTS = ["--size", "64", "--objects", "3", "--queries", "10", "--classes", "5", "--points", "64", "--rounds", "2"]
 
@@ -24,20 +22,6 @@ COUNTS = ["--size", "64", "--objects", "3", "--queries", "10", "--classes", "5",
 def quiet_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "num_cores", lambda: 4)
     monkeypatch.setattr(os, "getloadavg", lambda: (0.5, 0.0, 0.0))
-
-
-@pytest.fixture
-def run_tool(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    def run(*arguments: str) -> int:
-        """Run the tool in this process and give its exit status."""
-        monkeypatch.setattr(sys, "argv", ["tools/benchmark.py", *arguments])
-        try:
-            runpy.run_path(str(ROOT / "tools/benchmark.py"), run_name="__main__")
-        except SystemExit as ended:
-            return int(ended.code or 0)
-        return 0
-
-    return run
 
 
 def test_measure__report_table_and_charts(tmp_path: Path) -> None:
@@ -120,39 +104,3 @@ def test_measure__interrupted_before_the_first_figure(
     assert "NOT COMPLETE" in table(report)
     draw_settings(report)
     draw_curves(report, SETTING)
-
-
-@pytest.mark.slow
-def test_tool__memory_of_one_implementation(
-    tmp_path: Path, run_tool: Callable[..., int], capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = str(tmp_path)
-    assert run_tool("step", CONFIG, *COUNTS, "--what", "memory", "--out", out) == 0
-    peaks = json.loads((tmp_path / "step.json").read_text())["results"][0]["memory"][CONFIG]
-    assert peaks["training"] > peaks["inference"] > 0
-    assert "training MB" in capsys.readouterr().out
-    assert (tmp_path / "step.png").is_file()
-
-
-def test_tool__implementations_that_differ_end_with_status_1_and_no_figure(
-    tmp_path: Path, run_tool: Callable[..., int], capsys: pytest.CaptureFixture[str]
-) -> None:
-    heavy = write_variant(tmp_path / "heavy.py", criterion=dict(loss_mask=dict(loss_weight=6.0)))
-    assert run_tool("step", CONFIG, heavy, *COUNTS, "--out", str(tmp_path / "out")) == 1
-    captured = capsys.readouterr()
-    assert "heavy.py: losses, largest difference: expected at most 1e-05" in captured.err
-    assert " s" not in captured.out.replace(heavy, "").replace(CONFIG, "")
-    assert not (tmp_path / "out").exists()
-
-
-def test_tool__scaling_draws_curves(tmp_path: Path, run_tool: Callable[..., int]) -> None:
-    options = [*COUNTS, "--over", "queries", "--what", "inference", "--out", str(tmp_path)]
-    assert run_tool("scaling", CONFIG, *options) == 0
-    results = json.loads((tmp_path / "scaling.json").read_text())["results"]
-    assert [result["setting"]["queries"] for result in results] == [10, 50, 100, 200, 300]
-    assert (tmp_path / "scaling.png").is_file()
-
-
-def test_tool__help_shows_an_example(run_tool: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_tool("--help") == 0
-    assert "python tools/benchmark.py step" in capsys.readouterr().out

@@ -6,7 +6,6 @@ import torch
 from mmseg_m2f.benchmark import timing
 from mmseg_m2f.benchmark.implementations import build
 from mmseg_m2f.benchmark.setting import make_batch
-from mmseg_m2f.benchmark.summary import summarise
 from mmseg_m2f.benchmark.timing import PARTS, Stopwatch, run_inference, time_inference, time_round, time_training
 from tests.benchmark.tiny import CONFIG, SETTING
 
@@ -51,12 +50,3 @@ def test_time_round__turns_rotate() -> None:
     options = dict(training=False, inference=False, steps=1)
     orders = [list(time_round(models, make_batch(SETTING, 0), SETTING, first=i, **options)) for i in range(4)]
     assert orders == [["a", "b", "c"], ["b", "c", "a"], ["c", "a", "b"], ["a", "b", "c"]]
-
-
-def test_summarise__medians_of_ratios_and_not_ratios_of_medians() -> None:
-    rounds = [
-        {"ours": {"step": ours}, "other": {"step": other}} for ours, other in ((1.0, 4.0), (2.0, 2.0), (3.0, 6.0))
-    ]
-    summary = summarise(rounds, ["ours", "other"])
-    assert summary["seconds"] == {"ours": {"step": 2.0}, "other": {"step": 4.0}}
-    assert summary["ratios"] == {"other": {"step": dict(median=0.5, least=0.25, most=1.0)}}
