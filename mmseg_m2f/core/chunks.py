@@ -1,4 +1,4 @@
-"""How much is computed at a time, so that memory does not grow with the batch."""
+"""Sizes of chunks: costs and losses are computed in parts, so that memory does not grow with the batch."""
 
 from dataclasses import dataclass
 

@@ -1,7 +1,7 @@
-"""Class vectors made of the image itself, and what they are taught by (arXiv 2303.11633, section 3).
+"""Context-aware classifiers: a vector per class computed from the image, and its losses (arXiv 2303.11633, section 3).
 
-Labels outside [0, K) are void: they enter no prototype and no loss. Call everything with autocast off: the sums run
-over all pixels of a map, and what is divided by can be tiny.
+Labels outside [0, K) are void: they enter no prototype and no loss. Call these functions with autocast off: the sums
+run over all pixels of a map, and denominators can be tiny.
 """
 
 import torch
@@ -14,7 +14,7 @@ _EPS = 1e-12
 
 
 def soft_prototypes(features: Float[Tensor, "B C H W"], weights: Float[Tensor, "B K H W"]) -> Float[Tensor, "B K C"]:
-    """Mean feature of each class in each image, every pixel weighted; zero where a class has no weight."""
+    """`v_k = Σ w_k f / Σ w_k` over the pixels of each image: the weighted mean feature of class k; 0 without weight."""
     weights = weights.flatten(2)
     sums = torch.einsum("bkn,bcn->bkc", weights, features.flatten(2))
     return sums / (weights.sum(-1, keepdim=True) + _EPS)
@@ -43,16 +43,16 @@ def cosine_logits(
     return temperature * cosines
 
 
-def shrink_labels(labels: Int[Tensor, "B _ _"], size: tuple[int, int]) -> Int[Tensor, "B H W"]:
-    """The label of the nearest pixel."""
+def shrink_labels(labels: Int[Tensor, "B h w"], size: tuple[int, int]) -> Int[Tensor, "B H W"]:
+    """The labels at another size, nearest neighbour."""
     # Labels are small integers, which float32 holds exactly.
     return F.interpolate(labels.unsqueeze(1).float(), size, mode="nearest").squeeze(1).to(labels.dtype)
 
 
 def enlarge_logits(
-    logits: Float[Tensor, "B K _ _"], labels: Int[Tensor, "B H W"], *, align_corners: bool
+    logits: Float[Tensor, "B K h w"], labels: Int[Tensor, "B H W"], *, align_corners: bool
 ) -> Float[Tensor, "B K H W"]:
-    """Bilinear, in float32; the logits themselves where they have the size of the labels."""
+    """The logits at the size of the labels: bilinear, in float32."""
     size = labels.shape[-2:]
     if logits.shape[-2:] == size:
         return logits.float()
@@ -60,7 +60,7 @@ def enlarge_logits(
 
 
 def pixel_cross_entropy(logits: Float[Tensor, "B K H W"], labels: Int[Tensor, "B H W"]) -> Float[Tensor, ""]:
-    """Mean over the pixels that are not void; 0 where all are void."""
+    """Cross-entropy `-log p_y`, averaged over the pixels that are not void; 0 where all are void."""
     valid = _is_valid(labels, logits.shape[1])
     total = F.cross_entropy(logits, labels.where(valid, -1), ignore_index=-1, reduction="sum")
     return total / valid.sum().clamp(min=1)
@@ -70,10 +70,9 @@ def pixel_cross_entropy(logits: Float[Tensor, "B K H W"], labels: Int[Tensor, "B
 def distillation_target(
     teacher_log_probs: Float[Tensor, "B K H W"], labels: Int[Tensor, "B H W"], *, soft_weight: float
 ) -> tuple[Float[Tensor, "B K H W"], Float[Tensor, "B H W"]]:
-    """Class distribution that a student shall have, and how unsure the teacher is: entropy in [0, ln K].
+    """The class distribution that the student is trained on, and the entropy of the teacher's, in [0, ln K].
 
-    The target is the teacher's distribution, weighted by `soft_weight`, plus the label, weighted by the rest; it has no
-    meaning where labels are void.
+    `target = s · teacher + (1 - s) · one_hot(label)` with s = `soft_weight`; undefined where labels are void.
     """
     probs = teacher_log_probs.exp()
     entropy = -(probs * teacher_log_probs).sum(1)
@@ -85,7 +84,7 @@ def distillation_target(
 def pixel_divergence(
     target: Float[Tensor, "B K H W"], student_log_probs: Float[Tensor, "B K H W"]
 ) -> Float[Tensor, "B H W"]:
-    """Kullback-Leibler divergence from the student to its target; gradients are those of the cross-entropy."""
+    """Kullback-Leibler divergence `Σ_k t_k (log t_k - log s_k)` of each pixel, of target t and student s."""
     return torch.xlogy(target, target).sum(1) - (target * student_log_probs).sum(1)
 
 
@@ -97,7 +96,7 @@ def weighted_mean(
     *,
     classwise: bool,
 ) -> Float[Tensor, ""]:
-    """Weighted mean over the pixels that are not void; 0 where all are void.
+    """`Σ w x / Σ w` over the pixels that are not void; 0 where all are void.
 
     Args:
         classwise: the mean over the classes that occur of the weighted means over the pixels of each.

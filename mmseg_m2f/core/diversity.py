@@ -1,4 +1,4 @@
-"""How differently the channels of a map see the image (arXiv 2308.12894, section 3.4)."""
+"""How many different positions the channels of a feature map respond to (arXiv 2308.12894, section 3.4)."""
 
 from jaxtyping import Float
 from torch import Tensor

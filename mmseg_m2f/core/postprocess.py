@@ -26,7 +26,7 @@ def semantic_scores(
     return torch.einsum("bqk,bqhw->bkhw", class_probs, mask_logits.sigmoid())
 
 
-def resize_maps(maps: Float[Tensor, "B C _ _"], size: tuple[int, int]) -> Float[Tensor, "B C H W"]:
+def resize_maps(maps: Float[Tensor, "B C h w"], size: tuple[int, int]) -> Float[Tensor, "B C H W"]:
     """Bilinear, corners not aligned, no antialiasing; the maps themselves if the size is right already."""
     if maps.shape[-2:] == torch.Size(size):
         return maps

@@ -1,4 +1,4 @@
-"""How much queries repeat each other: cosines between the embeddings of one image."""
+"""Cosine similarities between the query embeddings of one image: high values mean that queries repeat each other."""
 
 import torch
 import torch.nn.functional as F

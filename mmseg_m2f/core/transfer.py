@@ -9,14 +9,14 @@ from torch import Tensor
 
 
 def upload(values: Shaped[Tensor, "*N"], device: torch.device) -> Shaped[Tensor, "*N"]:
-    """Values of the host on a device; the host goes on at once."""
+    """A copy of a host tensor on a device; the host does not wait for it."""
     if device.type == "cuda" and not values.is_pinned():
         values = values.pin_memory()
     return values.to(device, non_blocking=True)
 
 
 def download(values: Shaped[Tensor, "*N"]) -> Shaped[Tensor, "*N"]:
-    """Values of a device on the host, which waits for them."""
+    """A copy of a device tensor on the host, which waits for the copy to end."""
     if values.device.type != "cuda":
         return values.cpu()
     return torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values)

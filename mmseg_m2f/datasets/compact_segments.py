@@ -1,4 +1,4 @@
-"""One map instead of a mask per object, before samples leave the data worker."""
+"""Replaces the mask of each object by one segment map per image, in the data worker."""
 
 import torch
 from mmcv.transforms import BaseTransform

@@ -1,4 +1,4 @@
-"""Void under another number than 255."""
+"""Label files that mark void by another number than 255."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from mmseg_m2f.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class IgnoreLabels(BaseTransform):
-    """Turns label values that mean "no class" into the one value everything else ignores.
+    """Replaces label values that mean "no class" by `ignore_index`, which losses and metrics leave out.
 
     Belongs right after the loading of the annotation, before the labels are checked against the classes.
 

@@ -1,4 +1,4 @@
-"""What the training step would otherwise have to ask the device."""
+"""Lists the classes of a label map in the data worker, where reading them costs no wait for the GPU."""
 
 from mmcv.transforms import BaseTransform
 

@@ -1,4 +1,4 @@
-"""The generated dataset: endless variety, exact labels for every task, nothing to download."""
+"""A dataset of generated scenes with exact labels for every task; nothing has to be downloaded."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar

@@ -1,4 +1,4 @@
-"""Images that lie in a data set's folder but are not read, because their names end differently."""
+"""Finds images in the folder of a data set that it does not read, because their names end differently."""
 
 import os
 from collections.abc import Iterator

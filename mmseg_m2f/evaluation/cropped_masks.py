@@ -1,4 +1,4 @@
-"""Masks of one image without the emptiness around them."""
+"""Masks of one image, each cut to its bounding box."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from mmseg_m2f.evaluation.boundary import boundary_pixels, boundary_width
 class CroppedMasks:
     """N masks, each cut to the rows and columns it spans; they may overlap.
 
-    Objects are mostly small: hundreds of them in a large image take little memory and time.
+    Most objects are small, so hundreds of them in a large image take little memory and time.
 
     Attributes:
         size: height and width of the image.

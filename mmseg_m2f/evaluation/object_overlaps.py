@@ -1,4 +1,4 @@
-"""Detected and true objects of one image, and how far they cover each other."""
+"""Detected and true objects of one image, and the IoU of each pair."""
 
 from collections.abc import Mapping
 from typing import NamedTuple

@@ -140,8 +140,8 @@ class SemanticIoU(BaseMetric):
 
 
 def count_pixels(
-    prediction: Shaped[Tensor, "_ _"],
-    truth: Shaped[Tensor, "_ _"],
+    prediction: Shaped[Tensor, "H W"],
+    truth: Shaped[Tensor, "H2 W2"],
     *,
     num_classes: int,
     ignore_index: int,
