@@ -43,9 +43,9 @@ class CheckedLoading(BaseTransform):
     Raises:
         FileNotFoundError: The image or the label is missing.
         ValueError: A file cannot be decoded; the image has another size than its annotation says (`height`, `width`
-            of the sample), floating-point or 32-bit values, 16 bits that its decoder cuts off, or an EXIF orientation
-            of which the annotation does not tell whether it is meant for the stored or the upright image; or the label
-            has colours instead of class indices, a lossy format or another size than the image.
+            of the sample), several pages, floating-point or 32-bit values, 16 bits that its decoder cuts off, or an
+            EXIF orientation of which the annotation does not tell whether it is meant for the stored or the upright
+            image; or the label has colours instead of class indices, a lossy format or another size than the image.
     """
 
     def __init__(self, transforms: Sequence[Mapping[str, object] | Loader]) -> None:
@@ -132,6 +132,11 @@ def _check_bits(loader: Loader, stored: StoredPixels | None, path: object) -> No
     """Raise where the decoder would cut values off instead of scaling them."""
     if stored is None:
         return
+    if stored.format == "TIFF" and stored.num_pages > 1 and type(loader).__name__ == "LoadImageFromFile":
+        raise InvalidValueError(
+            f"Image {path}: expected one picture, got a TIFF file with {stored.num_pages} pages, of which the first "
+            "alone would be read. Save each page that you mean as a file of its own."
+        )
     cut_off = getattr(loader, "imdecode_backend", None) == "pillow" and stored.bits == 16 and stored.is_grey
     if stored.is_float or stored.bits > 16 or cut_off:
         kind = "floating-point" if stored.is_float else "integer"

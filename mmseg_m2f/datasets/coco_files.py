@@ -3,14 +3,18 @@
 import difflib
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
+from pathlib import PurePath
 from typing import NamedTuple
 
 from mmengine.fileio import get_text
 from mmengine.logging import print_log
 
 from mmseg_m2f.errors import InvalidValueError, MissingFileError
+
+_UNWRITABLE = re.compile("[\\0\ud800-\udfff]")
 
 
 class CocoFile(NamedTuple):
@@ -56,13 +60,13 @@ def read_coco(path: str) -> CocoFile:
     place = f"{path}, categories"
     for entry in content["categories"]:
         require_keys(entry, ("id", "name"), place=place)
-        _require(entry, "name", isinstance(entry["name"], str), "a text", place)
+        _require(entry, "name", is_text(entry["name"]), "a text", place)
     place = f"{path}, images"
     for entry in content["images"]:
         require_keys(entry, ("id", "file_name", "height", "width"), place=place)
-        _require(entry, "file_name", isinstance(entry["file_name"], str), "a text", place)
+        _require(entry, "file_name", is_text(entry["file_name"]) and PurePath(entry["file_name"]).name, "a file", place)
         for side in ("height", "width"):
-            _require(entry, side, type(entry[side]) is int and entry[side] > 0, "a positive integer", place)
+            _require(entry, side, type(entry[side]) is int and 0 < entry[side] < 2**31, "a positive integer", place)
     file = CocoFile(
         path,
         _by_id(content["categories"], place=f"{path}, categories"),
@@ -79,6 +83,19 @@ def read_coco(path: str) -> CocoFile:
     return file
 
 
+def require_images(data_list: Sequence[dict], file: CocoFile, *, need: str) -> None:
+    """Raise ValueError where a file leaves no image to read.
+
+    Args:
+        need: What an image has to have.
+    """
+    if not data_list:
+        raise InvalidValueError(
+            f"{file.path}: expected images {need}, got none among {len(file.images)} images and "
+            f"{len(file.annotations)} annotations. Take the complete file."
+        )
+
+
 def require_keys(entry: object, keys: Sequence[str], *, place: str) -> None:
     """Raise ValueError unless the entry is a mapping that has all the keys."""
     if not isinstance(entry, Mapping):
@@ -93,6 +110,11 @@ def require_keys(entry: object, keys: Sequence[str], *, place: str) -> None:
             f"{place}: expected entries with {', '.join(keys)}, got one ({shown or sorted(entry)}) without "
             f"{', '.join(missing)}. Add what is missing."
         )
+
+
+def is_text(value: object) -> bool:
+    """Whether a value is a text that can be written: halves of characters (lone surrogates) and NUL cannot."""
+    return isinstance(value, str) and not _UNWRITABLE.search(value)
 
 
 def read_flag(entry: Mapping, key: str, place: str) -> bool:
@@ -199,7 +221,7 @@ def keep_useful(
     return kept
 
 
-def _require(entry: Mapping, key: str, is_right: bool, expected: str, place: str) -> None:
+def _require(entry: Mapping, key: str, is_right: object, expected: str, place: str) -> None:
     if not is_right:
         shown = ", ".join(f"{k}={entry[k]!r}"[:60] for k in ("id", "name", "file_name") if k in entry and k != key)
         raise InvalidValueError(
@@ -215,7 +237,7 @@ def _read_colour(category: Mapping, place: str) -> tuple[int, ...]:
 
 
 def _is_id(value: object) -> bool:
-    return type(value) in (int, str)
+    return type(value) is int or is_text(value)
 
 
 def _by_id(entries: Sequence[Mapping], *, place: str) -> dict[int | str, Mapping]:

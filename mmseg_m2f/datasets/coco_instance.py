@@ -15,6 +15,7 @@ from mmseg_m2f.datasets.coco_files import (
     read_coco,
     read_flag,
     report,
+    require_images,
     require_keys,
 )
 from mmseg_m2f.datasets.coco_masks import Box, check_mask
@@ -83,6 +84,7 @@ class CocoInstance(BaseDataset):
         file = read_coco(self.ann_file)
         names = tuple(self._metainfo.get("classes") or file.class_names())
         classes = class_of_category(file, names)
+        require_images([*file.images.values()], file, need="in `images`")
         self._metainfo = describe_classes(file, names, things=set(names), given=self._metainfo)
         instances: dict[int | str, list[dict]] = {image_id: [] for image_id in file.images}
         outside, shapeless, misplaced = [], [], []

@@ -123,7 +123,7 @@ def _decode_runs(text: str) -> Int[np.ndarray, "N"] | None:
     Characters hold 5 bits each, low ones first, with a flag for more to come; from the fourth on a run is the
     difference to the last but one.
     """
-    codes = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32).astype(np.int64) - _CODE_START
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.int64) - _CODE_START
     if not len(codes) or (codes < 0).any() or (codes > 63).any() or codes[-1] & _MORE:
         return None
     last = np.flatnonzero((codes & _MORE) == 0)

@@ -13,10 +13,12 @@ from mmseg_m2f.datasets.coco_files import (
     class_of_category,
     describe_classes,
     find_class,
+    is_text,
     keep_useful,
     read_coco,
     read_flag,
     report,
+    require_images,
     require_keys,
 )
 from mmseg_m2f.errors import InvalidValueError
@@ -96,7 +98,8 @@ class CocoPanoptic(BaseDataset):
             names.sort(key=lambda name: name not in things)
         classes = class_of_category(file, names)
         self._set_metainfo(file, names, things)
-        data_list, outside = [], []
+        _check_entries(file)
+        data_list, outside, merged, ordinary = [], [], [], []
         for annotation in file.annotations:
             require_keys(annotation, ("segments_info",), place=f"{file.path}, annotations")
             image = file.images[annotation["image_id"]]
@@ -112,11 +115,16 @@ class CocoPanoptic(BaseDataset):
                 if category is None:
                     outside.append(info["id"])
                 is_thing = category is not None and names[category] in things
-                crowd = read_flag(info, "iscrowd", f"{file.path}, image {image['file_name']}") and is_thing
-                segments.append((int(info["id"]), IGNORE_INDEX if category is None else category, is_thing, crowd))
+                crowd = read_flag(info, "iscrowd", f"{file.path}, image {image['file_name']}")
+                label = IGNORE_INDEX if category is None else category
+                segments.append((int(info["id"]), label, is_thing, crowd and is_thing))
+                if crowd and category is not None and not is_thing:
+                    ordinary.append(info["id"])
             _check_ids(segments, image, file)
+            stuff = Counter(category for _, category, is_thing, _ in segments if not is_thing)
+            merged += [f"{names[c]} of {image['file_name']}" for c, n in stuff.items() if n > 1 and c != IGNORE_INDEX]
             mask_name = annotation.get("file_name") or str(PurePath(image["file_name"]).with_suffix(".png"))
-            if not isinstance(mask_name, str):
+            if not is_text(mask_name):
                 raise InvalidValueError(
                     f"{file.path}, image {image['file_name']}: expected the name of a PNG as file_name of its "
                     f"annotation, got {str(mask_name)[:60]}. Correct or remove it."
@@ -133,9 +141,12 @@ class CocoPanoptic(BaseDataset):
                     reduce_zero_label=False,
                 )
             )
+        require_images(data_list, file, need="with an entry in `annotations`")
         annotated = {annotation["image_id"] for annotation in file.annotations}
         bare = [image["file_name"] for i, image in file.images.items() if i not in annotated]
         report(file.path, "images left out: no entry in annotations", bare)
+        report(file.path, "stuff classes listed as several segments of an image, merged into one", merged)
+        report(file.path, "segments of stuff with iscrowd=1, which is for things and changes nothing here", ordinary)
         report(file.path, "segments are void: their categories are not in metainfo.classes", outside)
         return data_list
 
@@ -205,6 +216,16 @@ class CocoPanoptic(BaseDataset):
                 "segments anew, in the PNG as well."
             )
         return find_class(classes, info, file)
+
+
+def _check_entries(file: CocoFile) -> None:
+    numbers = Counter(annotation["image_id"] for annotation in file.annotations)
+    repeated = [i for i, number in numbers.items() if number > 1][:8]
+    if repeated:
+        raise InvalidValueError(
+            f"{file.path}, annotations: expected one entry for each image, got several for the images {repeated}. Put "
+            "all segments of an image into one entry."
+        )
 
 
 def _check_ids(segments: Sequence[tuple[int, int, bool, bool]], image: Mapping, file: CocoFile) -> None:

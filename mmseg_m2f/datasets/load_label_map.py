@@ -23,7 +23,8 @@ class LoadLabelMap(BaseTransform):
     bits: `gt_seg_map` (H W, uint8; wider integers where a value needs them). Wrap it in `CheckedLoading`.
 
     Raises:
-        ValueError: The file is a JPEG, whose compression changes labels, or has fractions or inverted grey.
+        ValueError: The file is a JPEG, whose compression changes labels, or a GIF, or has several pages, fractions or
+            inverted grey.
     """
 
     def transform(self, results: dict) -> dict:
@@ -73,7 +74,7 @@ def check_label_file(path: object, *, keeps_bits: bool) -> None:
         keeps_bits: Whether the loader keeps values of any number of bits.
 
     Raises:
-        ValueError: A lossy format, fractions, inverted grey, or bits that the reader does not keep.
+        ValueError: A lossy format, GIF, several pages, fractions, inverted grey, or bits that the reader does not keep.
     """
     stored = read_stored_pixels(path)
     if stored is None:
@@ -81,6 +82,10 @@ def check_label_file(path: object, *, keeps_bits: bool) -> None:
     fault = None
     if stored.is_lossy:
         fault = f"{stored.format}, whose compression changes values between classes. Export the labels anew as PNG"
+    elif stored.format == "GIF":
+        fault = "GIF, whose writers number the colours anew. Export the labels as PNG"
+    elif stored.num_pages > 1:
+        fault = f"{stored.num_pages} pages. Save the one that belongs to the image as PNG"
     elif stored.is_float:
         fault = "floating-point values. Save class indices as integers"
     elif stored.is_inverted:

@@ -1,6 +1,7 @@
 """How a picture file stores its pixels, read from its header alone."""
 
 import os
+import struct
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,11 @@ _ORIENTATION_TAG = 0x0112
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 258, 262, 339
 _TIFF_FLOAT, _TIFF_WHITE_IS_ZERO = 3, 0
 _PNG_DEPTH_BYTE = 24
+# What Pillow raises on headers that are broken.
+_BROKEN = (
+    *(UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError, EOFError, struct.error),
+    *(TypeError, LookupError, ZeroDivisionError, OverflowError, MemoryError, AttributeError),
+)
 _LOSSY = ("JPEG", "MPO", "JPEG2000")
 
 
@@ -25,6 +31,8 @@ class StoredPixels(NamedTuple):
     has_palette: bool
     is_inverted: bool
     """White is 0, as some TIFF files have it."""
+    num_pages: int
+    """Pictures in a TIFF or GIF file."""
     orientation: int
     """EXIF's: 1 upright, 2-4 mirrored or upside down, 5-8 lying on a side."""
 
@@ -53,9 +61,10 @@ def read_stored_pixels(path: object) -> StoredPixels | None:
                 is_grey=len(picture.getbands()) == 1 and picture.mode != "P",
                 has_palette=picture.mode in ("P", "PA"),
                 is_inverted=tags.get(_TIFF_PHOTOMETRIC) == _TIFF_WHITE_IS_ZERO,
+                num_pages=_count_pages(picture),
                 orientation=_orientation(picture),
             )
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except _BROKEN:
         return None  # the decoder that reads the pixels says what is wrong
 
 
@@ -66,6 +75,14 @@ def _bits(path: str | Path, picture: Image.Image) -> int:
     if picture.format == "TIFF":
         return max(_numbers(picture.tag_v2.get(_TIFF_BITS)), default=1)  # type: ignore[attr-defined]
     return {"1": 1, "I;16": 16, "I;16B": 16, "I": 32, "F": 32}.get(picture.mode, 8)
+
+
+def _count_pages(picture: Image.Image) -> int:
+    """Pictures in a TIFF or GIF file; 2 where the first promises more that cannot be found."""
+    try:
+        return getattr(picture, "n_frames", 1) if picture.format in ("TIFF", "GIF") else 1
+    except _BROKEN:
+        return 2
 
 
 def _orientation(picture: Image.Image) -> int:

@@ -189,6 +189,14 @@ def test_checked_loading__12_bits_in_16_are_almost_black(sample: dict) -> None:
         CheckedLoading([load_image("cv2")])(sample)
 
 
+def test_checked_loading__several_pages(sample: dict, backend: str) -> None:
+    sample["img_path"] = sample["img_path"].replace("street.jpg", "x.tif")
+    page = Image.new("RGB", (80, 60))
+    page.save(sample["img_path"], save_all=True, append_images=[page])
+    with pytest.raises(ValueError, match=r"x.tif: expected one picture, got a TIFF file with 2 pages"):
+        CheckedLoading([load_image(backend)])(sample)
+
+
 def test_checked_loading__dark_images_are_said_once(
     sample: dict, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:

@@ -91,6 +91,11 @@ def test_coco_instance__names_the_annotation_at_fault(tmp_path: Path, annotation
         CocoInstance(**arguments)
 
 
+def test_coco_instance__file_without_images(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"data\.json: expected images in `images`, got none among 0 images"):
+        CocoInstance(**write_objects(tmp_path, num_images=0))
+
+
 def test_coco_instance__unknown_category(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"category_id \(\[3, 7\] …\), got 4. Add the category"):
         CocoInstance(**write_objects(tmp_path, dict(category_id=4) | LEFT))

@@ -91,6 +91,17 @@ def test_coco_panoptic__says_what_it_leaves_out(tmp_path: Path, monkeypatch: pyt
     assert "4 segments are void: their categories are not in metainfo.classes (70000, 300, 5, 300)" in text
 
 
+def test_coco_panoptic__says_what_stuff_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = []
+    monkeypatch.setattr("mmseg_m2f.datasets.coco_files.print_log", lambda text, **_: lines.append(text))
+    several = [segment(70000, 90), segment(1, 90, iscrowd=1), segment(300, 3), segment(5, 3)]
+    CocoPanoptic(**write_panoptic(tmp_path, segments=[several]))
+    assert any(
+        "1 stuff classes listed as several segments of an image, merged into one (grass of 0.jpg)" in t for t in lines
+    )
+    assert any("1 segments of stuff with iscrowd=1" in text and "(1)" in text for text in lines)
+
+
 def rename_category(content: dict) -> None:
     content["annotations"][0]["segments_info"][0]["category_id"] = 4
 
@@ -107,6 +118,10 @@ def point_nowhere(content: dict) -> None:
     content["annotations"][0]["image_id"] = 11
 
 
+def repeat_entry(content: dict) -> None:
+    content["annotations"] *= 2
+
+
 def repeat_image(content: dict) -> None:
     content["images"] *= 2
 
@@ -119,6 +134,11 @@ def repeat_image(content: dict) -> None:
         (drop_height, r"images: expected entries with .*file_name='0\.jpg'.* without height"),
         (point_nowhere, r"expected the id of an image as image_id, got 11"),
         (repeat_image, r"images: expected each id once, got \[10\]"),
+        (repeat_entry, r"annotations: expected one entry for each image, got several for the images \[10\]"),
+        (
+            lambda content: content["annotations"].clear(),
+            r"expected images with an entry in `annotations`, got none among",
+        ),
         (lambda content: content.pop("categories"), r"got \['annotations', 'images'\]. Add categories"),
     ],
 )

@@ -59,7 +59,12 @@ def test_load_label_map__refuses_what_cannot_hold_labels(tmp_path: Path) -> None
     Image.fromarray(LABELS.astype(np.uint8)).save(tmp_path / "jpeg.png", format="JPEG")
     Image.fromarray(LABELS.astype(np.float32)).save(tmp_path / "a.tif")
     Image.fromarray(LABELS.astype(np.uint8)).save(tmp_path / "inverted.tif", tiffinfo={262: 0})
+    Image.fromarray(LABELS.astype(np.uint8)).save(tmp_path / "a.gif")
+    page = Image.fromarray(LABELS.astype(np.uint8))
+    page.save(tmp_path / "pages.tif", save_all=True, append_images=[page, page])
     for name, fault in (
+        ("a.gif", "GIF, whose writers number the colours anew"),
+        ("pages.tif", "3 pages"),
         ("a.jpg", "JPEG, whose compression"),
         ("jpeg.png", "JPEG, whose compression"),
         ("a.tif", "floating-point"),
