@@ -1,5 +1,6 @@
 """Pictures and files of what a model predicts in the test loop."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -101,7 +102,8 @@ class SavePredictions(Hook):
     def after_test_epoch(self, runner: Runner, metrics: Mapping[str, float] | None = None) -> None:
         """Writes the JSON files."""
         dataset = runner.test_dataloader.dataset
-        records = collect_results(self._records, len(dataset))
+        # A sampler gives the last images to several processes; `write_records` keeps one record of each image.
+        records = collect_results(self._records, sys.maxsize)
         self._records = []
         if records is not None:  # in the first process
             write_records(records, self.out_dir, categories=read_categories(dataset))
