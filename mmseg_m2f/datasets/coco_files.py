@@ -5,7 +5,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set, Sized
 from pathlib import PurePath
 from typing import NamedTuple
 
@@ -83,13 +83,13 @@ def read_coco(path: str) -> CocoFile:
     return file
 
 
-def require_images(data_list: Sequence[dict], file: CocoFile, *, need: str) -> None:
+def require_images(found: Sized, file: CocoFile, *, need: str) -> None:
     """Raise ValueError where a file leaves no image to read.
 
     Args:
         need: What an image has to have.
     """
-    if not data_list:
+    if not len(found):
         raise InvalidValueError(
             f"{file.path}: expected images {need}, got none among {len(file.images)} images and "
             f"{len(file.annotations)} annotations. Take the complete file."

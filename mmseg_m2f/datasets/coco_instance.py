@@ -84,7 +84,7 @@ class CocoInstance(BaseDataset):
         file = read_coco(self.ann_file)
         names = tuple(self._metainfo.get("classes") or file.class_names())
         classes = class_of_category(file, names)
-        require_images([*file.images.values()], file, need="in `images`")
+        require_images(file.images, file, need="in `images`")
         self._metainfo = describe_classes(file, names, things=set(names), given=self._metainfo)
         instances: dict[int | str, list[dict]] = {image_id: [] for image_id in file.images}
         outside, shapeless, misplaced = [], [], []
