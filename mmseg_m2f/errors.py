@@ -35,6 +35,10 @@ class MissingFileError(UserError, FileNotFoundError):
     """A file or folder that does not exist."""
 
 
+class NonFiniteError(UserError, ValueError):
+    """A NaN or an infinite number where only finite ones are of use."""
+
+
 class ResourceError(UserError, RuntimeError):
     """The machine lacks something: shared memory, disk space, open files, permissions."""
 

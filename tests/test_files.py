@@ -8,7 +8,7 @@ import pytest
 from mmengine.fileio import get_file_backend
 from PIL import Image
 
-from mmseg_m2f.files import replace_file, save_png  # importing it registers the backend
+from mmseg_m2f.files import locked, remove_unfinished, replace_file, save_png  # importing it registers the backend
 
 
 def test_atomic_backend__keeps_the_old_file_when_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,3 +49,29 @@ def test_replace_file__names_the_file_below_what_is_no_folder(tmp_path: Path) ->
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OSError, match="file/a.png"):
         replace_file(tmp_path / "file/a.png", b"new")
+
+
+def test_replace_file__syncs_file_and_folder_before_it_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    replace_file(tmp_path / "a.pth", b"new", durable=True)
+    assert synced == [str(tmp_path / f".a.pth.{os.getpid()}.tmp"), str(tmp_path)]
+
+
+def test_remove_unfinished__leaves_files_of_programs_that_run(tmp_path: Path) -> None:
+    for name in (f".a.png.{os.getppid()}.tmp", ".b.png.999999999.tmp", f".iter_4.pth.{os.getppid()}.tmp", "c.png"):
+        (tmp_path / name).write_bytes(b"")
+    remove_unfinished(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == [f".a.png.{os.getppid()}.tmp", "c.png"]
+
+
+def test_locked__refuses_another_process(tmp_path: Path) -> None:
+    with locked(tmp_path / "run/lock", remedy="take another folder"):
+        child = os.fork()
+        if not child:
+            try:
+                with locked(tmp_path / "run/lock", remedy="take another folder"):
+                    os._exit(1)
+            except ValueError as error:
+                os._exit(0 if f"process {os.getppid()} is at" in str(error) else 2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -18,11 +18,12 @@ _DEEPEST = 100  # levels of containers; training writes fewer than ten
 def check_checkpoint(path: str | os.PathLike[str]) -> Mapping[str, object]:
     """Check that a checkpoint file is complete and holds weights only, and give what it holds.
 
-    Nothing in the file is executed. Tensors stay on disk until they are used, where the format allows.
+    Nothing in the file is executed. Tensors stay on disk until they are used, where the format allows. torch.save
+    writes a CRC-32 of each tensor; the file is read once to compare them.
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: Truncated, no checkpoint, or with objects that only unsafe loading could restore.
+        ValueError: Truncated or altered, no checkpoint, or with objects that only unsafe loading could restore.
     """
     path = Path(path)
     if not path.is_file():
@@ -31,8 +32,13 @@ def check_checkpoint(path: str | os.PathLike[str]) -> Mapping[str, object]:
     size = f"{path.stat().st_size:,} bytes"
     with path.open("rb") as file:
         is_archive = file.read(2) == b"PK"
-    if is_archive and not zipfile.is_zipfile(path):
+    if is_archive and not _has_end(path):
         raise InvalidValueError(_truncated_message(path, size, "its end is missing"))
+    if is_archive and (damaged := _damaged_part(path)) is not None:
+        raise InvalidValueError(
+            f"Checkpoint {path} ({size}) is damaged: {damaged}. Expected the bytes that torch.save wrote. Copy or "
+            "download it again, or take an earlier one from the same folder."
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
     except UnpicklingError as error:
@@ -62,6 +68,17 @@ def check_checkpoint(path: str | os.PathLike[str]) -> Mapping[str, object]:
     return content
 
 
+def non_finite_names(weights: Mapping[str, object]) -> list[str]:
+    """The names of tensors with a NaN or an infinite number in them."""
+    return [
+        name
+        for name, value in weights.items()
+        if isinstance(value, torch.Tensor)
+        and (value.is_floating_point() or value.is_complex())
+        and not torch.isfinite(value).all()
+    ]
+
+
 def missing_file_message(path: Path) -> str:
     """What to tell a user whose checkpoint file is missing: where it was looked for and which files lie there."""
     if path.is_dir():
@@ -86,6 +103,23 @@ def _is_deep(content: Mapping) -> bool:
         if not level:
             return False
     return True
+
+
+def _has_end(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:
+        return False
+
+
+def _damaged_part(path: Path) -> str | None:
+    """What of an archive differs from its checksums, None if nothing does."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            name = archive.testzip()
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError, ValueError) as error:
+        return str(error) or "its table of contents cannot be read"
+    return None if name is None else f"the checksum of its part {name} differs"
 
 
 def _listing(folder: Path) -> str:

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
-from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.checkpoints.checking import non_finite_names
+from mmseg_m2f.errors import InvalidValueError, NonFiniteError
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> None:
@@ -15,8 +17,10 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str
 
     Raises:
         ValueError: Weights of the model are missing, or have other shapes. The model is then of no use.
+        NonFiniteError: A weight is NaN or infinite.
     """
     weights = {name.removeprefix("module."): value for name, value in weights.items()}
+    check_finite(model, weights, source=source)
     try:
         missing = [name for name in model.load_state_dict(weights, strict=False).missing_keys if _matters(name)]
     except RuntimeError as error:
@@ -28,6 +32,25 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str
         raise InvalidValueError(
             f"Checkpoint {source} lacks {len(missing)} of the model's {len(model.state_dict())} weights "
             f"({', '.join(missing[:3])} ...); expected all of them. Take the checkpoint's own config."
+        )
+
+
+def check_finite(model: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> None:
+    """Raise NonFiniteError where weights are NaN or infinite, unless the new model has such numbers there too."""
+    own = model.state_dict()
+    names = [
+        name
+        for name in non_finite_names(weights)
+        if name not in own
+        or own[name].shape != weights[name].shape
+        or not torch.equal(torch.isfinite(own[name]).cpu(), torch.isfinite(weights[name]).cpu())
+    ]
+    if names:
+        raise NonFiniteError(
+            f"Checkpoint {source}: {len(names)} of its {len(weights)} weights hold NaN or infinite numbers "
+            f"({', '.join(names[:3])}{' ...' if names[3:] else ''}); expected finite ones: such a model predicts "
+            "nothing. The training that wrote it had diverged. Take an earlier checkpoint, or train again with a lower "
+            "learning rate."
         )
 
 

@@ -4,13 +4,15 @@ from collections.abc import Sequence
 
 from mmseg_m2f.command_line.arguments import Call, add_config, add_launcher
 from mmseg_m2f.engine.launch import train
+from mmseg_m2f.engine.non_finite.stored_steps import replay_step
 from mmseg_m2f.engine.ranks import warnings_of_first_rank
-from mmseg_m2f.errors import concise_errors
+from mmseg_m2f.errors import InvalidValueError, concise_errors
 
 EXAMPLES = """examples:
   {run} mask2former_r18_shapes_debug
   {run} CONFIG --cfg-options data_root=/data/ade backbone=swin_t train_dataloader.batch_size=4
   {run} CONFIG --resume
+  {run} --replay work_dirs/RUN/non_finite_iter_1234.pth
   torchrun --nproc_per_node 8 {script} CONFIG --launcher pytorch
   srun -N 1 --ntasks-per-node 8 --gres gpu:8 {run} CONFIG --launcher slurm
 """
@@ -35,9 +37,25 @@ def main(arguments: Sequence[str] | None = None, *, call: Call) -> None:
         action="store_true",
         help="scale the learning rate with the batch size, from the config's auto_scale_lr.base_batch_size",
     )
+    parser.add_argument(
+        "--replay",
+        metavar="FILE",
+        help="repeat the step that a training stored when a number was not finite, and say where it arises; exit "
+        "status 1 if it does",
+    )
     add_launcher(parser)
+    for action in parser._actions:
+        if action.dest == "config":
+            action.nargs = "?"  # --replay needs none
     args = parser.parse_args(arguments)
     with concise_errors(), warnings_of_first_rank(args.launcher):
+    with concise_errors():
+        if args.replay is not None:
+            found, lines = replay_step(args.replay)
+            print("\n".join(lines))
+            raise SystemExit(1 if found else 0)
+        if args.config is None:
+            raise InvalidValueError("config: expected a path or a name, got none. Give one, or --replay FILE.")
         train(
             args.config,
             args.cfg_options,

@@ -3,9 +3,10 @@
 import os
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -14,7 +15,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmseg_m2f import compat
-from mmseg_m2f.checkpoints.checking import check_checkpoint
+from mmseg_m2f.checkpoints.checking import check_checkpoint, non_finite_names
 from mmseg_m2f.config.checks import check_config
 from mmseg_m2f.config.data_paths import Loop, check_data_paths
 from mmseg_m2f.config.initial_weights import check_initial_weights, drop_initial_weights
@@ -24,9 +25,10 @@ from mmseg_m2f.config.options import Options
 from mmseg_m2f.config.schedules import check_schedule
 from mmseg_m2f.engine.learning_rate import count_accumulation
 from mmseg_m2f.engine.run_checks import check_run
+from mmseg_m2f.engine.runners import SafeRunner
 from mmseg_m2f.engine.workers import named_faults
 from mmseg_m2f.errors import InvalidValueError
-from mmseg_m2f.files import is_remote, save_json
+from mmseg_m2f.files import is_remote, locked, remove_unfinished, save_json
 
 Launcher = Literal["none", "pytorch", "slurm", "mpi"]
 
@@ -49,7 +51,8 @@ def train(
     Args:
         options: See `load_config`.
         resume: True continues from the newest complete checkpoint in the work folder, or starts where there is
-            none; a path continues from that checkpoint.
+            none; a path continues from that checkpoint. False leaves it to the config's `resume`, which may be True
+            (with `load_from`: from that file) or a path.
         amp: Mixed precision: bfloat16 on the CPU and on GPUs that have it, else float16 with dynamic loss scaling.
         auto_scale_lr: Scale the learning rate from the config's `auto_scale_lr.base_batch_size` to the actual one:
             that of all ranks and of `optim_wrapper.accumulative_counts`.
@@ -63,14 +66,15 @@ def train(
         _use_amp(cfg)
     if auto_scale_lr:
         _enable_lr_scaling(cfg)
-    checkpoint = find_checkpoint(cfg.work_dir) if resume is True else (resume or None)
-    cfg.resume = checkpoint is not None
-    cfg.load_from = checkpoint or cfg.get("load_from")
-    runner = build_runner(cfg, launcher=launcher, loops=("train", "val"))
-    for hook in hooks:
-        runner.register_hook(hook)
-    with named_faults():
-        runner.train()
+    with _sole_training(cfg.work_dir, launcher):
+        checkpoint = _resumed_checkpoint(cfg, resume)
+        cfg.resume = checkpoint is not None
+        cfg.load_from = checkpoint or cfg.get("load_from")
+        runner = build_runner(cfg, launcher=launcher, loops=("train", "val"))
+        for hook in hooks:
+            runner.register_hook(hook)
+        with named_faults():
+            runner.train()
     return runner
 
 
@@ -119,20 +123,37 @@ def evaluate(
 def find_checkpoint(folder: str | os.PathLike[str]) -> str | None:
     """The newest complete `iter_*.pth` or `epoch_*.pth` of a folder, None if there is none.
 
-    A file that an interrupted run left incomplete is passed over with a warning.
+    A file that an interrupted run left incomplete, that was altered, or whose weights are not finite is passed over
+    with a warning.
+
+    Raises:
+        ValueError: There are checkpoints, but none that can be used: training would start at 0 in their place.
     """
     numbered = [
         (int(match[1]), path)
         for path in Path(folder).glob("*.pth")
         if (match := re.fullmatch(r"(?:iter|epoch)_(\d+)", path.stem))
     ]
+    reasons = []
     for _, path in sorted(numbered, reverse=True):
         try:
-            check_checkpoint(path)
+            content = check_checkpoint(path)
         except ValueError as error:
-            warnings.warn(f"--resume passes over it and takes an earlier one: {error}", stacklevel=2)
+            reasons.append(str(error))
         else:
-            return str(path)
+            weights = cast(Mapping[str, object], content.get("state_dict", content))
+            names = non_finite_names(weights)
+            if not names:
+                for reason in reasons:
+                    warnings.warn(f"--resume passes over it and takes an earlier one: {reason}", stacklevel=2)
+                return str(path)
+            reasons.append(f"Checkpoint {path} holds NaN or infinite numbers ({', '.join(names[:3])}).")
+    if reasons:
+        listed = "\n  ".join(reasons)
+        raise InvalidValueError(
+            f"--resume: {folder} has {len(reasons)} checkpoints; expected one that can be used, got none:\n  {listed}\n"
+            "Put a good one there, give it as --resume CHECKPOINT, or start anew: move these away."
+        )
     return None
 
 
@@ -163,15 +184,20 @@ def build_runner(cfg: Config, *, launcher: Launcher = "none", loops: Sequence[Lo
     cfg.launcher = launcher
     if launcher != "none" and not torch.cuda.is_available():
         _distribute_on_cpu(cfg)
-    runner = Runner.from_cfg(cfg)
+    runner = SafeRunner.from_cfg(cfg)
     if "train" in loops:
         count_accumulation(runner)
     return runner
 
 
 def _install_hooks(cfg: Config, *, training: bool) -> None:
-    """Add the checks before the first batch, and the report of a training run, unless the config has them already."""
+    """Add the checks before the first batch and, for training, the report and what resuming and checkpoints need.
+
+    What the config has already stays as it is.
+    """
     hooks = list(cfg.get("custom_hooks") or [])
+    if training:
+        _make_checkpoints_safe(cfg, hooks)
     for option, name, wanted in (("preflight", "Preflight", True), ("report", "Report", training)):
         switch = cfg.get(option, True)
         if not isinstance(switch, bool):
@@ -181,7 +207,44 @@ def _install_hooks(cfg: Config, *, training: bool) -> None:
             hooks = [hook for hook in hooks if not (isinstance(hook, Mapping) and short_type(hook) == name)]
         elif wanted and switch and not listed:
             hooks.append(dict(type=f"mmseg_m2f.{name}"))
+    for name in ("NonFiniteGuard", "ExactResume") if training else ():
+        if not any(isinstance(hook, Mapping) and short_type(hook) == name for hook in hooks):
+            hooks.append(dict(type=f"mmseg_m2f.{name}"))
     cfg.custom_hooks = hooks
+
+
+def _make_checkpoints_safe(cfg: Config, hooks: Sequence[object]) -> None:
+    """Put `SafeCheckpointHook` in the place of mmengine's, with its arguments."""
+    default = dict(cfg.get("default_hooks") or {})
+    default.setdefault("checkpoint", dict(type="mmengine.CheckpointHook", interval=1))  # as mmengine itself does
+    for hook in (default["checkpoint"], *hooks):
+        if isinstance(hook, MutableMapping) and short_type(hook) == "CheckpointHook":
+            hook["type"] = "mmseg_m2f.SafeCheckpointHook"
+    cfg.default_hooks = default
+
+
+def _resumed_checkpoint(cfg: Config, resume: bool | str) -> str | None:
+    """The checkpoint to resume from: the argument's, else that of the config's `resume` and `load_from`."""
+    given = cfg.get("resume") or False
+    if not isinstance(given, (bool, str)):
+        raise InvalidValueError(f"resume={given!r}: expected True, False or the path of a checkpoint.")
+    if resume is False and given is True and cfg.get("load_from"):
+        return str(cfg.load_from)  # mmengine's way to name the checkpoint
+    wanted = resume or given
+    return find_checkpoint(cfg.work_dir) if wanted is True else (wanted or None)
+
+
+@contextmanager
+def _sole_training(work_dir: str, launcher: Launcher) -> Iterator[None]:
+    """Refuse a folder that another training writes to, and delete what killed ones left unfinished there."""
+    variables = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
+    rank = next((os.environ[name] for name in variables if name in os.environ), "0")
+    if launcher != "none" and rank != "0":
+        yield
+        return
+    with locked(Path(work_dir) / "train.lock", remedy="give another --work-dir"):
+        remove_unfinished(work_dir)
+        yield
 
 
 def _distribute_on_cpu(cfg: Config) -> None:

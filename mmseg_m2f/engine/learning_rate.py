@@ -9,6 +9,7 @@ from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
+from mmseg_m2f.engine.resume.run_state import RUN_STATE, describe_trained, trained_parameters
 from mmseg_m2f.errors import InvalidValueError
 
 # What a scheduler's state says about progress; everything else in it comes from the config.
@@ -42,12 +43,18 @@ def check_trained_parameters(runner: Runner, checkpoint: Mapping) -> None:
         return
     before = [len(group["params"]) for group in stored["param_groups"]]
     now = [len(group["params"]) for group in cast(OptimWrapper, wrapper).optimizer.param_groups]
-    if before != now:
+    state = cast(Mapping, checkpoint.get(RUN_STATE) or {})
+    changed = describe_trained(state["trained"], trained_parameters(runner)) if state.get("trained") else ""
+    if before != now or changed:
+        cause = (
+            f"Since then, {changed} (freeze_backbone, trainable, frozen_stages)."
+            if changed
+            else "Parts were frozen or set free (freeze_backbone, trainable, frozen_stages), or paramwise_cfg changed."
+        )
         raise InvalidValueError(
             f"Cannot resume from {runner.cfg.get('load_from')}: its optimizer trains {sum(before)} parameters in "
-            f"{len(before)} groups, the config's {sum(now)} in {len(now)}; expected the same. Parts were frozen or set "
-            "free (freeze_backbone, trainable, frozen_stages), or paramwise_cfg changed. Undo that, or start anew from "
-            "the weights: leave --resume out and give --cfg-options load_from=CHECKPOINT."
+            f"{len(before)} groups, the config's {sum(now)} in {len(now)}; expected the same. {cause} Undo that, or "
+            "start anew from the weights: leave --resume out and give --cfg-options load_from=CHECKPOINT."
         )
 
 

@@ -89,3 +89,29 @@ def test_check_checkpoint__deeply_nested(tmp_path: Path) -> None:
         check_checkpoint(path)
     itself = check_checkpoint(write_archive(tmp_path / "b.pth", b"}q\x00U\x01ah\x00s"))
     assert itself["a"] is itself
+
+
+def test_check_checkpoint__finds_flipped_bytes(tmp_path: Path) -> None:
+    weights = {f"layer{i}.weight": torch.randn(30, 10) for i in range(3)}
+    torch.save(dict(state_dict=weights), tmp_path / "good.pth")
+    content = (tmp_path / "good.pth").read_bytes()
+    for position in range(0, len(content), 61):
+        altered = bytearray(content)
+        altered[position] ^= 0x10
+        (tmp_path / "altered.pth").write_bytes(altered)
+        try:
+            read = check_checkpoint(tmp_path / "altered.pth")["state_dict"]
+        except ValueError:
+            continue
+        # Not part of any tensor: padding between them.
+        assert all(torch.equal(read[name], weights[name]) for name in weights), position
+
+
+def test_check_checkpoint__names_the_damaged_part(tmp_path: Path) -> None:
+    weight = torch.arange(64.0)
+    torch.save(dict(state_dict=dict(weight=weight)), tmp_path / "good.pth")
+    content = (tmp_path / "good.pth").read_bytes()
+    at = content.index(weight.numpy().tobytes())
+    (tmp_path / "good.pth").write_bytes(content[: at + 8] + b"\xff" + content[at + 9 :])
+    with pytest.raises(ValueError, match=r"good.pth .* is damaged: the checksum of its part .*data/0 differs"):
+        check_checkpoint(tmp_path / "good.pth")

@@ -31,3 +31,18 @@ def test_load_weights__missing_weights():
     del weights["2.bias"], weights["1.num_batches_tracked"]
     with pytest.raises(ValueError, match=r"a.pth lacks 1 of the model's 9 weights \(2.bias"):
         load_weights(small_model(), weights, source="a.pth")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_load_weights__refuses_numbers_that_are_not_finite(value: float) -> None:
+    weights = small_model().state_dict()
+    name = next(iter(weights))
+    weights[name].flatten()[0] = value
+    with pytest.raises(ValueError, match=rf"Checkpoint a.pth: 1 of its \d+ weights hold NaN .*\({name}\)"):
+        load_weights(small_model(), weights, source="a.pth")
+
+
+def test_load_weights__takes_buffers_that_are_infinite_on_purpose() -> None:
+    model = small_model()
+    model.register_buffer("bias_mask", torch.tensor([0.0, -float("inf")]))
+    load_weights(model, model.state_dict(), source="a.pth")

@@ -16,6 +16,7 @@ from PIL import Image
 from mmseg_m2f.checkpoints.checking import check_checkpoint
 from mmseg_m2f.engine import Bfloat16OptimWrapper, launch
 from mmseg_m2f.engine.launch import evaluate, find_checkpoint, train
+from mmseg_m2f.files import locked
 from tests.tiny_segmentation import tiny_config, write_config, write_dataset
 
 
@@ -136,6 +137,62 @@ def test_find_checkpoint__takes_the_highest_number(tmp_path: Path) -> None:
     for name in ("iter_9.pth", "iter_10.pth", "best_mIoU_iter_20.pth"):
         torch.save(dict(state_dict={}), tmp_path / name)
     assert find_checkpoint(tmp_path) == str(tmp_path / "iter_10.pth")
+
+
+def test_find_checkpoint__passes_over_weights_that_are_not_finite(tmp_path: Path) -> None:
+    torch.save(dict(state_dict=dict(a=torch.ones(1))), tmp_path / "iter_1.pth")
+    torch.save(dict(state_dict=dict(a=torch.tensor([float("nan")]))), tmp_path / "iter_2.pth")
+    with pytest.warns(UserWarning, match=r"iter_2.pth holds NaN or infinite numbers \(a\)"):
+        assert find_checkpoint(tmp_path) == str(tmp_path / "iter_1.pth")
+
+
+def test_find_checkpoint__does_not_start_anew_where_none_can_be_read(tmp_path: Path) -> None:
+    for name in ("iter_1.pth", "iter_2.pth"):
+        (tmp_path / name).write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"has 2 checkpoints; expected one that can be used, got none") as raised:
+        find_checkpoint(tmp_path)
+    assert "iter_1.pth (2 bytes)" in str(raised.value)
+
+
+def test_train__resume_as_an_option(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[Config] = []
+    monkeypatch.setattr(launch, "build_runner", lambda cfg, **_: built.append(cfg) or mock.MagicMock(spec=Runner))
+    config = write_config(Config.fromfile(run / "run.py"), tmp_path / "resumed.py")
+    for options in ({"resume": True}, {"resume": True, "load_from": "x.pth"}, {"resume": "y.pth"}, {"load_from": "z"}):
+        train(config, options, work_dir=str(run))
+    found = [(cfg.resume, cfg.load_from) for cfg in built]
+    assert found == [(True, str(run / "iter_4.pth")), (True, "x.pth"), (True, "y.pth"), (False, "z")]
+
+
+def test_train__refuses_a_folder_that_another_training_writes_to(run: Path, tmp_path: Path) -> None:
+    config = write_config(Config.fromfile(run / "run.py"), tmp_path / "second.py")
+    with locked(run / "train.lock", remedy=""):
+        child = os.fork()
+        if not child:
+            try:
+                train(config, work_dir=str(run))
+                os._exit(1)
+            except ValueError as error:
+                os._exit(0 if "expected a run that nobody is doing" in str(error) else 2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_train__deletes_unfinished_files(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "build_runner", lambda cfg, **_: mock.MagicMock(spec=Runner))
+    config = write_config(Config.fromfile(run / "run.py"), tmp_path / "cleaned.py")
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/.iter_4.pth.1.tmp").write_bytes(b"")
+    train(config, work_dir=str(tmp_path / "work"))
+    assert os.listdir(tmp_path / "work") == ["train.lock"]
+
+
+def test_evaluate__refuses_weights_that_are_not_finite(run: Path, tmp_path: Path) -> None:
+    content = torch.load(run / "iter_4.pth", weights_only=False)
+    content["state_dict"]["decode_head.conv_seg.bias"][0] = float("nan")
+    torch.save(content, tmp_path / "spoilt.pth")
+    config = write_config(Config.fromfile(run / "run.py"), tmp_path / "spoilt_weights.py")
+    with pytest.raises(ValueError, match=r"spoilt.pth: 1 of its .* weights hold NaN .*decode_head.conv_seg.bias"):
+        evaluate(config, str(tmp_path / "spoilt.pth"), work_dir=str(tmp_path / "log"))
 
 
 @pytest.fixture(scope="module")

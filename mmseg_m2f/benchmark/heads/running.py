@@ -1,6 +1,5 @@
 """Which runs there are, and doing them one after the other, each in processes of its own."""
 
-import fcntl
 import os
 import re
 import signal
@@ -21,7 +20,7 @@ from mmseg_m2f.config.data_paths import check_data_paths
 from mmseg_m2f.config.finding import find_config
 from mmseg_m2f.config.load import load_config
 from mmseg_m2f.errors import InvalidValueError
-from mmseg_m2f.files import replace_file
+from mmseg_m2f.files import locked, replace_file
 
 _PACKAGE_ROOT = Path(__file__).parents[3]
 _ITERATION = re.compile(r"Iter\((train|val|test)\)\s*\[\s*(\d+)/\s*(\d+)\]")
@@ -122,19 +121,7 @@ def writing(folder: Path) -> Iterator[None]:
     Raises:
         ValueError: another process is at it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            file.seek(0)
-            raise InvalidValueError(
-                f"{folder}: expected a run that nobody is doing, got one that process {file.read().strip()} is at. "
-                "Wait until it has finished, end it, or give another --out."
-            ) from error
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+    with locked(folder / "lock", remedy="give another --out"):
         yield
 
 

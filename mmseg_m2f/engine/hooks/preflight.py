@@ -12,7 +12,7 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from torch.utils.hooks import RemovableHandle
 
-from mmseg_m2f.checkpoints.loading import load_weights
+from mmseg_m2f.checkpoints.loading import check_finite, load_weights
 from mmseg_m2f.datasets.unlisted_images import report_unlisted_images
 from mmseg_m2f.engine.batches import check_equal_sizes, guard_batch_norms
 from mmseg_m2f.engine.best_checkpoint import SkipAbsentBest, check_save_best
@@ -105,12 +105,13 @@ class Preflight(Hook):
         model = unwrap_model(runner.model)
         if not getattr(getattr(model, "decode_head", None), "replace_classifier", False) or not trains:
             self._checkpoint_classes = checkpoint_classes(checkpoint, source=runner.cfg.get("load_from"))
+        weights = cast(Mapping[str, torch.Tensor], checkpoint.get("state_dict", checkpoint))
         if trains and not runner.cfg.get("resume"):
+            check_finite(model, weights, source=str(runner.cfg.get("load_from")))
             return
         if trains:
             check_trained_parameters(runner, checkpoint)
             self._schedule = ConfiguredSchedule(runner, checkpoint)
-        weights = cast(Mapping[str, torch.Tensor], checkpoint.get("state_dict", checkpoint))
         load_weights(model, weights, source=str(runner.cfg.get("load_from")))
 
     def _check_once(self, runner: Runner, loop: str) -> None:

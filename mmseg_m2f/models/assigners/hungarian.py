@@ -7,13 +7,14 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from mmengine.config import ConfigDict
+from mmengine.dist import get_world_size
 from mmengine.logging import print_log
 from torch import Tensor
 
 from mmseg_m2f.core.chunks import ChunkBudget
 from mmseg_m2f.core.matching import solve_assignment
 from mmseg_m2f.core.transfer import download, upload
-from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.errors import NonFiniteError
 from mmseg_m2f.models.assigners.match_costs import MatchInputs
 from mmseg_m2f.registry import TASK_UTILS
 from mmseg_m2f.structures import Assignment, MaskSampling, Prediction, TargetBatch, in_float32
@@ -55,7 +56,8 @@ class HungarianAssigner:
             image_by_image: draw random points for one image after the other, see `structures.Assigner`.
 
         Raises:
-            ValueError: a cost is not finite; the message names the image and the layer.
+            NonFiniteError: a cost is not finite; the message names the image and the layer. With several processes, of
+                which each waits for the others, such costs count as 0; the loss is then not finite.
         """
         self._warn_about_surplus(predictions[0].class_logits.shape[1], targets)
         with torch.autocast(predictions[0].class_logits.device.type, enabled=False):
@@ -110,7 +112,8 @@ def _solve(costs: Float[Tensor, "B L Q G"], targets: TargetBatch) -> Assignment:
     for image, (image_costs, count) in enumerate(zip(download(costs).numpy(), targets.num_segments, strict=True)):
         counts.append([])
         for layer, layer_costs in enumerate(image_costs[..., :count]):
-            _check_finite(layer_costs, layer, targets.names[image])
+            if not np.isfinite(layer_costs).all():
+                layer_costs = _replace_non_finite(layer_costs, layer, targets.names[image])
             queries, segments = solve_assignment(layer_costs)
             counts[-1].append(len(queries))
             found = (np.full_like(queries, layer), np.full_like(queries, image), queries, segments)
@@ -121,11 +124,13 @@ def _solve(costs: Float[Tensor, "B L Q G"], targets: TargetBatch) -> Assignment:
     return Assignment(uploaded[0], uploaded[1], uploaded[2], uploaded[3], counts)
 
 
-def _check_finite(costs: Float[np.ndarray, "Q G"], layer: int, name: str) -> None:
-    if not np.isfinite(costs).all():
-        raise InvalidValueError(
-            f"Matching cost of {name or 'an image'}, supervised layer {layer} (0 is before the first decoder "
-            f"layer): expected finite values, got {np.count_nonzero(~np.isfinite(costs))} of {costs.size} NaN or "
-            "infinite. The prediction itself is no longer finite: look for a diverging loss before this "
-            "iteration, lower the learning rate, check the image for NaN, or train without --amp."
-        )
+def _replace_non_finite(costs: Float[np.ndarray, "Q G"], layer: int, name: str) -> Float[np.ndarray, "Q G"]:
+    """Raise, or pair anyhow where other processes wait for this one: the loss is then not finite, which all see."""
+    if get_world_size() > 1:
+        return np.nan_to_num(costs, nan=0.0, posinf=0.0, neginf=0.0)
+    raise NonFiniteError(
+        f"Matching cost of {name or 'an image'}, supervised layer {layer} (0 is before the first decoder "
+        f"layer): expected finite values, got {np.count_nonzero(~np.isfinite(costs))} of {costs.size} NaN or "
+        "infinite. The prediction itself is no longer finite: look for a diverging loss before this "
+        "iteration, lower the learning rate, check the image for NaN, or train without --amp."
+    )

@@ -1,0 +1,130 @@
+"""Trainings in child processes that share the loaded libraries, so that starting and killing one takes little time."""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from mmseg_m2f.checkpoints.checking import check_checkpoint
+from mmseg_m2f.engine.launch import train
+from tests.tiny_segmentation import tiny_config
+
+
+@HOOKS.register_module(force=True)
+class KillAfter(Hook):
+    """Ends the process at once, as `kill -9` does, when an iteration and all its hooks are done."""
+
+    priority = "LOWEST"
+
+    def __init__(self, iterations: int) -> None:
+        self.iterations = iterations
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None
+    ) -> None:
+        if runner.iter + 1 == self.iterations:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def random_config(data: Path, *, max_iters: int = 20, interval: int = 10) -> Config:
+    """The tiny segmentor with augmentations of all generators, and dropout."""
+    cfg = tiny_config(data, max_iters=max_iters)
+    cfg.model.decode_head.dropout_ratio = 0.3
+    load_image, load_label, pack = cfg.train_dataloader.dataset.pipeline
+    cfg.train_dataloader.dataset = dict(
+        cfg.train_dataloader.dataset,
+        pipeline=[
+            load_image,
+            load_label,
+            dict(type="mmengine.RandomResize", scale=(48, 32), ratio_range=(0.8, 1.5), keep_ratio=True),
+            dict(type="mmseg.RandomCrop", crop_size=(32, 48), cat_max_ratio=0.9),
+            dict(type="mmengine.RandomFlip", prob=0.5),
+            dict(type="mmseg.PhotoMetricDistortion"),
+            pack,
+        ],
+    )
+    cfg.val_cfg, cfg.val_dataloader, cfg.val_evaluator = None, None, None
+    cfg.default_hooks.checkpoint.interval = interval
+    cfg.custom_hooks = []
+    cfg.preflight, cfg.report = False, False
+    return cfg
+
+
+def start(function: Callable[[], object], *, log: Path, environment: Mapping[str, str] | None = None) -> int:
+    """Run a function in a child process and give its id; what it prints goes to `log`."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child:
+        return child
+    status = 1
+    try:
+        os.setsid()
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        os.environ.update(environment or {})
+        torch.set_num_threads(1)
+        function()
+        status = 0
+    except BaseException:  # noqa: BLE001  (the child must not go on as a second test process)
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def wait(child: int) -> int:
+    """The exit status of a child; negative: the signal that ended it. Its own children are ended too."""
+    _, status = os.waitpid(child, 0)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(status)
+
+
+def train_in_children(config: str, work_dir: Path, options: Mapping, *, processes: int = 1, **arguments: object) -> int:
+    """Train, with a process for each rank, and give the exit status of the first one."""
+    work_dir.mkdir(parents=True, exist_ok=True)
+    launcher = "none" if processes == 1 else "pytorch"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+
+    def run() -> None:
+        train(config, dict(options), work_dir=str(work_dir), launcher=launcher, **arguments)
+
+    children = []
+    for rank in range(processes):
+        environment = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=processes, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+        environment = {} if processes == 1 else {name: str(value) for name, value in environment.items()}
+        children.append(start(run, log=work_dir / f"rank{rank}.log", environment=environment))
+    statuses = [wait(child) for child in children]
+    return statuses[0]
+
+
+def tensors(path: Path) -> dict[str, torch.Tensor]:
+    """All weights, optimizer and moving-average states of a checkpoint, by their paths in the file."""
+    content = check_checkpoint(path)
+    found: dict[str, torch.Tensor] = {}
+
+    def walk(node: object, name: str) -> None:
+        if isinstance(node, torch.Tensor):
+            found[name] = node
+        elif isinstance(node, Mapping):
+            for key, value in node.items():
+                walk(value, f"{name}.{key}")
+
+    for key in ("state_dict", "optimizer", "ema_state_dict"):
+        walk(content.get(key) or {}, key)
+    return found
