@@ -75,8 +75,8 @@ def test_save__writes_before_it_deletes(config: str, tmp_path: Path, monkeypatch
     monkeypatch.setattr(os, "remove", watched)
     train(config, {"max_iters": 4}, work_dir=str(run))
     assert sorted(path.name for path in run.glob("*.pth")) == ["best_mIoU_iter_4.pth", "iter_4.pth"]
-    assert ("iter_2.pth", ["best_mIoU_iter_2.pth", "iter_2.pth", "iter_4.pth"]) in seen
-    assert ("best_mIoU_iter_2.pth", ["best_mIoU_iter_2.pth", "best_mIoU_iter_4.pth", "iter_4.pth"]) in seen
+    assert ("iter_3.pth", ["best_mIoU_iter_3.pth", "iter_3.pth", "iter_4.pth"]) in seen  # the interval shrinks with it
+    assert ("best_mIoU_iter_3.pth", ["best_mIoU_iter_3.pth", "best_mIoU_iter_4.pth", "iter_4.pth"]) in seen
     assert (run / "last_checkpoint").read_text() == str(run / "iter_4.pth")
 
 
@@ -110,7 +110,7 @@ def test_before_train__finds_the_best_in_a_folder_that_was_moved(
 def test_before_train__deletes_what_a_killed_run_had_left(config: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(config, {"max_iters": 4, "val_cfg": None, "val_dataloader": None, "val_evaluator": None}, work_dir=str(run))
-    shutil.copy(run / "iter_4.pth", run / "iter_2.pth")
+    shutil.copy(run / "iter_4.pth", run / "iter_3.pth")
     options = {"max_iters": 4, "val_cfg": None, "val_dataloader": None, "val_evaluator": None}
     train(config, options, work_dir=str(run), resume=True)
     assert [path.name for path in run.glob("*.pth")] == ["iter_4.pth"]
