@@ -49,7 +49,6 @@ def main(arguments: Sequence[str] | None = None, *, call: Call) -> None:
             action.nargs = "?"  # --replay needs none
     args = parser.parse_args(arguments)
     with concise_errors(), warnings_of_first_rank(args.launcher):
-    with concise_errors():
         if args.replay is not None:
             found, lines = replay_step(args.replay)
             print("\n".join(lines))

@@ -130,6 +130,8 @@ def _watched(model: nn.Module, found: Diagnosis) -> Iterator[None]:
         if module._compiled_call_impl is not None:
             compiled[module] = module._compiled_call_impl
             module._compiled_call_impl = None
+        if name.startswith("data_preprocessor"):
+            continue  # `images` says what is wrong with the input
         handles.append(module.register_forward_hook(_watch(name, found), always_call=False))
     try:
         yield
