@@ -2,10 +2,10 @@
 
 usage: python tests/e2e/kills.py COUNT [FOLDER]
 
-Half of the kills come at a random moment, half while a file is written, renamed, synced or deleted. Each killed run has
-`max_keep_ckpts=1` and a best checkpoint. It is a fault where a checkpoint that was complete is lost, where an incomplete
-one shows up under its name, where the run goes on from another one than the newest, and where it ends with other weights,
-validations or files than the run that nobody killed.
+Half of the kills come at a random moment, half while a file is written, renamed, synced or deleted. Each killed run
+has `max_keep_ckpts=1` and a best checkpoint. It is a fault where a checkpoint that was complete is lost, where an
+incomplete one shows up under its name, where the run goes on from another one than the newest, and where it ends with
+other weights, validations or files than the run that nobody killed.
 """
 
 import os

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import torch
 from mmengine.dist import all_gather_object, all_reduce, get_rank, get_world_size
@@ -19,8 +19,6 @@ from mmseg_m2f.engine.resume.random_states import RandomStates, capture_random_s
 from mmseg_m2f.engine.resume.run_state import unwrapped
 from mmseg_m2f.errors import InvalidValueError, NonFiniteError
 from mmseg_m2f.registry import HOOKS
-
-Policy: TypeAlias = Literal["raise", "skip", "lower_loss_scale"]
 
 _POLICIES = ("raise", "skip", "lower_loss_scale")
 
@@ -55,7 +53,7 @@ class NonFiniteGuard(Hook):
 
     priority = "LOWEST"  # batches as all other hooks leave them
 
-    def __init__(self, *, policy: Policy | None = None, max_skips: int = 20) -> None:
+    def __init__(self, *, policy: str | None = None, max_skips: int = 20) -> None:
         if policy is not None and policy not in _POLICIES:
             raise InvalidValueError(
                 f"NonFiniteGuard.policy is {policy!r}; expected one of {', '.join(_POLICIES)}, or None."

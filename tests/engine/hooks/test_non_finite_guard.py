@@ -62,8 +62,11 @@ class PlantNaN(Hook):
 
 
 def weight_of(model: nn.Module) -> tuple[str, nn.Parameter]:
-    """The first weight of the backbone that is trained."""
-    return next((n, p) for n, p in model.named_parameters() if p.requires_grad and p.ndim > 1 and "backbone" in n)
+    """The first weight of the backbone that is trained and used: SegViT's class token gets no gradient."""
+    named = [
+        (name, p) for name, p in model.named_parameters() if p.requires_grad and p.ndim > 1 and "token" not in name
+    ]
+    return next((name, parameter) for name, parameter in named if "backbone" in name)
 
 
 def spoil_loss(model: nn.Module) -> None:
