@@ -24,13 +24,15 @@ _CHUNK_SIZE = 25
 class LazyMasks:
     """Masks of one batch, computed on demand for given queries.
 
-    `attention` sums to 1 over heads and cells for each query; `projected` and the maps in `finer` are per image.
+    `attention` sums to 1 over heads and cells for each query; `projected` and the maps in `finer` are per image. Losses
+    ask for masks outside of autocast; they are computed in the precision `autocast` that the head ran in, if any.
     """
 
     head: "DetrMaskHead"
     attention: Float[Tensor, "B Q M H W"]
     projected: Float[Tensor, "B C H W"]
     finer: tuple[Float[Tensor, "B _ _ _"], ...]
+    autocast: torch.dtype | None = None
 
     def __call__(self, images: Int[Tensor, "N"], queries: Int[Tensor, "N"]) -> Float[Tensor, "N H2 W2"]:
         """Mask logits of query `queries[n]` of image `images[n]` at the resolution of the finest map."""
@@ -40,7 +42,8 @@ class LazyMasks:
 
     def _refine(self, images: Int[Tensor, "N"], queries: Int[Tensor, "N"]) -> Float[Tensor, "N H2 W2"]:
         x = torch.cat([self.projected[images], self.attention[images, queries]], 1)
-        return self.head.refine(x, self.finer, images)
+        with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):
+            return self.head.refine(x, self.finer, images)
 
 
 @MODELS.register_module()
@@ -83,7 +86,9 @@ class DetrMaskHead(nn.Module):
     def forward(self, queries: Float[Tensor, "B Q C"], features: PixelFeatures) -> LazyMasks:
         """Lazy masks of the last layer's normed queries."""
         attention = self.attend(queries, features.memory, features.valid)
-        return LazyMasks(self, attention, features.mask_features, features.levels)
+        device = attention.device.type
+        autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        return LazyMasks(self, attention, features.mask_features, features.levels, autocast)
 
     def attend(
         self,

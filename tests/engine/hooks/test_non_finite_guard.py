@@ -130,7 +130,7 @@ def check_message(name: str, place: str, folder: Path, *, amp: bool) -> None:
         ("mask2former_r18_shapes_debug", "pixel", False),
         ("segvit_tiny_shapes_debug", "weight", True),
         ("segnext_mscan_tiny_shapes_debug", "loss", False),
-        ("detr-tiny_r18_shapes_debug", "gradient", False),
+        ("detr-tiny_r18_shapes_debug", "gradient", True),
     ],
 )
 def test_guard__names_the_place(name: str, place: str, amp: bool, tmp_path: Path) -> None:
