@@ -93,7 +93,7 @@ def diagnose(
         if torch.is_autocast_enabled(device):
             found.dtype = str(torch.get_autocast_dtype(device)).removeprefix("torch.")
         try:
-            data = model.data_preprocessor(batch, True)
+            data = model.data_preprocessor(batch, True)  # type: ignore[operator]
             losses = model._run_forward(data, mode="loss")  # type: ignore[operator]
         except NonFiniteError as error:
             found.error = str(error)
@@ -124,7 +124,7 @@ def _watched(model: nn.Module, found: Diagnosis) -> Iterator[None]:
     """Look at the outputs of all layers, and at the gradients of these outputs, while the model runs."""
     graphs, compiled = getattr(model, "graphs", None), {}
     if graphs is not None:
-        model.graphs = None
+        model.graphs = None  # type: ignore[assignment]
     handles = []
     for name, module in model.named_modules():
         if module._compiled_call_impl is not None:

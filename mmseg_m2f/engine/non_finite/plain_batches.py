@@ -35,7 +35,8 @@ def to_plain(value: object) -> Plain:
         parts = {"metainfo": dict(value.metainfo_items()), "fields": dict(value.items())}
         return {_ELEMENT: type(value).__name__, **{name: to_plain(part) for name, part in parts.items()}}
     if hasattr(value, "to_ndarray") and hasattr(value, "height"):  # mmdet's masks
-        return {_MASKS: torch.from_numpy(value.to_ndarray().copy()), "height": value.height, "width": value.width}
+        masks = torch.from_numpy(value.to_ndarray().copy())
+        return {_MASKS: masks, "height": value.height, "width": value.width}  # type: ignore[attr-defined]
     if isinstance(getattr(value, "tensor", None), torch.Tensor):  # mmdet's boxes
         return {_BOXES: value.tensor.detach().cpu().clone()}  # type: ignore[attr-defined]
     return {_OTHER: repr(value)}

@@ -7,7 +7,7 @@ before, and a resumed run starts at its iteration without loading, or drawing, w
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -181,7 +181,9 @@ def order_data(loader: DataLoader, *, seed: int) -> NumberedBatches | None:
         return None
     if isinstance(loader.batch_sampler, NumberedBatches):
         return loader.batch_sampler
-    numbered = NumberedBatches(loader.batch_sampler, getattr(loader.batch_sampler, "sampler", loader.sampler))
+    numbered = NumberedBatches(
+        cast(_Batches, loader.batch_sampler), getattr(loader.batch_sampler, "sampler", loader.sampler)
+    )
     loader.__dict__["batch_sampler"] = numbered  # torch refuses to assign it
     loader.dataset.__getitems__ = SeededFetch(loader.dataset, seed=seed, rank=get_rank())  # type: ignore[attr-defined]
     return numbered
