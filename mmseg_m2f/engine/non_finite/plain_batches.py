@@ -1,5 +1,6 @@
 """Batches as plain values and tensors, which a file may hold and `torch.load(weights_only=True)` reads."""
 
+import importlib
 from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
@@ -57,13 +58,10 @@ def from_plain(value: Plain) -> object:
         if _ARRAY in value:
             return value[_ARRAY].numpy()
         if _MASKS in value:
-            from mmdet.structures.mask import BitmapMasks
-
-            return BitmapMasks(value[_MASKS].numpy(), value["height"], value["width"])
+            masks = importlib.import_module("mmdet.structures.mask")
+            return masks.BitmapMasks(value[_MASKS].numpy(), value["height"], value["width"])
         if _BOXES in value:
-            from mmdet.structures.bbox import HorizontalBoxes
-
-            return HorizontalBoxes(value[_BOXES])
+            return importlib.import_module("mmdet.structures.bbox").HorizontalBoxes(value[_BOXES])
         if _OTHER in value:
             return value[_OTHER]
         return {key: from_plain(item) for key, item in value.items()}
