@@ -225,7 +225,7 @@ class Decoder(nn.Module):
         """Normed queries after every layer, or after the last one only. The initial queries are 0."""
         value, position = place_tokens(memory, valid)
         key, may_attend = value + position, attend_valid(valid)
-        queries = query_position.new_zeros(len(memory), *query_position.shape)
+        queries = query_position.new_zeros(memory.shape[0], *query_position.shape)
         states = []
         for layer in self.layers:
             queries = layer(queries, query_position, key, value, may_attend)

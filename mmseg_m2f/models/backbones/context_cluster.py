@@ -168,7 +168,7 @@ class CoordinateConv(nn.Conv2d):
 
     def forward(self, x: Float[Tensor, "B _ H W"]) -> Float[Tensor, "B _ _ _"]:
         rows, columns = (torch.linspace(-0.5, 0.5, size, dtype=x.dtype, device=x.device) for size in x.shape[-2:])
-        coordinates = torch.stack(torch.meshgrid(rows, columns, indexing="ij")).expand(len(x), -1, -1, -1)
+        coordinates = torch.stack(torch.meshgrid(rows, columns, indexing="ij")).expand(x.shape[0], -1, -1, -1)
         return super().forward(torch.cat([x, coordinates], dim=1))
 
 
@@ -255,11 +255,11 @@ class PointClustering(nn.Module):
         bottom, right = -height % self.fold, -width % self.fold
         points, values = (self._split(F.pad(layer(x), (0, right, 0, bottom))) for layer in (self.f, self.v))
         valid = None
-        if bottom or right:
+        if torch.compiler.is_exporting() or bottom or right:  # an exported program pads whatever the size
             inside = F.pad(x.new_ones(1, 1, height, width), (0, right, 0, bottom))
-            valid = _regions(inside, self.fold).repeat(len(x) * self.heads, 1, 1, 1)
+            valid = _regions(inside, self.fold).repeat(x.shape[0] * self.heads, 1, 1, 1)
         gathered = cluster(points, values, self.sim_alpha, self.sim_beta, center_grid=self.center_grid, valid=valid)
-        merged = gathered.unflatten(0, (len(x), self.heads, self.fold, self.fold))  # B M φ φ c h w
+        merged = gathered.unflatten(0, (x.shape[0], self.heads, self.fold, self.fold))  # B M φ φ c h w
         merged = merged.permute(0, 1, 4, 2, 5, 3, 6).flatten(5, 6).flatten(3, 4).flatten(1, 2)
         return self.proj(merged[..., :height, :width])
 

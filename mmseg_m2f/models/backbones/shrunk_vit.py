@@ -106,7 +106,7 @@ class EdgeSampler(nn.Module):
         probs = logits.detach().sigmoid().index_fill(1, grid.flatten(), -1.0)
         num_edges = min(int(self.budget * tokens.shape[1]), tokens.shape[1] - grid.numel())
         edges = probs.topk(num_edges)
-        kept = torch.cat([grid.flatten().expand(len(tokens), -1), edges.indices], 1)
+        kept = torch.cat([grid.flatten().expand(tokens.shape[0], -1), edges.indices], 1)
         return kept, F.pad(edges.values > self.threshold, (grid.numel(), 0), value=True), logits
 
 
@@ -192,7 +192,7 @@ class ShrunkVisionTransformer(BaseModule):
         if self.edge_sampler is not None:
             return self._keep_edges(maps, tokens, size, self.edge_sampler)
         grid = regular_grid(size, self.shrink.stride, tokens)
-        later = self._run_later(tokens, grid.flatten().expand(len(tokens), -1))
+        later = self._run_later(tokens, grid.flatten().expand(tokens.shape[0], -1))
         return maps + [_as_map(x, (grid.shape[0], grid.shape[1])) for x in later]
 
     def no_weight_decay(self) -> set[str]:

@@ -96,7 +96,7 @@ class AttentionToMaskDecoder(nn.Module):
                 "(backbone.shrink.sampler='edge'). Take QueryUpsamplingDecoder, or backbone.shrink.sampler='grid'."
             )
         size = (features[0].shape[-2], features[0].shape[-1])
-        queries = self.query_feat.weight.expand(len(features[0]), -1, -1)
+        queries = self.query_feat.weight.expand(features[0].shape[0], -1, -1)
         states, embeddings, keys = [], [], []
         for x, stage in zip(reversed(features), self.stages, strict=True):
             queries, stage_embeddings, stage_keys = stage(queries, x)

@@ -36,6 +36,8 @@ class LazyMasks:
 
     def __call__(self, images: Int[Tensor, "N"], queries: Int[Tensor, "N"]) -> Float[Tensor, "N H2 W2"]:
         """Mask logits of query `queries[n]` of image `images[n]` at the resolution of the finest map."""
+        if torch.compiler.is_exporting():  # the number of chunks would be that of the example
+            return self._refine(images, queries)
         size = max(len(queries), 1) if torch.is_grad_enabled() else _CHUNK_SIZE
         chunks = zip(images.split(size), queries.split(size), strict=True)
         return torch.cat([self._refine(*chunk) for chunk in chunks])

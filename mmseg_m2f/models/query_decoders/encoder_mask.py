@@ -92,7 +92,7 @@ class EncoderMaskDecoder(nn.Module):
     def forward(self, features: TokenStream, *, last_only: bool = False) -> list[MaskPrediction]:
         """Predictions before every joint block and after the last one, or the last one only."""
         stream = features
-        queries = self.query_feat.weight.expand(len(stream.tokens), -1, -1)
+        queries = self.query_feat.weight.expand(stream.tokens.shape[0], -1, -1)
         tokens = torch.cat([queries, stream.tokens], 1)
         predictions = []
         for block, prob in zip(stream.blocks, self.attn_mask_probs, strict=True):
@@ -141,7 +141,7 @@ def _may_attend(
         inside |= torch.rand(*inside.shape[:2], 1, device=inside.device) >= prob
     num_queries, num_patches = inside.shape[1:]
     num_tokens = num_queries + stream.tokens.shape[1]
-    may_attend = inside.new_ones(len(inside), 1, num_tokens, num_tokens)
+    may_attend = inside.new_ones(inside.shape[0], 1, num_tokens, num_tokens)
     may_attend[:, 0, :num_queries, num_tokens - num_patches :] = inside
     return may_attend
 

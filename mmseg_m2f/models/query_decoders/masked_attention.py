@@ -79,7 +79,7 @@ class MaskedAttentionDecoder(nn.Module):
         sizes = [(x.shape[-2], x.shape[-1]) for x in features.levels]
         values, keys = self._values_and_keys(features.levels, sizes)
         small_features = self._mask_features_per_level(features.mask_features, sizes)
-        queries = self.query_feat.weight.expand(len(features.mask_features), -1, -1)
+        queries = self.query_feat.weight.expand(features.mask_features.shape[0], -1, -1)
         position = self.query_embed.weight
 
         predictions = []

@@ -109,12 +109,12 @@ class QueryUpsamplingDecoder(nn.Module):
     def forward(self, features: Sequence[Float[Tensor, "B _ _ _"]], *, last_only: bool = False) -> list[MaskPrediction]:
         """Predictions after every layer of the class queries, or after the last one only; maps fine to coarse."""
         size = features[0].shape[-2:]
-        cells = self._cells((size[0], size[1])).expand(len(features[0]), -1, -1)
+        cells = self._cells((size[0], size[1])).expand(features[0].shape[0], -1, -1)
         valid = features.valid if isinstance(features, PartialMaps) else [None] * len(features)
         for x, has_token, stage in zip(features, valid, self.upsampling, strict=True):
             cells = stage(cells, x, has_token)
 
-        queries = self.query_feat.weight.expand(len(cells), -1, -1)
+        queries = self.query_feat.weight.expand(cells.shape[0], -1, -1)
         predictions = []
         for index, layer in enumerate(self.layers):
             queries, scores = layer(queries, cells)
