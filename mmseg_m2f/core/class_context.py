@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mmseg_m2f.core.sizes import is_known_equal
+
 #: Added to what is divided by; needs float32.
 _EPS = 1e-12
 
@@ -54,7 +56,7 @@ def enlarge_logits(
 ) -> Float[Tensor, "B K H W"]:
     """The logits at the size of the labels: bilinear, in float32."""
     size = labels.shape[-2:]
-    if logits.shape[-2:] == size:
+    if is_known_equal(logits.shape[-2:], size):
         return logits.float()
     return F.interpolate(logits.float(), (size[0], size[1]), mode="bilinear", align_corners=align_corners)
 

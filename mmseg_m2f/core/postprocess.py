@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmseg_m2f.core.boxes import to_corners
 from mmseg_m2f.core.selection import INSTANCE_OFFSET
+from mmseg_m2f.core.sizes import is_known_equal
 
 
 def semantic_scores(
@@ -28,7 +29,7 @@ def semantic_scores(
 
 def resize_maps(maps: Float[Tensor, "B C h w"], size: tuple[int, int]) -> Float[Tensor, "B C H W"]:
     """Bilinear, corners not aligned, no antialiasing; the maps themselves if the size is right already."""
-    if maps.shape[-2:] == torch.Size(size):
+    if is_known_equal(maps.shape[-2:], size):
         return maps
     if maps.device.type == "cuda" and maps.shape[1] > 1:
         # PyTorch's kernel for channels first loops over the channels: a fifth of the speed.

@@ -4,14 +4,17 @@
   computes the bins of the example. Here they are two products with matrices of bins, which are made from the sizes.
 - `F.pad` with amounts that depend on the size exports only for sizes that need padding, or only for those that do not.
   Here the pixels are picked by their index, those outside are replaced.
+- `AdaptivePadding` of mmseg, mmcv and mmdet pads only if the example needs padding.
 - `mmseg.models.utils.Upsample` multiplies sizes as Python floats and rounds them, and mmseg's `resize` converts sizes
   to Python integers for the sake of a warning. Both fix the sizes of the example.
 
 The numbers are the same up to rounding, and nothing stays replaced after the context.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Literal
 from unittest import mock
 
 import torch
@@ -20,11 +23,25 @@ from jaxtyping import Float
 from mmseg.models.utils import wrappers
 from torch import Tensor
 
+from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.export.swin import exportable_windows
+
+_WITH_ADAPTIVE_PADDING = (
+    "mmseg.models.utils.embed",
+    "mmcv.cnn.bricks.transformer",
+    "mmdet.models.layers.transformer.utils",
+)
+
 
 @contextmanager
-def exportable_code() -> Iterator[None]:
-    """Replace, for the time being, functions of torch and mmseg that would fix the sizes of the example."""
+def exportable_code(lowering: Literal["gridsample", "gather"] = "gridsample") -> Iterator[None]:
+    """Replace, for the time being, functions of torch and mmseg that would fix the sizes of the example.
+
+    Args:
+        lowering: "gather" also replaces bilinear reading at points by `sample_by_gather`.
+    """
     with ExitStack() as stack:
+        stack.enter_context(exportable_windows())
         for patch in (
             mock.patch.object(F, "adaptive_avg_pool2d", pool_to_size),
             mock.patch.object(F, "interpolate", _interpolate(F.interpolate)),
@@ -33,12 +50,16 @@ def exportable_code() -> Iterator[None]:
             mock.patch.object(wrappers.resize, "__defaults__", (None, None, "nearest", None, False)),
         ):
             stack.enter_context(patch)
+        if lowering == "gather":
+            stack.enter_context(mock.patch.object(F, "grid_sample", sample_by_gather))
+        for name in _WITH_ADAPTIVE_PADDING:
+            if name in sys.modules:
+                padding = sys.modules[name].AdaptivePadding
+                stack.enter_context(mock.patch.object(padding, "forward", _pad_adaptively))
         yield
 
 
-def pool_to_size(
-    x: Float[Tensor, "B C H W"], size: int | None | Sequence[int | None]
-) -> Float[Tensor, "B C H2 W2"]:
+def pool_to_size(x: Float[Tensor, "B C H W"], size: int | Sequence[int | None] | None) -> Float[Tensor, "B C H2 W2"]:
     """`F.adaptive_avg_pool2d` as `R X Cᵀ`: bin i averages the pixels from `⌊i H / H2⌋` to `⌈(i + 1) H / H2⌉`."""
     asked = (size, size) if size is None or isinstance(size, int | torch.SymInt) else tuple(size)
     height, width = (own if each is None else each for own, each in zip(x.shape[-2:], asked, strict=True))
@@ -56,6 +77,36 @@ def bin_matrix(length: int, num_bins: int, like: Tensor) -> Float[Tensor, "n N"]
     pixels = torch.arange(length, device=like.device)
     inside = (pixels >= start) & (pixels < stop)
     return inside.to(like.dtype) / (stop - start).to(like.dtype)
+
+
+def sample_by_gather(
+    input: Float[Tensor, "N C H W"],
+    grid: Float[Tensor, "N H2 W2 2"],
+    mode: str = "bilinear",
+    padding_mode: str = "zeros",
+    align_corners: bool | None = None,
+) -> Float[Tensor, "N C H2 W2"]:
+    """`F.grid_sample`, bilinear with zeros outside and corners not aligned, as four gathers and their weighted sum."""
+    if (mode, padding_mode, bool(align_corners)) != ("bilinear", "zeros", False):
+        raise InvalidValueError(
+            f"--lowering gather: expected bilinear reading with zeros outside, got {mode}, {padding_mode}, "
+            f"align_corners={align_corners}. Export with --lowering gridsample."
+        )
+    height, width = input.shape[-2:]
+    x, y = (grid.flatten(1, 2).unbind(-1)[axis] for axis in (0, 1))  # N P
+    x, y = ((x + 1) * width - 1) / 2, ((y + 1) * height - 1) / 2
+    left, top = x.floor(), y.floor()
+    pixels, total = input.flatten(2), None
+    for dx in (0, 1):
+        for dy in (0, 1):
+            column, row = left + dx, top + dy
+            inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+            weight = (1 - (x - column).abs()) * (1 - (y - row).abs()) * inside
+            place = (row.clamp(0, height - 1) * width + column.clamp(0, width - 1)).long()
+            read = pixels.gather(2, place.unsqueeze(1).expand(-1, pixels.shape[1], -1)) * weight.unsqueeze(1)
+            total = read if total is None else total + read
+    assert total is not None
+    return total.unflatten(2, (grid.shape[1], grid.shape[2]))
 
 
 def _interpolate(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -92,6 +143,14 @@ def _pad_axis(x: Tensor, axis: int, before: int, after: int, value: float) -> Te
     place = torch.arange(before + length + after, device=x.device) - before
     outside = ((place < 0) | (place >= length)).view(-1, *(1,) * (x.dim() - 1 - axis))
     return x.index_select(axis, place.clamp(0, length - 1)).masked_fill(outside, value)
+
+
+def _pad_adaptively(self: wrappers.nn.Module, x: Tensor) -> Tensor:
+    """`AdaptivePadding.forward`, without asking whether there is anything to pad."""
+    bottom, right = self.get_pad_shape(x.shape[-2:])
+    if self.padding == "corner":
+        return F.pad(x, [0, right, 0, bottom])
+    return F.pad(x, [right // 2, right - right // 2, bottom // 2, bottom - bottom // 2])
 
 
 def _upsample(self: wrappers.Upsample, x: Tensor) -> Tensor:

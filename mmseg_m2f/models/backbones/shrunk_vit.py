@@ -18,6 +18,7 @@ from mmengine.model import BaseModule
 from mmengine.utils import to_2tuple
 from torch import Tensor, nn
 
+from mmseg_m2f.core.sizes import is_known_equal
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.layers.position_encoding import positions_to_learn
 from mmseg_m2f.layers.transformer import Attention, flatten_maps
@@ -269,7 +270,7 @@ def _take(tokens: Float[Tensor, "B N C"], kept: Int[Tensor, "B n"]) -> Float[Ten
 def _resize_positions(
     positions: Float[Tensor, "1 N C"], size: tuple[int, int], new_size: tuple[int, int]
 ) -> Float[Tensor, "1 N2 C"]:
-    if size == new_size:
+    if is_known_equal(size, new_size):
         return positions
     grid = positions.transpose(1, 2).unflatten(-1, size)
     return flatten_maps([F.interpolate(grid, new_size, mode="bicubic", align_corners=False)])

@@ -28,6 +28,7 @@ from mmengine.structures import BaseDataElement
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor, nn
 
+from mmseg_m2f.core.sizes import is_known_equal
 from mmseg_m2f.core.transfer import upload
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.layers.class_attention import ClassAttention, ClassTokens, ClassUpdater
@@ -194,7 +195,7 @@ class ExplicitClassHead(BaseDecodeHead):
         return self.fusion(torch.cat([self._enlarge(x, like=finest) for x in enlarged[::-1]], 1))
 
     def _enlarge(self, x: Float[Tensor, "B C _ _"], *, like: Float[Tensor, "B _ H W"]) -> Float[Tensor, "B C H W"]:
-        if x.shape[-2:] == like.shape[-2:]:
+        if is_known_equal(x.shape[-2:], like.shape[-2:]):
             return x
         return F.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=self.align_corners)
 

@@ -128,6 +128,13 @@ class UpscaleBlock(nn.Module):
 
 
 @torch.no_grad()
+def inside_logits(prediction: MaskPrediction, stream: TokenStream) -> Float[Tensor, "B Q N"]:
+    """Mask logits of all queries at the patches."""
+    small_features = resize_maps(prediction.mask_features, stream.grid).flatten(2)
+    return torch.bmm(prediction.mask_embeddings, small_features)
+
+
+@torch.no_grad()
 def _may_attend(
     prediction: MaskPrediction, stream: TokenStream, prob: Float[Tensor, ""] | None = None
 ) -> Bool[Tensor, "B 1 N N"]:
@@ -135,8 +142,7 @@ def _may_attend(
 
     Each query of an image is restricted with probability `prob`; None means 1 and draws no random numbers.
     """
-    small_features = resize_maps(prediction.mask_features, stream.grid).flatten(2)
-    inside = torch.bmm(prediction.mask_embeddings, small_features) > 0  # B Q patches
+    inside = inside_logits(prediction, stream) > 0
     if prob is not None:
         inside |= torch.rand(*inside.shape[:2], 1, device=inside.device) >= prob
     num_queries, num_patches = inside.shape[1:]

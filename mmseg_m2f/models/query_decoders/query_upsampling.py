@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from mmengine.utils import to_2tuple
 from torch import Tensor, nn
 
+from mmseg_m2f.core.sizes import is_known_equal
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.layers.position_encoding import positions_to_learn
 from mmseg_m2f.layers.scoring_attention import AttentionToMaskLayer, init_linears, keys_as_map, project_tokens
@@ -126,7 +127,7 @@ class QueryUpsamplingDecoder(nn.Module):
     def _cells(self, size: tuple[int, int]) -> Float[Tensor, "N C"]:
         """The cells' queries, for an input of `size` cells."""
         table = self.cell_feat.weight
-        if size == self.grid_size:
+        if is_known_equal(size, self.grid_size):
             return table
         grid = table.T.unflatten(-1, self.grid_size).unsqueeze(0)
         return F.interpolate(grid, size, mode="bicubic", align_corners=False).flatten(2).squeeze(0).T

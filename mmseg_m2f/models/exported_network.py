@@ -1,0 +1,119 @@
+"""A model whose backbone, neck and head are an exported file: pipeline, windows, flips and results stay its own."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.runtime import ExportedModel
+from mmseg_m2f.structures import BoxPrediction, Prediction
+
+
+@dataclass(frozen=True)
+class StoredPrediction:
+    """A prediction whose mask logits are there already."""
+
+    class_logits: Float[Tensor, "B Q K1"]
+    masks: Float[Tensor, "B Q H W"]
+
+    @property
+    def has_masks(self) -> bool:
+        """Always."""
+        return True
+
+    def mask_logits(self) -> Float[Tensor, "B Q H W"]:
+        """All of them."""
+        return self.masks
+
+    def mask_logits_of(self, images: Int[Tensor, "N"], queries: Int[Tensor, "N"]) -> Float[Tensor, "N H W"]:
+        """Mask logits of query `queries[n]` of image `images[n]`, for every n."""
+        return self.masks[images, queries]
+
+    def float(self) -> "StoredPrediction":
+        """The same in float32."""
+        return StoredPrediction(self.class_logits.float(), self.masks.float())
+
+
+class ExportedNetwork:
+    """Runs a file of logits in the place of backbone, neck and head."""
+
+    def __init__(self, file: ExportedModel) -> None:
+        self.file = file
+
+    def __call__(
+        self,
+        model: nn.Module,
+        compute: Callable[..., object],
+        images: Float[Tensor, "B C H W"],
+        valid: Bool[Tensor, "B H W"] | None = None,
+        *,
+        kind: str,
+    ) -> Prediction:
+        """The last layer's prediction; arguments are those of `GraphedNetwork`.
+
+        Raises:
+            ValueError: the model is being trained, or the file does not take these images.
+        """
+        if kind != "last layer":
+            _refuse_training(self.file)
+        found = self.run(images, valid)
+        if "boxes" not in found:
+            return StoredPrediction(found["class_logits"], found["mask_logits"])
+        masks = found.get("mask_logits")
+        maker = None if masks is None else lambda numbers, queries: masks[numbers, queries]
+        return BoxPrediction(found["class_logits"], found["boxes"], maker)
+
+    def run(self, images: Float[Tensor, "B C H W"], valid: Bool[Tensor, "B H W"] | None = None) -> dict[str, Tensor]:
+        """The outputs of the file, on the device of the images; image by image where the file takes one alone."""
+        pixels = images.detach().float().cpu().numpy()
+        marks = None if valid is None else valid.cpu().numpy()
+        step = self.file.record.batch or max(len(pixels), 1)
+        runs = [
+            self.file(pixels[first : first + step], None if marks is None else marks[first : first + step])
+            for first in range(0, len(pixels), step)
+        ]
+        joined = {name: np.concatenate([run[name] for run in runs]) for name in runs[0]}
+        return {name: torch.from_numpy(value).to(images.device) for name, value in joined.items()}
+
+
+def use_exported(model: nn.Module, file: ExportedModel) -> None:
+    """Let an exported file compute what backbone, neck and head of a model computed; their weights are dropped.
+
+    Takes `MaskSegmentor`, `MaskDetector` and mmseg's segmentors of per-pixel heads.
+
+    Raises:
+        ValueError: the file holds full results, which run without a model, or another model's.
+    """
+    if file.record.output != "logits":
+        raise InvalidValueError(
+            f"{file.path}: expected a file of logits, got one of full results, whose resizing, thresholds and counts "
+            "are fixed. Export with --output logits, or run the file with its stand-alone script."
+        )
+    if hasattr(model, "graphs"):
+        model.graphs = ExportedNetwork(file)
+    elif hasattr(model, "encode_decode"):
+        network = ExportedNetwork(file)
+        model.encode_decode = lambda inputs, batch_img_metas=None: network.run(inputs)["scores"]
+    else:
+        raise InvalidValueError(
+            f"{file.path}: expected a config whose model is a MaskSegmentor, a MaskDetector or a segmentor of mmseg, got "
+            f"{type(model).__name__}. Take the config that the file was exported with."
+        )
+    model.loss = lambda *_, **__: _refuse_training(file)
+    for name in ("backbone", "neck", "decode_head", "auxiliary_head"):
+        part = getattr(model, name, None)
+        for module in part.modules() if isinstance(part, nn.Module) else ():
+            module._parameters.clear()
+            module._buffers.clear()
+
+
+def _refuse_training(file: ExportedModel) -> NoReturn:
+    raise InvalidValueError(
+        f"{file.path}: expected a test or a prediction, got a training run; exported files have no gradients. Train the "
+        "checkpoint that it was exported from."
+    )

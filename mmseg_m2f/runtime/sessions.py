@@ -1,0 +1,117 @@
+"""The runtimes: onnxruntime, OpenVINO and torch.export's programs, each as arrays in, arrays out."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmseg_m2f import compat
+from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.runtime.record import KEY
+
+
+class Session(Protocol):
+    """A file that is ready to run; made by `open_session`."""
+
+    metadata: str | None
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def __call__(self, arrays: Mapping[str, NDArray]) -> dict[str, NDArray]:
+        """Outputs by their names."""
+        ...
+
+
+def open_session(path: Path, *, device: str = "cpu", threads: int | None = None) -> Session:
+    """Load a file into the runtime of its suffix.
+
+    Args:
+        device: "cpu", or "cuda" where onnxruntime or torch have it.
+        threads: Of the runtime; its own choice unless given.
+
+    Raises:
+        ValueError: The runtime is not installed, or does not accept the file.
+    """
+    kind, package = {
+        ".onnx": (_OnnxSession, "onnxruntime"),
+        ".xml": (_OpenVinoSession, "openvino"),
+        ".pt2": (_ProgramSession, "torch"),
+    }[path.suffix.lower()]
+    if not compat.is_installed(package):
+        raise InvalidValueError(
+            f"{path}: expected {package} to run it, got an environment without it. "
+            'Run `pip install "mmseg-m2f[export]"`.'
+        )
+    try:
+        return kind(path, device, threads)
+    except (RuntimeError, ValueError, OSError) as error:
+        raise InvalidValueError(
+            f"{path}: {package} does not accept the file ({str(error).strip().splitlines()[0]}). Expected a complete "
+            "file of tools/export.py; export it again."
+        ) from error
+
+
+class _OnnxSession:
+    def __init__(self, path: Path, device: str, threads: int | None) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        wanted = ["CUDAExecutionProvider"] if device.startswith("cuda") else []
+        providers = [
+            *(each for each in wanted if each in onnxruntime.get_available_providers()),
+            "CPUExecutionProvider",
+        ]
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        except Exception as error:
+            raise ValueError(str(error)) from error
+        self.metadata = self._session.get_modelmeta().custom_metadata_map.get(KEY)
+        self.inputs = tuple(each.name for each in self._session.get_inputs())
+        self.outputs = tuple(each.name for each in self._session.get_outputs())
+
+    def __call__(self, arrays: Mapping[str, NDArray]) -> dict[str, NDArray]:
+        given = {name: arrays[name] for name in self.inputs}
+        return dict(zip(self.outputs, self._session.run(None, given), strict=True))
+
+
+class _OpenVinoSession:
+    def __init__(self, path: Path, device: str, threads: int | None) -> None:
+        import openvino
+
+        options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+        if threads is not None:
+            options["INFERENCE_NUM_THREADS"] = threads
+        model = openvino.Core().read_model(str(path))
+        self._compiled = openvino.compile_model(model, "CPU", options)
+        self.metadata = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
+        self.inputs = tuple(each.get_any_name() for each in model.inputs)
+        self.outputs = tuple(each.get_any_name() for each in model.outputs)
+
+    def __call__(self, arrays: Mapping[str, NDArray]) -> dict[str, NDArray]:
+        found = self._compiled({name: arrays[name] for name in self.inputs})
+        return {name: np.asarray(found[index]) for index, name in enumerate(self.outputs)}
+
+
+class _ProgramSession:
+    def __init__(self, path: Path, device: str, threads: int | None) -> None:
+        import torch
+
+        extra = {f"{KEY}.json": "", f"{KEY}.names.json": ""}
+        program = torch.export.load(path, extra_files=extra)
+        self._module = program.module().to(device)
+        self._device = device
+        self.metadata = extra[f"{KEY}.json"] or None
+        names = extra[f"{KEY}.names.json"].split("|")
+        self.inputs, self.outputs = (tuple(part.split(",")) for part in names)
+
+    def __call__(self, arrays: Mapping[str, NDArray]) -> dict[str, NDArray]:
+        import torch
+
+        with torch.no_grad():
+            found = self._module(*(torch.from_numpy(arrays[name]).to(self._device) for name in self.inputs))
+        return {name: value.cpu().numpy() for name, value in zip(self.outputs, found, strict=True)}
