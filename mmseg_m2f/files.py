@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -83,6 +84,23 @@ def locked(path: str | os.PathLike[str], *, remedy: str) -> Iterator[None]:
         file.write(f"{os.getpid()}\n")
         file.flush()
         yield
+
+
+@contextmanager
+def folder_of_unfinished(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """A folder inside `folder` for files that other libraries write; they move to `folder` where nothing is raised.
+
+    Each appears complete, in alphabetical order. Otherwise `folder` stays as it was.
+
+    Raises:
+        OSError: Disk, permissions or limits do not allow it.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=folder) as name:
+        yield Path(name)
+        for path in sorted(Path(name).iterdir()):
+            path.replace(folder / path.name)
 
 
 def save_json(content: object, path: str | os.PathLike[str], *, indent: int | None = None) -> None:

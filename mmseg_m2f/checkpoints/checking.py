@@ -13,6 +13,7 @@ from mmseg_m2f import compat
 from mmseg_m2f.errors import InvalidValueError, MissingFileError
 
 _DEEPEST = 100  # levels of containers; training writes fewer than ten
+_EXPORTED = (".onnx", ".pt2", ".xml")
 
 
 def check_checkpoint(path: str | os.PathLike[str]) -> Mapping[str, object]:
@@ -28,6 +29,11 @@ def check_checkpoint(path: str | os.PathLike[str]) -> Mapping[str, object]:
     path = Path(path)
     if not path.is_file():
         raise MissingFileError(missing_file_message(path))
+    if path.suffix in _EXPORTED:
+        raise InvalidValueError(
+            f"Checkpoint {path} is an exported file; expected weights to load (.pth). Exported files predict and are "
+            "tested, but cannot be trained or loaded: take the checkpoint that it was exported from."
+        )
     compat.allow_safe_checkpoint_globals()
     size = f"{path.stat().st_size:,} bytes"
     with path.open("rb") as file:

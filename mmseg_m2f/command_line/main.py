@@ -14,6 +14,7 @@ COMMANDS = {
     "predict": "segment images or find objects",
     "config": "print a config as it is resolved, or what differs between two",
     "benchmark": "measure beside other implementations, or heads beside each other",
+    "export": "write a model as ONNX, OpenVINO or torch.export file",
     "convert": "write weights under the names that another library reads",
     "migrate": "write our config for one of mmsegmentation or mmdetection",
 }

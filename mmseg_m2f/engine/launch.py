@@ -29,6 +29,8 @@ from mmseg_m2f.engine.runners import SafeRunner
 from mmseg_m2f.engine.workers import named_faults
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.files import is_remote, locked, remove_unfinished, save_json
+from mmseg_m2f.models.exported_network import use_exported
+from mmseg_m2f.runtime import ExportedModel, is_exported
 
 Launcher = Literal["none", "pytorch", "slurm", "mpi"]
 
@@ -92,6 +94,7 @@ def evaluate(
     """Evaluate a checkpoint on the test set and give the metrics.
 
     Args:
+        checkpoint: A `.pth` file, or an exported file (`tools/export.py`) that computes the network.
         options: See `load_config`.
         out: Folder for `metrics.json` and the predictions: `labels/`, `panoptic/` with `panoptic.json`,
             `instances.json`.
@@ -102,7 +105,7 @@ def evaluate(
         ValueError, KeyError, TypeError, FileNotFoundError: The checks before the run found a fault.
     """
     cfg = load_config(config, options, work_dir=work_dir)
-    cfg.load_from, cfg.resume = checkpoint, False
+    cfg.load_from, cfg.resume = None if is_exported(checkpoint) else checkpoint, False
     drop_initial_weights(cfg.model)
     if tta:
         _use_tta(cfg)
@@ -113,6 +116,8 @@ def evaluate(
         hooks.append(dict(type="mmseg_m2f.DrawPredictions", out_dir=show_dir))
     cfg.custom_hooks = hooks
     runner = build_runner(cfg, launcher=launcher, loops=("test",))
+    if is_exported(checkpoint):
+        use_exported(getattr(runner.model, "module", runner.model), ExportedModel(checkpoint))
     with named_faults():
         metrics = runner.test()
     if out is not None and is_main_process():

@@ -57,7 +57,7 @@ class TracedProgram(NamedTuple):
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run the program itself, by torch."""
-        found = self.program.module()(*(inputs[name] for name in self.inputs))
+        found = self.program.module(check_guards=False)(*(inputs[name] for name in self.inputs))
         return {name: found[name] for name in self.outputs}
 
 

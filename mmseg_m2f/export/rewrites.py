@@ -2,6 +2,7 @@
 
 - Adaptive and area pooling have no standard operator for sizes that are unknown when exporting; torch's own rewriting
   computes the bins of the example. Here they are two products with matrices of bins, which are made from the sizes.
+- `torch.linspace` needs a known number of steps.
 - `F.pad` with amounts that depend on the size exports only for sizes that need padding, or only for those that do not.
   Here the pixels are picked by their index, those outside are replaced.
 - `AdaptivePadding` of mmseg, mmcv and mmdet pads only if the example needs padding.
@@ -14,7 +15,7 @@ The numbers are the same up to rounding, and nothing stays replaced after the co
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Literal
+from typing import Any, Literal
 from unittest import mock
 
 import torch
@@ -46,6 +47,7 @@ def exportable_code(lowering: Literal["gridsample", "gather"] = "gridsample") ->
             mock.patch.object(F, "adaptive_avg_pool2d", pool_to_size),
             mock.patch.object(F, "interpolate", _interpolate(F.interpolate)),
             mock.patch.object(F, "pad", _pad(F.pad)),
+            mock.patch.object(torch, "linspace", _linspace(torch.linspace)),
             mock.patch.object(wrappers.Upsample, "forward", _upsample),
             mock.patch.object(wrappers.resize, "__defaults__", (None, None, "nearest", None, False)),
         ):
@@ -142,7 +144,10 @@ def _pad_axis(x: Tensor, axis: int, before: int, after: int, value: float) -> Te
     length = x.shape[axis]
     place = torch.arange(before + length + after, device=x.device) - before
     outside = ((place < 0) | (place >= length)).view(-1, *(1,) * (x.dim() - 1 - axis))
-    return x.index_select(axis, place.clamp(0, length - 1)).masked_fill(outside, value)
+    picked = x.index_select(axis, place.clamp(0, length - 1))
+    if x.dtype == torch.bool:  # onnxruntime has no `Where` for it
+        return picked | outside if value else picked & ~outside
+    return picked.masked_fill(outside, value)
 
 
 def _pad_adaptively(self: wrappers.nn.Module, x: Tensor) -> Tensor:
@@ -151,6 +156,17 @@ def _pad_adaptively(self: wrappers.nn.Module, x: Tensor) -> Tensor:
     if self.padding == "corner":
         return F.pad(x, [0, right, 0, bottom])
     return F.pad(x, [right // 2, right - right // 2, bottom // 2, bottom - bottom // 2])
+
+
+def _linspace(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def linspace(start: float, end: float, steps: int, **kwargs: Any) -> Tensor:  # noqa: ANN401
+        if isinstance(steps, int):
+            return original(start, end, steps, **kwargs)
+        # As torch does it: from both ends, which meet in the middle.
+        numbers, step = torch.arange(steps, **kwargs), (end - start) / (steps - 1)
+        return torch.where(numbers < steps // 2, start + step * numbers, end - step * (steps - 1 - numbers))
+
+    return linspace
 
 
 def _upsample(self: wrappers.Upsample, x: Tensor) -> Tensor:

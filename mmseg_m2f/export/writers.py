@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 
@@ -11,7 +12,7 @@ from mmseg_m2f import compat
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.export.programs import TracedProgram
 from mmseg_m2f.runtime import ExportRecord
-from mmseg_m2f.runtime.record import KEY
+from mmseg_m2f.runtime.export_record import KEY
 
 #: The first version of ONNX with all operators that are needed.
 FIRST_OPSET = 18
@@ -41,7 +42,8 @@ def check_opset(opset: int) -> None:
     """
     if opset < FIRST_OPSET:
         raise InvalidValueError(
-            f"--opset: expected {FIRST_OPSET} or newer, got {opset}: torch's exporter writes {FIRST_OPSET} in its place. "
+            f"--opset: expected {FIRST_OPSET} or newer, got {opset}: torch's exporter writes "
+            f"{FIRST_OPSET} in its place. "
             f"Take --opset {FIRST_OPSET}; runtimes that stop at {opset} cannot run these models."
         )
 
@@ -58,7 +60,8 @@ def write_onnx(traced: TracedProgram, path: Path, *, opset: int = FIRST_OPSET) -
     size = sum(value.numel() * value.element_size() for value in traced.program.state_dict.values())
     if size > _MOST_BYTES:
         raise InvalidValueError(
-            f"{path}: expected weights of less than 2 GB, which one ONNX file holds, got {size / 2**30:.1f} GB. Export to "
+            f"{path}: expected weights of less than 2 GB, which one ONNX file holds, got "
+            f"{size / 2**30:.1f} GB. Export to "
             ".pt2, or with --fp16."
         )
     exported = torch.onnx.export(traced.program, dynamo=True, opset_version=opset, verbose=False)
@@ -104,7 +107,7 @@ def write_openvino(source: Path, target: Path, record: ExportRecord) -> None:
     openvino.save_model(model, str(target), compress_to_fp16=False)
 
 
-def _drop_unused(model) -> None:  # noqa: ANN001
+def _drop_unused(model: Any) -> None:  # noqa: ANN401
     """Remove what no output needs: nodes and weights."""
     needed = {value.name for value in model.graph.output}
     kept = []

@@ -1,8 +1,7 @@
 """A model whose backbone, neck and head are an exported file: pipeline, windows, flips and results stay its own."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NamedTuple, NoReturn, cast
 
 import numpy as np
 import torch
@@ -14,8 +13,7 @@ from mmseg_m2f.runtime import ExportedModel
 from mmseg_m2f.structures import BoxPrediction, Prediction
 
 
-@dataclass(frozen=True)
-class StoredPrediction:
+class StoredPrediction(NamedTuple):
     """A prediction whose mask logits are there already."""
 
     class_logits: Float[Tensor, "B Q K1"]
@@ -94,17 +92,19 @@ def use_exported(model: nn.Module, file: ExportedModel) -> None:
             f"{file.path}: expected a file of logits, got one of full results, whose resizing, thresholds and counts "
             "are fixed. Export with --output logits, or run the file with its stand-alone script."
         )
+    shell = cast(Any, model)
     if hasattr(model, "graphs"):
-        model.graphs = ExportedNetwork(file)
+        shell.graphs = ExportedNetwork(file)
     elif hasattr(model, "encode_decode"):
         network = ExportedNetwork(file)
-        model.encode_decode = lambda inputs, batch_img_metas=None: network.run(inputs)["scores"]
+        shell.encode_decode = lambda inputs, batch_img_metas=None: network.run(inputs)["scores"]
     else:
         raise InvalidValueError(
-            f"{file.path}: expected a config whose model is a MaskSegmentor, a MaskDetector or a segmentor of mmseg, got "
+            f"{file.path}: expected a config whose model is a MaskSegmentor, a MaskDetector or a "
+            "segmentor of mmseg, got "
             f"{type(model).__name__}. Take the config that the file was exported with."
         )
-    model.loss = lambda *_, **__: _refuse_training(file)
+    shell.loss = lambda *_, **__: _refuse_training(file)
     for name in ("backbone", "neck", "decode_head", "auxiliary_head"):
         part = getattr(model, name, None)
         for module in part.modules() if isinstance(part, nn.Module) else ():
@@ -114,6 +114,7 @@ def use_exported(model: nn.Module, file: ExportedModel) -> None:
 
 def _refuse_training(file: ExportedModel) -> NoReturn:
     raise InvalidValueError(
-        f"{file.path}: expected a test or a prediction, got a training run; exported files have no gradients. Train the "
+        f"{file.path}: expected a test or a prediction, got a training run; exported files have no "
+        "gradients. Train the "
         "checkpoint that it was exported from."
     )

@@ -1,6 +1,6 @@
 """Exported files as functions of tensors: what is written in them, and the runtimes that execute them."""
 
+from mmseg_m2f.runtime.export_record import ExportRecord
 from mmseg_m2f.runtime.exported_model import SUFFIXES, ExportedModel, is_exported
-from mmseg_m2f.runtime.record import ExportRecord
 
 __all__ = ["SUFFIXES", "ExportRecord", "ExportedModel", "is_exported"]

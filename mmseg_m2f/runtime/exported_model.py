@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmseg_m2f.errors import InvalidValueError, MissingFileError
-from mmseg_m2f.runtime.record import ExportRecord
+from mmseg_m2f.runtime.export_record import ExportRecord
 from mmseg_m2f.runtime.sessions import open_session
 
 #: Of exported files: ONNX, torch.export, OpenVINO.
@@ -69,7 +69,8 @@ class ExportedModel:
         where = f"{self.path}: images"
         if images.dtype != wanted:
             raise InvalidValueError(
-                f"{where}: expected {np.dtype(wanted)}, got {images.dtype}. Files of logits take normalised float32, full "
+                f"{where}: expected {np.dtype(wanted)}, got {images.dtype}. Files of logits take "
+                "normalised float32, full "
                 "files take uint8 as read from disk."
             )
         if images.ndim != 4 or images.shape[1] != record.input_channels:
@@ -85,7 +86,8 @@ class ExportedModel:
             )
         if record.batch is not None and images.shape[0] != record.batch:
             raise InvalidValueError(
-                f"{where}: expected {record.batch} at once, got {images.shape[0]}. Export with --dynamic for any number."
+                f"{where}: expected {record.batch} at once, got {images.shape[0]}. Export with "
+                "--dynamic for any number."
             )
         if height % record.multiple or width % record.multiple:
             raise InvalidValueError(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mmseg_m2f import compat
 from mmseg_m2f.errors import InvalidValueError
-from mmseg_m2f.runtime.record import KEY
+from mmseg_m2f.runtime.export_record import KEY
 
 
 class Session(Protocol):
@@ -103,7 +103,7 @@ class _ProgramSession:
 
         extra = {f"{KEY}.json": "", f"{KEY}.names.json": ""}
         program = torch.export.load(path, extra_files=extra)
-        self._module = program.module().to(device)
+        self._module = program.module(check_guards=False).to(device)
         self._device = device
         self.metadata = extra[f"{KEY}.json"] or None
         names = extra[f"{KEY}.names.json"].split("|")

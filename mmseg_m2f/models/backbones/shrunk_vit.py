@@ -105,7 +105,7 @@ class EdgeSampler(nn.Module):
         logits = self.edge(tokens).squeeze(-1)
         grid = regular_grid(size, self.stride, tokens)
         probs = logits.detach().sigmoid().index_fill(1, grid.flatten(), -1.0)
-        num_edges = min(int(self.budget * tokens.shape[1]), tokens.shape[1] - grid.numel())
+        num_edges = torch.sym_min(torch.sym_int(self.budget * tokens.shape[1]), tokens.shape[1] - grid.numel())
         edges = probs.topk(num_edges)
         kept = torch.cat([grid.flatten().expand(tokens.shape[0], -1), edges.indices], 1)
         return kept, F.pad(edges.values > self.threshold, (grid.numel(), 0), value=True), logits

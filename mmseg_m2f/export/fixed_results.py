@@ -49,6 +49,9 @@ class Results(nn.Module):
             kept scores, or windows.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, model: nn.Module, normalisation: Normalisation, *, max_per_image: int | None = None) -> None:
         super().__init__()
         check_expressible(model)
@@ -211,7 +214,7 @@ def check_expressible(model: nn.Module) -> None:
     Raises:
         ValueError: see `Results`.
     """
-    cfg = cast(Any, model).test_cfg or {}
+    cfg: Any = cast(Any, model).test_cfg or {}
     reasons = []
     if cfg.get("mode") == "slide":
         reasons.append("windows (test_cfg.mode='slide'), whose number depends on the size")
@@ -226,7 +229,8 @@ def check_expressible(model: nn.Module) -> None:
         reasons.append(f"a model of type {type(model).__name__}")
     if reasons:
         raise InvalidValueError(
-            f"model.test_cfg: expected results of a fixed shape for --output full, got {'; '.join(reasons)}. Change the "
+            "model.test_cfg: expected results of a fixed shape for --output full, got "
+            f"{'; '.join(reasons)}. Change the "
             "config, or export with --output logits and keep this step outside of the file."
         )
 

@@ -19,7 +19,7 @@ class ExportRecord:
     """The metadata inside an exported file.
 
     Attributes:
-        output: "logits", of the last layer before any post-processing, or "full", label maps, panoptic maps and objects.
+        output: "logits", of the last layer before any post-processing, or "full": label maps, panoptic maps, objects.
         tasks: What the model predicts.
         config: Text of the resolved config.
         classes: Names of the K classes.

@@ -1,20 +1,18 @@
 """What an exported file must pass before it gets its name: standard operators, and eager's numbers at several sizes."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mmseg_m2f.core.postprocess import semantic_scores
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.export.writers import require
-
-Run = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
 #: Largest difference of logits, and of maps on the way as a part of their largest value.
 TOLERANCE = 1e-4
@@ -58,7 +56,8 @@ class Comparison:
         found = []
         if not self.margin < BIT_MARGIN:
             found.append(
-                f"attention bits differ where logits are up to {self.margin:.1e} from 0, expected below {BIT_MARGIN:.0e}"
+                f"attention bits differ where logits are up to {self.margin:.1e} from 0, expected "
+                f"below {BIT_MARGIN:.0e}"
             )
         for name, error in self.errors.items():
             excused = self.bits[1] > 0 and self.margin < BIT_MARGIN and not name.startswith(_ON_THE_WAY)
@@ -91,7 +90,8 @@ def check_operators(path: Path, *, opset: int) -> None:
         found.append(f"the versions {versions}")
     if found:
         raise ExportRefusedError(
-            f"{path.name}: expected standard operators of version {opset} alone, got {'; '.join(found)}. The file was not "
+            f"{path.name}: expected standard operators of version {opset} alone, got "
+            f"{'; '.join(found)}. The file was not "
             "written. Replace the part of the model that needs them."
         )
 
@@ -118,10 +118,10 @@ def compare(name: str, expected: Mapping[str, Tensor], found: Mapping[str, Tenso
         elif wanted.is_floating_point():
             difference = float((wanted - got).abs().max()) if wanted.numel() else 0.0
             scale = max(1.0, float(wanted.abs().max())) if output.startswith(_ON_THE_WAY) and wanted.numel() else 1.0
-            comparison.errors[output] = difference / scale if np.isfinite(difference) else float("inf")
+            comparison.errors[output] = difference / scale if math.isfinite(difference) else float("inf")
         else:
             comparison.label_disagreement = max(
-                comparison.label_disagreement, float((wanted != got).float().mean()) if wanted.numel() else 0.0
+                comparison.label_disagreement, float(torch.ne(wanted, got).float().mean()) if wanted.numel() else 0.0
             )
             if output in ("labels", "panoptic"):
                 comparison.classes = max(comparison.classes, len(wanted.unique()))
@@ -150,8 +150,10 @@ def judge(
     ]
     if faults:
         raise ExportRefusedError(
-            f"The exported program does not compute what the model does. {'. '.join(faults[:4])}"
-            f"{f' (and {len(faults) - 4} more)' if len(faults) > 4 else ''}. The file was not written. A part of the model "
+            "The exported program does not compute what the model does. "
+            f"{'. '.join(faults[:4])}"
+            f"{f' (and {len(faults) - 4} more)' if len(faults) > 4 else ''}. The file was not "
+            "written. A part of the model "
             "depends on the size of the example, or a runtime computes it differently."
         )
 
@@ -159,11 +161,6 @@ def judge(
 def is_empty_check(comparisons: Sequence[Comparison]) -> bool:
     """Whether no comparison saw two classes, so that equal labels say nothing."""
     return all(each.classes < 2 for each in comparisons)
-
-
-def as_arrays(inputs: Mapping[str, Tensor]) -> dict[str, NDArray]:
-    """The same as arrays."""
-    return {name: value.numpy() for name, value in inputs.items()}
 
 
 def _compare_bits(comparison: Comparison, wanted: Tensor, got: Tensor) -> None:
@@ -187,7 +184,7 @@ def _labels(outputs: Mapping[str, Tensor]) -> Tensor | None:
     return semantic_scores(outputs["class_logits"].float(), outputs["mask_logits"].float()).argmax(1)
 
 
-def _nodes(graph) -> Iterable:  # noqa: ANN001
+def _nodes(graph: Any) -> Iterator[Any]:  # noqa: ANN401
     for node in graph.node:
         yield node
         for attribute in node.attribute:

@@ -1,0 +1,176 @@
+"""A config and a checkpoint as a model with the names of its classes."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.registry import DefaultScope
+from torch import nn
+
+from mmseg_m2f.checkpoints.checking import check_checkpoint
+from mmseg_m2f.checkpoints.loading import load_weights
+from mmseg_m2f.config.checks import check_config
+from mmseg_m2f.config.initial_weights import drop_initial_weights
+from mmseg_m2f.datasets.checked_loading import CheckedLoading
+from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.models.exported_network import use_exported
+from mmseg_m2f.predictions.palettes import Palette, distinct_palette
+from mmseg_m2f.registry import DATASETS, MODELS, TRANSFORMS
+from mmseg_m2f.runtime import ExportedModel, is_exported
+
+_DEFAULT_IMAGE_LOADER = dict(type="mmengine.LoadImageFromFile")
+_ANNOTATION_TRANSFORMS = ("SegmentsToObjects", "SegmentsToLabels", "ObjectsToSegments")
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedModel:
+    """A model on the CPU in evaluation mode, and what its classes are.
+
+    Attributes:
+        dataset: Config of the dataset below wrappers that testing reads.
+        classes: Names of the K classes.
+        palette: K RGB triples.
+        category_ids: K numbers of the classes in the data set's files, or else their indices.
+    """
+
+    model: nn.Module
+    dataset: Mapping
+    classes: list[str]
+    palette: Palette
+    category_ids: Sequence[int]
+
+
+def load_trained(cfg: Config, checkpoint: str | os.PathLike[str] | None = None) -> TrainedModel:
+    """Build the model of a config and fill it with the weights of a checkpoint.
+
+    The names of the classes are the config's or its dataset's, else those of the data that the checkpoint was trained
+    on, else those in the dataset's annotation file.
+
+    Args:
+        cfg: Changed in place: initial weights that the checkpoint replaces are dropped.
+        checkpoint: Weights to load, or an exported file (`tools/export.py`) that computes the network; without it the
+            model keeps its random initial weights.
+
+    Raises:
+        FileNotFoundError: The checkpoint is missing.
+        ValueError: The checkpoint is truncated, unsafe or of another model, nothing names the classes, or the head
+            predicts another number of classes.
+    """
+    check_config(cfg)
+    if checkpoint is not None:
+        drop_initial_weights(cfg.model)
+    if is_exported(checkpoint):
+        assert checkpoint is not None
+        return _load_exported(cfg, ExportedModel(checkpoint))
+    content = {} if checkpoint is None else check_checkpoint(checkpoint)
+    dataset = _test_dataset(cfg)
+    with DefaultScope.overwrite_default_scope(cfg.get("default_scope")):
+        model: nn.Module = MODELS.build(_model_config(cfg))
+        metainfo = _metainfo(dataset, content)
+    classes = list(cast(Sequence[str], metainfo.get("classes", ())))
+    palette = cast(Palette, metainfo.get("palette") or ())
+    ids = cast(Sequence[int], metainfo.get("category_ids") or ())
+    _check_class_count(model, classes, type_name=str(dataset.get("type")))
+    if checkpoint is not None:
+        weights = cast(Mapping[str, torch.Tensor], content.get("state_dict", content))
+        load_weights(model, weights, source=str(checkpoint))
+    return TrainedModel(
+        model.eval(),
+        dataset,
+        classes,
+        palette if len(palette) == len(classes) else distinct_palette(len(classes)),
+        ids if len(ids) == len(classes) else range(len(classes)),
+    )
+
+
+def _load_exported(cfg: Config, file: ExportedModel) -> TrainedModel:
+    """The model of a config with an exported file in the place of its network; the names are the file's."""
+    with DefaultScope.overwrite_default_scope(cfg.get("default_scope")):
+        model: nn.Module = MODELS.build(_model_config(cfg))
+    record, dataset = file.record, _test_dataset(cfg)
+    _check_class_count(model, record.classes, type_name=str(file.path))
+    use_exported(model, file)
+    return TrainedModel(model.eval(), dataset, list(record.classes), record.palette, record.category_ids)
+
+
+def test_transforms(cfg: Config, dataset: Mapping) -> tuple[CheckedLoading, Compose]:
+    """What reads an image file, and what prepares an image for the model: the test pipeline without annotations."""
+    with DefaultScope.overwrite_default_scope(cfg.get("default_scope")):
+        image_loader, transforms = _split_pipeline(dataset.get("pipeline") or ())
+        return CheckedLoading([image_loader]), Compose([TRANSFORMS.build(transform) for transform in transforms])
+
+
+def _model_config(cfg: Config) -> dict:
+    model = dict(cfg.model)
+    if "data_preprocessor" in cfg:
+        model.setdefault("data_preprocessor", cfg.data_preprocessor)
+    return model
+
+
+def _test_dataset(cfg: Config) -> Mapping:
+    """The config of the dataset below wrappers that testing reads."""
+    loader = cfg.get("test_dataloader") or cfg.get("val_dataloader")
+    if loader is None:
+        raise InvalidValueError(
+            f"Predictor: config {cfg.filename} has no test_dataloader; expected one, for its pipeline and classes. "
+            "Add a dataset ingredient."
+        )
+    dataset = loader["dataset"]
+    while "dataset" in dataset or "datasets" in dataset:
+        dataset = dataset["dataset"] if "dataset" in dataset else dataset["datasets"][0]
+    return dataset
+
+
+def _metainfo(dataset: Mapping, checkpoint: Mapping) -> Mapping[str, object]:
+    """Classes and palette that the dataset's config sets, or its class, the checkpoint, or the data."""
+    found = DATASETS.get(dataset["type"]) if isinstance(dataset["type"], str) else dataset["type"]
+    own = dict(dataset.get("metainfo") or {})
+    if "classes" in own:  # a palette of the class has other entries
+        return own
+    known = dict(getattr(found, "METAINFO", {})) | own
+    trained_on = (checkpoint.get("meta") or {}).get("dataset_meta") or {}
+    if "classes" in known:
+        return known
+    if "classes" in trained_on:
+        return trained_on
+    try:
+        return DATASETS.build({**dataset, "pipeline": []}).metainfo
+    except FileNotFoundError as error:
+        raise InvalidValueError(
+            "Predictor: expected class names in test_dataloader.dataset.metainfo, in the checkpoint "
+            f"(meta.dataset_meta, as training writes it) or in the dataset's files, got none ({error}). Set "
+            "test_dataloader.dataset.metainfo=dict(classes=[...]) or data_root."
+        ) from error
+
+
+def _check_class_count(model: nn.Module, classes: Sequence[str], *, type_name: str) -> None:
+    predicted = getattr(getattr(model, "decode_head", None), "num_classes", len(classes))
+    if predicted != len(classes):
+        raise InvalidValueError(
+            f"model.decode_head.num_classes is {predicted}, but test_dataloader.dataset ({type_name}) has "
+            f"{len(classes)} classes. Set num_classes={len(classes)}, or the dataset's "
+            "metainfo=dict(classes=[...])."
+        )
+
+
+def _split_pipeline(pipeline: Sequence[Mapping]) -> tuple[Mapping, list[Mapping]]:
+    """The transform that reads the image, and those that follow, without the ones that read or need annotations."""
+    image_loader: Mapping = _DEFAULT_IMAGE_LOADER
+    transforms = []
+    for transform in pipeline:
+        parts = transform["transforms"] if _name(transform) == "CheckedLoading" else [transform]
+        if not any(_name(part).startswith("Load") for part in parts):
+            if _name(transform) not in _ANNOTATION_TRANSFORMS:
+                transforms.append(transform)
+            continue
+        image_loader = next((part for part in parts if _name(part).startswith("LoadImage")), image_loader)
+    return image_loader, transforms
+
+
+def _name(transform: Mapping) -> str:
+    kind = transform["type"]
+    return kind.rpartition(".")[2] if isinstance(kind, str) else kind.__name__

@@ -1,0 +1,377 @@
+"""From a config and a checkpoint to a file that other runtimes execute, checked before it gets its name."""
+
+import copy
+import importlib.metadata
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from mmengine.config import Config
+from torch import Tensor, nn
+
+from mmseg_m2f.engine.trained_model import TrainedModel
+from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.export import writers
+from mmseg_m2f.export.calibration import ImageSource
+from mmseg_m2f.export.export_gate import (
+    LABEL_TOLERANCE,
+    TOLERANCE,
+    Comparison,
+    check_operators,
+    compare,
+    is_empty_check,
+    judge,
+    smooth_images,
+)
+from mmseg_m2f.export.fixed_results import Normalisation, Results
+from mmseg_m2f.export.latency import latencies
+from mmseg_m2f.export.programs import Lowering, Shape, TracedProgram, trace
+from mmseg_m2f.export.reduced_precision import to_float16, to_int8
+from mmseg_m2f.export.standalone_script import SCRIPT
+from mmseg_m2f.export.wrappers import Logits, is_mask_classifier, names_of, reads_valid, size_multiple
+from mmseg_m2f.files import folder_of_unfinished, save_json
+from mmseg_m2f.runtime import SUFFIXES, ExportedModel, ExportRecord
+from mmseg_m2f.runtime.export_record import Output
+
+#: Of files in lower precision, whose numbers are not the model's.
+_LABELS_OF_LOWER_PRECISION = dict(float16=0.01, int8=0.05)
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to export.
+
+    Attributes:
+        output: "logits" or "full" results.
+        size: Height and width for a file of one size and one image; None for any number of images of any size.
+        lowering: Of bilinear reading at points; see `trace`.
+        opset: Of ONNX.
+        precision: "float32", "float16" or "int8".
+        max_per_image: Objects per image of full results; the config's own unless given.
+        accept_loss: Write a file of lower precision even where more labels differ than `LABELS_OF_LOWER_PRECISION`.
+        with_script: Write a stand-alone script beside a full ONNX file.
+        licence: Of the weights.
+        measure_compiled: Also measure the compiled model.
+    """
+
+    output: Output = "logits"
+    size: tuple[int, int] | None = None
+    lowering: Lowering = "gridsample"
+    opset: int = writers.FIRST_OPSET
+    precision: Literal["float32", "float16", "int8"] = "float32"
+    max_per_image: int | None = None
+    accept_loss: bool = False
+    with_script: bool = False
+    licence: str = "not stated"
+    measure_compiled: bool = False
+
+
+def export_model(
+    trained: TrainedModel,
+    cfg: Config,
+    out: str | os.PathLike[str],
+    options: ExportOptions | None = None,
+    *,
+    images: ImageSource | None = None,
+) -> dict[str, Any]:
+    """Write a file, its report as JSON beside it, and give the report.
+
+    Nothing is written where the file does not pass its checks.
+
+    Args:
+        trained: The model; see `load_trained`.
+        cfg: Its config.
+        out: `.onnx`, `.pt2` or `.xml` (OpenVINO, with a `.bin` beside it).
+        images: Real images for the checks and for the ranges of int8.
+
+    Raises:
+        ValueError: The options do not fit the model or the format, a package is missing, or a check failed.
+    """
+    options = options or ExportOptions()
+    out = Path(out)
+    _check_options(out, trained.model, options, has_images=images is not None)
+    shape = Shape(
+        batch=None if options.size is None else 1,
+        size=options.size,
+        multiple=size_multiple(trained.model),
+        channels=_channels(trained.model),
+    )
+    record = make_record(trained, cfg, options, shape)
+    model = copy.deepcopy(trained.model).eval()
+    wrapper: nn.Module = Logits(model, stages=True)
+    if options.output == "full":
+        wrapper = Results(model, Normalisation.of(record), max_per_image=options.max_per_image)
+    cases = _cases(shape, record, images)
+    expected = [_run(wrapper, inputs) for _, inputs in cases]
+    traced = trace(
+        wrapper,
+        shape,
+        dtype=torch.uint8 if options.output == "full" else torch.float32,
+        with_valid=record.reads_valid,
+        lowering=options.lowering,
+    )
+    comparisons = [
+        compare(f"program, {name}", wanted, traced(inputs))
+        for (name, inputs), wanted in zip(cases, expected, strict=True)
+    ]
+    judge(comparisons)
+    with folder_of_unfinished(out.parent) as folder:
+        unfinished = folder / out.name
+        comparisons += _write(traced, unfinished, record, options, cases, expected, wrapper, shape, images)
+        report = _report(record, comparisons, options)
+        file = ExportedModel(unfinished, threads=torch.get_num_threads())
+        report["latency_ms"] = latencies(wrapper, file, cases[0][1], compiled=options.measure_compiled)
+        del file
+        save_json(report, unfinished.with_name(out.name + ".json"), indent=2)
+        if options.with_script:
+            script = SCRIPT.replace("@MODEL@", out.name)
+            unfinished.with_suffix(".py").write_text(script, encoding="utf-8")
+    return report
+
+
+def reads_padding(model: nn.Module) -> bool:
+    """Whether a file of logits of this model has the input `valid`."""
+    return reads_valid(model, multiple=size_multiple(model), channels=_channels(model))
+
+
+def make_record(trained: TrainedModel, cfg: Config, options: ExportOptions, shape: Shape) -> ExportRecord:
+    """What the file says about itself."""
+    normalisation = _normalisation(trained.model)
+    model_cfg = cast(Any, trained.model).test_cfg or {}
+    if hasattr(trained.model, "is_thing"):
+        tasks = tuple(task for task in ("semantic", "panoptic", "instance") if model_cfg[task])
+    else:
+        tasks = ("semantic",)
+    logits = options.output == "logits"
+    packages = ("torch", "numpy", "onnx", "onnxscript", "onnxruntime", "openvino", "mmseg-m2f")
+    return ExportRecord(
+        output=options.output,
+        tasks=tasks,
+        config=repr(_plain(cfg.to_dict())),
+        classes=tuple(trained.classes),
+        palette=tuple(tuple(int(value) for value in colour) for colour in trained.palette),  # type: ignore[misc]
+        category_ids=tuple(trained.category_ids),
+        **normalisation._asdict(),
+        multiple=shape.multiple if logits else 1,
+        size=shape.size,
+        batch=shape.batch,
+        input_channels=shape.channels,
+        reads_valid=logits and reads_padding(trained.model),
+        max_per_image=options.max_per_image or model_cfg.get("max_per_image", 100),
+        precision=options.precision,
+        opset=options.opset,
+        tolerances=dict(logits=TOLERANCE, labels=LABEL_TOLERANCE),
+        versions={name: version for name in packages if (version := _version(name))},
+        licence=options.licence,
+    )
+
+
+def _check_options(out: Path, model: nn.Module, options: ExportOptions, *, has_images: bool) -> None:
+    if out.suffix not in SUFFIXES:
+        raise InvalidValueError(
+            f"--out {out}: expected a name that ends in one of {', '.join(SUFFIXES)}, got '{out.suffix}'. The suffix "
+            "chooses the format."
+        )
+    writers.check_opset(options.opset)
+    multiple = size_multiple(model)
+    if options.size is not None and any(length % multiple for length in options.size):
+        raise InvalidValueError(
+            f"--size {options.size[0]} {options.size[1]}: expected multiples of {multiple}, the patch "
+            "size of the backbone. "
+            f"Take {' '.join(str(-(-length // multiple) * multiple) for length in options.size)}."
+        )
+    if options.precision != "float32" and out.suffix != ".onnx":
+        raise InvalidValueError(
+            f"--out {out}: expected .onnx for a file in {options.precision}, got '{out.suffix}'. "
+            "Change the name, or leave "
+            "--fp16 and --int8 out."
+        )
+    if options.precision == "int8" and not has_images:
+        raise InvalidValueError(
+            "--int8: expected --calibration with a folder of images, which the ranges of numbers are measured on, got "
+            "none. Give about a hundred images of the training set."
+        )
+    if options.with_script and (out.suffix != ".onnx" or options.output != "full"):
+        raise InvalidValueError(
+            f"--with-script: expected an ONNX file of full results, got {out.name} with --output {options.output}. "
+            "Logits need this package; add --output full."
+        )
+
+
+def _write(
+    traced: TracedProgram,
+    path: Path,
+    record: ExportRecord,
+    options: ExportOptions,
+    cases: Sequence[tuple[str, dict[str, Tensor]]],
+    expected: Sequence[Mapping[str, Tensor]],
+    wrapper: nn.Module,
+    shape: Shape,
+    images: ImageSource | None,
+) -> list[Comparison]:
+    """Write the file, and compare it with the model in each of its steps."""
+    if path.suffix == ".pt2":
+        if isinstance(wrapper, Logits):  # without the stages
+            traced = trace(Logits(wrapper.model), shape, with_valid=record.reads_valid, lowering=options.lowering)
+        writers.write_program(traced, path, record)
+        return _compare_file(path, cases, expected)
+    staged = path.with_name("staged.onnx")
+    plain = path if path.suffix == ".onnx" else path.with_name("plain.onnx")
+    writers.write_onnx(traced, staged, opset=options.opset)
+    writers.require("onnxruntime")
+    outputs = names_of(traced.outputs) if isinstance(wrapper, Logits) else traced.outputs
+    comparisons = []
+    if len(outputs) < len(traced.outputs):
+        writers.finish_onnx(staged, plain, record, outputs=traced.outputs)
+        comparisons += _compare_file(plain, cases, expected, kind="with stages")
+    writers.finish_onnx(staged, plain, record, outputs=outputs)
+    staged.unlink()
+    check_operators(plain, opset=options.opset)
+    comparisons += _compare_file(plain, cases, expected)
+    if path.suffix == ".xml":
+        writers.write_openvino(plain, path, record)
+        plain.unlink()
+        comparisons += _compare_file(path, cases, expected, kind="OpenVINO")
+    judge(comparisons)
+    if options.precision != "float32":
+        comparisons += _reduce(path, options, cases, expected, images)
+    return comparisons
+
+
+def _reduce(
+    path: Path,
+    options: ExportOptions,
+    cases: Sequence[tuple[str, dict[str, Tensor]]],
+    expected: Sequence[Mapping[str, Tensor]],
+    images: ImageSource | None,
+) -> list[Comparison]:
+    """Replace the file by one of lower precision, and say how many labels differ."""
+    if options.precision == "float16":
+        to_float16(path)
+    else:
+        assert images is not None
+        to_int8(path, images.batches())
+    check_operators(path, opset=options.opset)
+    comparisons = _compare_file(path, cases, expected, kind=options.precision)
+    allowed = _LABELS_OF_LOWER_PRECISION[options.precision]
+    worst = max(each.label_disagreement for each in comparisons)
+    if worst > allowed and not options.accept_loss:
+        raise InvalidValueError(
+            f"{path.name}: expected at most {allowed:.0%} of the labels to change in "
+            f"{options.precision}, got {worst:.2%}. "
+            "The file was not written. Measure the metric of a file written with --accept-loss, or stay with float32."
+        )
+    return comparisons
+
+
+def _compare_file(
+    path: Path,
+    cases: Sequence[tuple[str, dict[str, Tensor]]],
+    expected: Sequence[Mapping[str, Tensor]],
+    *,
+    kind: str = "file",
+) -> list[Comparison]:
+    file = ExportedModel(path)
+    comparisons = []
+    for (name, inputs), wanted in zip(cases, expected, strict=True):
+        arrays = {key: value.numpy() for key, value in inputs.items()}
+        found = {key: torch.from_numpy(value) for key, value in file(**arrays).items()}
+        comparisons.append(compare(f"{kind}, {name}", wanted, found))
+    if kind in ("file", "with stages", "OpenVINO"):
+        judge(comparisons)
+    return comparisons
+
+
+def _cases(shape: Shape, record: ExportRecord, images: ImageSource | None) -> list[tuple[str, dict[str, Tensor]]]:
+    """Inputs of the checks: random images of several sizes, half of them padded where the model asks; real images."""
+    cases = []
+    for seed, (batch, height, width) in enumerate(shape.cases()):
+        pixels = smooth_images(batch, height, width, channels=shape.channels, seed=seed)
+        if record.output == "full":
+            pixels = (128 + 60 * pixels).clamp(0, 255).to(torch.uint8)
+        inputs = dict(images=pixels)
+        if record.reads_valid:
+            valid = torch.ones(batch, height, width, dtype=torch.bool)
+            if seed % 2:
+                valid[:, :, -width // 3 :] = False
+            inputs["valid"] = valid
+        cases.append((f"{batch} x {height} x {width}", inputs))
+    real = images.batches() if images is not None else iter(())
+    for number, arrays in enumerate(islice(real, len(shape.cases()))):
+        cases.append((f"real image {number + 1}", {key: torch.from_numpy(value) for key, value in arrays.items()}))
+    return cases
+
+
+@torch.no_grad()
+def _run(wrapper: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return wrapper(*inputs.values())
+
+
+def _report(record: ExportRecord, comparisons: Sequence[Comparison], options: ExportOptions) -> dict[str, Any]:
+    empty = is_empty_check(comparisons)
+    if empty:
+        warnings.warn(
+            "The comparison of labels was empty: the model gives a single class for all images of the check. Give "
+            "--calibration with images in which it sees several.",
+            stacklevel=2,
+        )
+    errors: dict[str, float] = {}
+    for comparison in comparisons:
+        for name, error in comparison.errors.items():
+            errors[name] = max(errors.get(name, 0.0), error)
+    return dict(
+        output=record.output,
+        precision=record.precision,
+        opset=record.opset,
+        lowering=options.lowering,
+        size=record.size or "any",
+        batch=record.batch or "any",
+        tolerances=dict(record.tolerances),
+        max_errors=errors,
+        attention_bits_differing=sum(each.bits[1] for each in comparisons),
+        label_disagreement=max(each.label_disagreement for each in comparisons),
+        label_check_empty=empty,
+        comparisons=[asdict(each) for each in comparisons],
+        versions=dict(record.versions),
+    )
+
+
+def _normalisation(model: nn.Module) -> Normalisation:
+    preprocessor = cast(Any, model).data_preprocessor
+    normalises = getattr(preprocessor, "_enable_normalize", False)
+    channels = _channels(model)
+    mean = preprocessor.mean.flatten().tolist() if normalises else [0.0] * channels
+    std = preprocessor.std.flatten().tolist() if normalises else [1.0] * channels
+    converts = getattr(preprocessor, "channel_conversion", getattr(preprocessor, "_channel_conversion", False))
+    testing = getattr(preprocessor, "test_cfg", None) or {}
+    divisor = testing.get("size_divisor") or getattr(preprocessor, "pad_size_divisor", None) or 1
+    value = getattr(preprocessor, "pad_val", getattr(preprocessor, "pad_value", 0))
+    return Normalisation(tuple(mean), tuple(std), bool(converts), int(divisor), float(value))
+
+
+def _channels(model: nn.Module) -> int:
+    first = next((part for part in cast(Any, model).backbone.modules() if isinstance(part, nn.Conv2d)), None)
+    return 3 if first is None or not is_mask_classifier(model) else first.in_channels
+
+
+def _plain(value: object) -> object:
+    """A config as literals: dicts, lists, tuples, numbers, strings."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_plain(each) for each in value) if type(value) in (list, tuple) else list(map(_plain, value))
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return getattr(value, "__name__", str(value))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
