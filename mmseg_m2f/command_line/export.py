@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 from mmseg_m2f.command_line.arguments import Call, add_config
-from mmseg_m2f.config.load import load_config
-from mmseg_m2f.engine.trained_model import load_trained
+from mmseg_m2f.engine.trained_model import find_trained, load_trained
 from mmseg_m2f.errors import InvalidValueError, concise_errors
 from mmseg_m2f.export.calibration import ImageSource
 from mmseg_m2f.export.model_export import ExportOptions, export_model, reads_padding
@@ -25,7 +24,7 @@ def main(arguments: Sequence[str] | None = None, *, call: Call) -> None:
     """Parse the command line and export."""
     parser = call.parser(__doc__, EXAMPLES)
     add_config(parser, config_help="the config the checkpoint was trained with")
-    parser.add_argument("checkpoint", help="a .pth file")
+    parser.add_argument("checkpoint", nargs="?", help="a .pth file; none for a published folder in the place of CONFIG")
     parser.add_argument("--out", required=True, help="the file; its suffix chooses the format")
     parser.add_argument(
         "--output",
@@ -56,8 +55,8 @@ def main(arguments: Sequence[str] | None = None, *, call: Call) -> None:
     parser.add_argument("--no-compiled", action="store_true", help="do not measure torch.compile beside the file")
     args = parser.parse_args(arguments)
     with concise_errors():
-        cfg = load_config(args.config, args.cfg_options)
-        trained = load_trained(cfg, args.checkpoint)
+        cfg, weights = find_trained(args.config, args.checkpoint, args.cfg_options)
+        trained = load_trained(cfg, weights)
         options = ExportOptions(
             output=args.output,
             size=None if args.size is None else (args.size[0], args.size[1]),

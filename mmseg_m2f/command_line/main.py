@@ -15,6 +15,7 @@ COMMANDS = {
     "config": "print a config as it is resolved, or what differs between two",
     "benchmark": "measure beside other implementations, or heads beside each other",
     "export": "write a model as ONNX, OpenVINO or torch.export file",
+    "publish": "write a model as one folder for other machines and the Hugging Face Hub",
     "convert": "write weights under the names that another library reads",
     "migrate": "write our config for one of mmsegmentation or mmdetection",
 }

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from mmseg_m2f.command_line.arguments import Call, add_config
-from mmseg_m2f.config.load import load_config
+from mmseg_m2f.engine.trained_model import find_trained
 from mmseg_m2f.errors import concise_errors
 from mmseg_m2f.inference.folder import predict_folder
 from mmseg_m2f.inference.predictor import Predictor
@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None, *, call: Call) -> None:
     """Parse the command line and predict; exit status 1 where an image was skipped."""
     parser = call.parser(__doc__, EXAMPLES)
     add_config(parser, config_help="the config the checkpoint was trained with")
-    parser.add_argument("checkpoint", help="a .pth file")
+    parser.add_argument("checkpoint", help="a .pth file, or an exported one (.onnx, .xml, .pt2)")
     parser.add_argument("images", metavar="IMAGE|FOLDER", help="an image, or a folder searched with its subfolders")
     parser.add_argument(
         "--out-dir",
@@ -34,7 +34,8 @@ def main(arguments: Sequence[str] | None = None, *, call: Call) -> None:
     )
     args = parser.parse_args(arguments)
     with concise_errors():
-        predictor = Predictor(load_config(args.config, args.cfg_options), args.checkpoint, device=args.device)
+        cfg, weights = find_trained(args.config, args.checkpoint, args.cfg_options)
+        predictor = Predictor(cfg, weights, device=args.device)
         skipped = predict_folder(
             predictor, args.images, args.out_dir, opacity=args.opacity, score_threshold=args.score_threshold
         )

@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None, *, call: Call) -> None:
     """Parse the command line and test."""
     parser = call.parser(__doc__, EXAMPLES)
     add_config(parser, config_help="the config the checkpoint was trained with")
-    parser.add_argument("checkpoint", help="a .pth file")
+    parser.add_argument("checkpoint", help="a .pth file, or an exported one (.onnx, .xml, .pt2)")
     parser.add_argument("--work-dir", help="folder of the log; default work_dirs/<config name>")
     parser.add_argument("--out", help="folder for metrics.json and predictions: labels/, panoptic/, instances.json")
     parser.add_argument("--show-dir", help="folder for one picture per image: input, truth, prediction")

@@ -51,6 +51,18 @@ def find_types(name: str, *, scope: str) -> list[Callable[..., object]]:
     return [imported] if callable(imported) else []
 
 
+def is_registered(name: str, *, default_scope: str, scopes: Iterable[str]) -> bool:
+    """Whether a `type` is registered in one of some scopes; a dotted import path never is.
+
+    Args:
+        default_scope: the scope that a name without scope is looked up in, before mmengine's root.
+        scopes: where names may come from; nothing else is imported to find out.
+    """
+    head, _, rest = name.rpartition(".")
+    wanted = [head] if head else [default_scope, ROOT_SCOPE]
+    return any(scope in scopes and bool(_registered(rest, scopes=[scope])) for scope in wanted)
+
+
 def missing_package(name: str) -> str | None:
     """The command that installs the package which the scope of `name` needs; None when it is installed."""
     head, _, rest = name.partition(".")

@@ -16,6 +16,7 @@ from mmengine.runner import Runner
 
 from mmseg_m2f import compat
 from mmseg_m2f.checkpoints.checking import check_checkpoint, non_finite_names
+from mmseg_m2f.checkpoints.published import is_published, published_url, read_published
 from mmseg_m2f.config.checks import check_config
 from mmseg_m2f.config.data_paths import Loop, check_data_paths
 from mmseg_m2f.config.initial_weights import check_initial_weights, drop_initial_weights
@@ -181,6 +182,9 @@ def build_runner(cfg: Config, *, launcher: Launcher = "none", loops: Sequence[Lo
     check_config(cfg)
     check_run(cfg, loops=loops)
     check_data_paths(cfg, loops=loops)
+    if is_published(cfg.get("load_from")):
+        read_published(cfg.load_from)
+        cfg.load_from = published_url(cfg.load_from)
     if cfg.get("load_from") and not is_remote(cfg.load_from):
         check_checkpoint(cfg.load_from)
     if "train" in loops:

@@ -13,8 +13,12 @@ from torch import nn
 
 from mmseg_m2f.checkpoints.checking import check_checkpoint
 from mmseg_m2f.checkpoints.loading import load_weights
+from mmseg_m2f.checkpoints.published import is_published, read_published
 from mmseg_m2f.config.checks import check_config
 from mmseg_m2f.config.initial_weights import drop_initial_weights
+from mmseg_m2f.config.load import load_config
+from mmseg_m2f.config.options import Options, apply_options
+from mmseg_m2f.config.stored_config import read_stored_config
 from mmseg_m2f.datasets.checked_loading import CheckedLoading
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.models.exported_network import use_exported
@@ -44,6 +48,35 @@ class TrainedModel:
     category_ids: Sequence[int]
 
 
+def find_trained(
+    config: str | os.PathLike[str] | Config,
+    checkpoint: str | os.PathLike[str] | None = None,
+    options: Options | None = None,
+) -> tuple[Config, str | os.PathLike[str] | None]:
+    """The config and the weights of a model.
+
+    Args:
+        config: The file or name of a config, or a loaded one; or what holds both: an exported file, a folder of
+            `tools/publish.py`, or such a repository of the Hugging Face Hub (`hf://OWNER/NAME`).
+        checkpoint: Weights for the config. A published folder is one, too.
+        options: See `load_config`.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: A file is broken, or its config names unknown types.
+    """
+    if isinstance(config, Config):
+        return config.copy(), checkpoint
+    if is_exported(config):
+        cfg, weights = read_stored_config(ExportedModel(config).record.config, source=str(config)), checkpoint or config
+    elif is_published(config):
+        cfg, weights = read_stored_config(read_published(config).config, source=str(config)), checkpoint or config
+    else:
+        return load_config(config, options), checkpoint
+    apply_options(cfg, options or {})
+    return cfg, weights
+
+
 def load_trained(cfg: Config, checkpoint: str | os.PathLike[str] | None = None) -> TrainedModel:
     """Build the model of a config and fill it with the weights of a checkpoint.
 
@@ -66,7 +99,13 @@ def load_trained(cfg: Config, checkpoint: str | os.PathLike[str] | None = None) 
     if is_exported(checkpoint):
         assert checkpoint is not None
         return _load_exported(cfg, ExportedModel(checkpoint))
-    content = {} if checkpoint is None else check_checkpoint(checkpoint)
+    content: Mapping[str, object] = {}
+    if is_published(checkpoint):
+        assert checkpoint is not None
+        published = read_published(checkpoint)
+        content = dict(state_dict=published.weights(), meta=dict(dataset_meta=published.names))
+    elif checkpoint is not None:
+        content = check_checkpoint(checkpoint)
     dataset = _test_dataset(cfg)
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope")):
         model: nn.Module = MODELS.build(_model_config(cfg))

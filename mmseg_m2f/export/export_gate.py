@@ -129,10 +129,9 @@ def compare(name: str, expected: Mapping[str, Tensor], found: Mapping[str, Tenso
     if labels is not None and all(output in found for output in ("class_logits", "scores") if output in expected):
         comparison.classes = len(labels.unique())
         predicted = _labels({key: value for key, value in found.items() if key in expected})
-        same_size = predicted is not None and predicted.shape == labels.shape
-        differing = (
-            float((predicted != labels).float().mean()) if same_size and labels.numel() else float(not same_size)
-        )
+        differing = 1.0
+        if predicted is not None and predicted.shape == labels.shape:
+            differing = float(torch.ne(labels, predicted).float().mean()) if labels.numel() else 0.0
         comparison.label_disagreement = max(comparison.label_disagreement, differing)
     return comparison
 

@@ -152,7 +152,7 @@ def make_record(trained: TrainedModel, cfg: Config, options: ExportOptions, shap
     return ExportRecord(
         output=options.output,
         tasks=tasks,
-        config=repr(_plain(cfg.to_dict())),
+        config=repr(plain_values(cfg.to_dict())),
         classes=tuple(trained.classes),
         palette=tuple(tuple(int(value) for value in colour) for colour in trained.palette),  # type: ignore[misc]
         category_ids=tuple(trained.category_ids),
@@ -359,12 +359,16 @@ def _channels(model: nn.Module) -> int:
     return 3 if first is None or not is_mask_classifier(model) else first.in_channels
 
 
-def _plain(value: object) -> object:
+def plain_values(value: object) -> object:
     """A config as literals: dicts, lists, tuples, numbers, strings."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): plain_values(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_plain(each) for each in value) if type(value) in (list, tuple) else list(map(_plain, value))
+        return (
+            type(value)(plain_values(each) for each in value)
+            if type(value) in (list, tuple)
+            else list(map(plain_values, value))
+        )
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return getattr(value, "__name__", str(value))

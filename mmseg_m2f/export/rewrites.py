@@ -25,7 +25,7 @@ from mmseg.models.utils import wrappers
 from torch import Tensor
 
 from mmseg_m2f.errors import InvalidValueError
-from mmseg_m2f.export.swin import exportable_windows
+from mmseg_m2f.export.swin_windows import exportable_windows
 
 _WITH_ADAPTIVE_PADDING = (
     "mmseg.models.utils.embed",

@@ -9,8 +9,7 @@ from mmengine.dataset import pseudo_collate
 from numpy.typing import NDArray
 from torch import nn
 
-from mmseg_m2f.config.load import load_config
-from mmseg_m2f.engine.trained_model import load_trained, test_transforms
+from mmseg_m2f.engine.trained_model import find_trained, load_trained, test_transforms
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.models.backbones import folding
 from mmseg_m2f.predictions import ImageResult, read_result
@@ -24,7 +23,8 @@ class Predictor:
     the checkpoint was trained on, else those in the dataset's annotation file.
 
     Args:
-        config: The file of a config, or a loaded config.
+        config: The file of a config, or a loaded config; or what holds config and weights: an exported file
+            (`tools/export.py`), a published folder (`tools/publish.py`), or such a repository (`hf://OWNER/NAME`).
         checkpoint: Weights to load; without them the model keeps its random initial ones.
         device: Where the model runs; the GPU if there is one, unless given.
         fold_norms: Multiply the batch norms of the backbone into its convolutions, which saves an operator for each.
@@ -49,8 +49,8 @@ class Predictor:
         device: str | torch.device | None = None,
         fold_norms: bool = False,
     ) -> None:
-        cfg = config.copy() if isinstance(config, Config) else load_config(config)
-        found = load_trained(cfg, checkpoint)
+        cfg, weights = find_trained(config, checkpoint)
+        found = load_trained(cfg, weights)
         self.model: nn.Module = found.model
         self.classes, self.palette, self.category_ids = found.classes, found.palette, found.category_ids
         self._load_image, self._transforms = test_transforms(cfg, found.dataset)

@@ -61,10 +61,10 @@ class ExportedNetwork:
             _refuse_training(self.file)
         found = self.run(images, valid)
         if "boxes" not in found:
-            return StoredPrediction(found["class_logits"], found["mask_logits"])
+            return cast(Prediction, StoredPrediction(found["class_logits"], found["mask_logits"]))
         masks = found.get("mask_logits")
         maker = None if masks is None else lambda numbers, queries: masks[numbers, queries]
-        return BoxPrediction(found["class_logits"], found["boxes"], maker)
+        return cast(Prediction, BoxPrediction(found["class_logits"], found["boxes"], maker))
 
     def run(self, images: Float[Tensor, "B C H W"], valid: Bool[Tensor, "B H W"] | None = None) -> dict[str, Tensor]:
         """The outputs of the file, on the device of the images; image by image where the file takes one alone."""

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from mmseg_m2f.errors import InvalidValueError
 
@@ -79,7 +79,7 @@ class ExportRecord:
         known = {each.name for each in fields(cls)}
         try:
             content = json.loads(text or "")
-            entries = {name: _hashable(value) for name, value in content.items() if name in known}
+            entries: dict[str, Any] = {name: _hashable(value) for name, value in content.items() if name in known}
             return cls(**entries)
         except (ValueError, TypeError, AttributeError) as error:
             raise InvalidValueError(

@@ -1,8 +1,8 @@
 """The runtimes: onnxruntime, OpenVINO and torch.export's programs, each as arrays in, arrays out."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.runtime.export_record import KEY
 
 
+@runtime_checkable
 class Session(Protocol):
     """A file that is ready to run; made by `open_session`."""
 
@@ -34,11 +35,12 @@ def open_session(path: Path, *, device: str = "cpu", threads: int | None = None)
     Raises:
         ValueError: The runtime is not installed, or does not accept the file.
     """
-    kind, package = {
+    kinds: dict[str, tuple[Callable[[Path, str, int | None], Session], str]] = {
         ".onnx": (_OnnxSession, "onnxruntime"),
         ".xml": (_OpenVinoSession, "openvino"),
         ".pt2": (_ProgramSession, "torch"),
-    }[path.suffix.lower()]
+    }
+    kind, package = kinds[path.suffix.lower()]
     if not compat.is_installed(package):
         raise InvalidValueError(
             f"{path}: expected {package} to run it, got an environment without it. "

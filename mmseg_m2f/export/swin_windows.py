@@ -5,7 +5,7 @@ images as a float: each fixes the sizes of the example in an exported program. T
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
@@ -65,16 +65,19 @@ def _parts(num_windows: int, side: int, shift: int, like: Tensor) -> Tensor:
 
 
 def unfold_patches(
-    x: Float[Tensor, "B C H W"],
-    kernel_size: tuple[int, int],
-    dilation: tuple[int, int] = (1, 1),
-    padding: tuple[int, int] = (0, 0),
-    stride: tuple[int, int] = (1, 1),
+    input: Float[Tensor, "B C H W"],
+    kernel_size: int | tuple[int, int],
+    dilation: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] = 0,
+    stride: int | tuple[int, int] = 1,
 ) -> Float[Tensor, "B D N"]:
     """`F.unfold` of patches side by side; others stay torch's."""
-    height, width = kernel_size
-    if tuple(stride) != tuple(kernel_size) or tuple(dilation) != (1, 1) or tuple(padding) != (0, 0):
-        return torch._C._nn.im2col(x, kernel_size, dilation, padding, stride)
-    rows, columns = x.shape[-2] // height, x.shape[-1] // width
-    cut = x[..., : rows * height, : columns * width].unflatten(3, (columns, width)).unflatten(2, (rows, height))
+    kernel, dilations, paddings, strides = (
+        tuple(x) if isinstance(x, Sequence) else (x, x) for x in (kernel_size, dilation, padding, stride)
+    )
+    if strides != kernel or dilations != (1, 1) or paddings != (0, 0):
+        return torch._C._nn.im2col(input, kernel, dilations, paddings, strides)
+    height, width = kernel
+    rows, columns = input.shape[-2] // height, input.shape[-1] // width
+    cut = input[..., : rows * height, : columns * width].unflatten(3, (columns, width)).unflatten(2, (rows, height))
     return cut.permute(0, 1, 3, 5, 2, 4).flatten(4).flatten(1, 3)

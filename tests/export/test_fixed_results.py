@@ -1,0 +1,105 @@
+"""Full results of a fixed shape beside `predict`, which has windows, strips and variable counts."""
+
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.config import ConfigDict
+from mmengine.registry import MODELS
+from mmseg.structures import SegDataSample
+
+from mmseg_m2f.config.load import load_config
+from mmseg_m2f.export.fixed_results import Normalisation, Results, check_expressible
+from tests.models.conftest import CONFIGS, NUM_CLASSES
+from tests.random_weights import shake
+
+SIZE = (60, 90)  # padded to 64 × 96
+PLAIN = Normalisation((100.0, 110.0, 120.0), (50.0, 60.0, 70.0), True, 32, 0.0)
+
+
+def model_config() -> ConfigDict:
+    cfg = load_config(CONFIGS / "mask2former/mask2former_r18_shapes_debug.py").model
+    cfg.decode_head.num_classes = NUM_CLASSES
+    cfg.backbone = dict(type="mmseg.ResNet", depth=18, base_channels=8, norm_cfg=dict(type="BN"), norm_eval=True)
+    return cfg
+
+
+def build(cfg: ConfigDict, **changes: object) -> torch.nn.Module:
+    cfg.data_preprocessor = None
+    cfg.update(changes)
+    torch.manual_seed(3)
+    model = MODELS.build(cfg).eval()
+    shake(model)
+    model.decode_head.query_decoder.cls_embed.weight.data *= 8
+    return model
+
+
+def prepare(images: torch.Tensor) -> torch.Tensor:
+    mean, std = (torch.tensor(values)[:, None, None] for values in (PLAIN.mean, PLAIN.std))
+    return torch.nn.functional.pad((images.flip(1).float() - mean) / std, (0, 6, 0, 4))
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    coarse = torch.rand(2, 3, 6, 8, generator=torch.Generator().manual_seed(1))
+    return (255 * torch.nn.functional.interpolate(coarse, SIZE, mode="bicubic").clamp(0, 1)).to(torch.uint8)
+
+
+@torch.no_grad()
+def test_results__label_maps_are_the_segmentors(images):
+    model = build(model_config())
+    metainfo = dict(ori_shape=SIZE, img_shape=SIZE, img_padding_size=(0, 6, 0, 4))
+    expected = model.predict(prepare(images), [SegDataSample(metainfo=metainfo) for _ in images])
+    found = Results(model, PLAIN)(images)
+    assert len(found["labels"].unique()) > 1
+    assert torch.equal(found["labels"], torch.cat([sample.pred_sem_seg.data for sample in expected]))
+
+
+@pytest.mark.parametrize(
+    "test_cfg",
+    [
+        dict(semantic=True, object_threshold=0.2, overlap_threshold=0.3),
+        dict(object_threshold=0.2, overlap_threshold=0.3, keep_low_pixels=True, one_class_per_query=True),
+        dict(panoptic=False, things_first=False, max_per_image=12),
+        dict(panoptic=False, score_threshold=0.2, max_per_image=15),
+    ],
+)
+@torch.no_grad()
+def test_results__are_the_detectors(images, test_cfg):
+    model = build(model_config(), type="mmseg_m2f.MaskDetector", thing_classes=[0, 3], test_cfg=test_cfg)
+    metainfo = dict(ori_shape=SIZE, img_shape=SIZE)
+    expected = model.predict(prepare(images), [DetDataSample(metainfo=metainfo) for _ in images])
+    found = Results(model, PLAIN)(images)
+    for image, sample in enumerate(expected):
+        if "pred_sem_seg" in sample:
+            assert torch.equal(found["labels"][image], sample.pred_sem_seg.sem_seg[0])
+        if "pred_panoptic_seg" in sample:
+            assert torch.equal(found["panoptic"][image], sample.pred_panoptic_seg.sem_seg[0])
+        objects = sample.pred_instances
+        order = objects.scores.argsort(descending=True)
+        kept = found["object_scores"][image] > 0
+        real = objects.scores[order] > 0
+        torch.testing.assert_close(found["object_scores"][image][kept], objects.scores[order][real], rtol=0, atol=1e-5)
+        assert torch.equal(found["object_labels"][image][kept], objects.labels[order][real])
+        assert torch.equal(found["object_boxes"][image][kept], objects.bboxes[order][real])
+        assert torch.equal(found["object_masks"][image][kept], objects.masks[order][real].bool())
+    assert (found["object_scores"] > 0).any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (dict(test_cfg=dict(mode="slide", crop_size=(32, 32), stride=(16, 16))), "windows"),
+        (dict(test_cfg=dict(return_scores=True)), "kept scores"),
+        (
+            dict(type="mmseg_m2f.MaskDetector", thing_classes=[0], test_cfg=dict(panoptic_rule="detr")),
+            "DETR's panoptic rule",
+        ),
+        (
+            dict(type="mmseg_m2f.MaskDetector", thing_classes=[0], test_cfg=dict(mask_nms_threshold=0.5)),
+            "suppression of masks",
+        ),
+    ],
+)
+def test_results__refuse_what_has_no_fixed_shape(changes, reason):
+    with pytest.raises(ValueError, match=f"expected results of a fixed shape.*{reason}.*--output logits"):
+        check_expressible(build(model_config(), **changes))

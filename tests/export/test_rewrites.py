@@ -1,0 +1,86 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from mmseg.models.backbones.swin import ShiftWindowMSA
+from mmseg.models.utils import Upsample
+from torch import nn
+
+from mmseg_m2f.export.rewrites import bin_matrix, exportable_code, pool_to_size, sample_by_gather
+
+
+class Pooled(nn.Module):
+    """Code that fixes the sizes of the example without the rewrites."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.upsample = Upsample(scale_factor=2, mode="bilinear", align_corners=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        height, width = x.shape[-2:]
+        padded = F.pad(x, (0, -width % 8, 0, -height % 8))
+        coarse = F.interpolate(padded, (height // 8 + 1, width // 8 + 1), mode="area")
+        positions = torch.linspace(-0.5, 0.5, width, dtype=x.dtype, device=x.device)
+        fine = F.interpolate(self.upsample(coarse), (height, width), mode="bilinear")
+        return (
+            fine + positions + F.adaptive_avg_pool2d(x, (1, 1)) + F.adaptive_avg_pool2d(x, 3).amax((2, 3), keepdim=True)
+        )
+
+
+def test_rewrites__one_program_for_all_sizes():
+    model = Pooled()
+    dynamic = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    with exportable_code():
+        program = torch.export.export(model, (torch.randn(2, 3, 50, 75),), dynamic_shapes=(dynamic,))
+    run = program.module(check_guards=False)
+    for size in ((2, 50, 75), (1, 64, 64), (3, 41, 96)):
+        x = torch.randn(size[0], 3, *size[1:])
+        torch.testing.assert_close(run(x), model(x), rtol=0, atol=2e-6)
+
+
+def test_rewrites__nothing_stays_replaced():
+    before = (F.interpolate, F.pad, F.adaptive_avg_pool2d, F.grid_sample, F.unfold, torch.linspace, Upsample.forward)
+    with exportable_code("gather"):
+        assert F.pad is not before[1]
+    after = (F.interpolate, F.pad, F.adaptive_avg_pool2d, F.grid_sample, F.unfold, torch.linspace, Upsample.forward)
+    assert all(one is other for one, other in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("size", [(7, 5), (3, 3), 2, (1, 4), (13, 20)])
+def test_pool_to_size__is_adaptive_pooling(size):
+    x = torch.randn(2, 3, 13, 20)
+    torch.testing.assert_close(pool_to_size(x, size), F.adaptive_avg_pool2d(x, size), rtol=0, atol=1e-6)
+
+
+def test_bin_matrix__bins_overlap_where_the_length_is_no_multiple():
+    expected = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.5, 0.5]])
+    assert torch.equal(bin_matrix(3, 2, expected), expected)
+
+
+def test_sample_by_gather__is_grid_sample():
+    maps, grid = torch.randn(2, 3, 9, 14), 3 * torch.rand(2, 5, 6, 2) - 1.5  # also outside
+    expected = F.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    torch.testing.assert_close(sample_by_gather(maps, grid), expected, rtol=0, atol=2e-6)
+
+
+def test_sample_by_gather__refuses_what_it_does_not_compute():
+    with pytest.raises(ValueError, match="--lowering gridsample"):
+        sample_by_gather(torch.randn(1, 1, 4, 4), torch.zeros(1, 2, 2, 2), padding_mode="border")
+
+
+@pytest.mark.parametrize("shift", [0, 3])
+def test_swin__windows_are_mmsegs(shift):
+    attention = ShiftWindowMSA(8, num_heads=2, window_size=7, shift_size=shift).eval()
+    nn.init.normal_(attention.w_msa.relative_position_bias_table)
+    for height, width in ((14, 21), (10, 17)):
+        tokens = torch.randn(2, height * width, 8)
+        expected = attention(tokens, (height, width))
+        with exportable_code():
+            found = attention(tokens, (height, width))
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+def test_swin__patches_are_unfolds():
+    x = torch.randn(2, 3, 8, 10)
+    expected = F.unfold(x, 2, stride=2)
+    with exportable_code():
+        assert torch.equal(nn.Unfold((2, 2), stride=(2, 2))(x), expected)
