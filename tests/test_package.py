@@ -20,17 +20,19 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "layers": ("core",),
     "samples": ("core",),
     "predictions": ("core", "samples"),
-    "models": ("core", "layers", "samples", "checkpoints.openmmlab", "checkpoints.package_weights"),
+    "runtime": (),
+    "models": ("core", "layers", "samples", "runtime", "checkpoints.openmmlab", "checkpoints.package_weights"),
     "datasets": ("core", "samples"),
     "evaluation": ("core", "samples"),
     "checkpoints": ("core", "samples"),
     "visualization": ("core", "predictions"),
     "config": ("models", "checkpoints"),
-    "engine": ("config", "checkpoints", "datasets", "visualization", "predictions", "evaluation", "models"),
+    "engine": ("config", "checkpoints", "datasets", "visualization", "predictions", "evaluation", "models", "runtime"),
     **dict.fromkeys(
         ("inference", "migration"),
         ("engine", "config", "checkpoints", "datasets", "models", "visualization", "predictions", "core", "samples"),
     ),
+    "export": ("engine", "config", "checkpoints", "models", "core", "samples", "runtime"),
 }
 #: The top floor: each imports those before it, and any room below.
 TOP = ("benchmark", "command_line", "__main__")
@@ -45,6 +47,7 @@ THIRD_PARTY = {
     "core": CORE,
     "layers": CORE,
     "layers/kernels": CORE | {"triton"},
+    "export/rewrites.py": CORE | {"mmseg"},  # replaces what it does while exporting
     "models": MODELS,
     "models/backbones": MODELS | {"timm"},
     "models/decode_heads/explicit_class.py": MODELS | {"mmseg"},  # a per-pixel head: mmseg's base class
@@ -64,8 +67,29 @@ WITHOUT_MIRROR: dict[str, str] = {
     "__main__.py": "one call; tests/tools/test_tools.py runs the program",
     **{
         f"command_line/{name}.py": "arguments in, one call out; tests/tools/test_tools.py runs the program"
-        for name in ("arguments", "benchmark", "config", "convert", "main", "migrate", "predict", "test", "train")
+        for name in (
+            "arguments",
+            "benchmark",
+            "config",
+            "convert",
+            "export",
+            "main",
+            "migrate",
+            "predict",
+            "publish",
+            "test",
+            "train",
+        )
     },
+    "export/swin_windows.py": "part of the rewrites: tests/export/test_rewrites.py",
+    "export/programs.py": "traced in tests/export/test_export_gate.py",
+    **{
+        f"export/{name}.py": "steps of an export, which tests/export/test_model_export.py runs"
+        for name in ("calibration", "latency", "reduced_precision", "standalone_script", "wrappers", "writers")
+    },
+    "checkpoints/published.py": "read and refused in tests/export/test_publishing.py",
+    "engine/trained_model.py": "through Predictor in tests/inference and tests/export",
+    "runtime/sessions.py": "each runtime in tests/export/test_model_export.py",
 }
 
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))

@@ -29,7 +29,9 @@ def build(cfg: ConfigDict, **changes: object) -> torch.nn.Module:
     torch.manual_seed(3)
     model = MODELS.build(cfg).eval()
     shake(model)
-    model.decode_head.query_decoder.cls_embed.weight.data *= 8
+    decoder = model.decode_head.query_decoder
+    decoder.cls_embed.weight.data *= 30  # queries of several classes, and masks with edges
+    list(decoder.mask_embed.parameters())[-2].data *= 20
     return model
 
 

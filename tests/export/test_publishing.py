@@ -1,0 +1,79 @@
+"""A published folder is read like the checkpoint that it was made from; changed files are refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mmseg_m2f.checkpoints.published import is_published, read_published
+from mmseg_m2f.engine.launch import train
+from mmseg_m2f.engine.trained_model import find_trained, load_trained
+from mmseg_m2f.export.publishing import publish
+from mmseg_m2f.inference import Predictor
+from tests.tiny_segmentation import tiny_config, write_config, write_dataset
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("publishing")
+    write_dataset(folder / "data")
+    cfg = tiny_config(folder / "data")
+    torch.manual_seed(0)
+    model = Predictor(cfg).model
+    torch.save(dict(state_dict=model.state_dict(), optimizer=dict(a=1)), folder / "weights.pth")
+    trained = load_trained(cfg, folder / "weights.pth")
+    names = publish(trained, cfg, folder / "out", metrics=dict(mIoU=0.75), licence="apache-2.0")
+    assert names == ["README.md", "config.json", "model.safetensors", "SHA256SUMS"]
+    return folder
+
+
+def test_publish__predicts_the_same_without_the_run(folder):
+    image = folder / "data/images/000.png"
+    expected = Predictor(tiny_config(folder / "data"), folder / "weights.pth")(image).semantic
+    predictor = Predictor(folder / "out")
+    assert np.array_equal(predictor(image).semantic, expected)
+    assert predictor.classes == ["dark", "bright"]
+
+
+def test_publish__has_the_shape_of_a_hub_repository(folder):
+    content = json.loads((folder / "out/config.json").read_text())
+    card = (folder / "out/README.md").read_text()
+    assert content["metrics"] == {"mIoU": 0.75}
+    assert card.startswith("---\nlibrary_name: mmseg_m2f\npipeline_tag: image-segmentation\nlicense: apache-2.0\n---\n")
+    assert "mIoU: 0.7500" in card
+
+
+def test_publish__trainings_start_from_the_folder(folder, tmp_path):
+    cfg = tiny_config(folder / "data", max_iters=2)
+    cfg.load_from = str(folder / "out")
+    cfg.optim_wrapper.optimizer.lr = 0.0
+    runner = train(write_config(cfg, tmp_path / "from_published.py"), work_dir=str(tmp_path))
+    weight = read_published(folder / "out").weights()["decode_head.conv_seg.weight"]
+    assert torch.equal(runner.model.decode_head.conv_seg.weight, weight)
+
+
+def test_publish__hub_repositories_come_through_huggingface_hub(folder, monkeypatch):
+    import huggingface_hub
+
+    asked = []
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda name, **_: asked.append(name) or str(folder / "out")
+    )
+    assert is_published("hf://owner/name")
+    cfg, weights = find_trained("hf://owner/name")
+    assert load_trained(cfg, weights).classes == ["dark", "bright"]
+    assert set(asked) == {"owner/name"}
+
+
+def test_publish__changed_files_are_refused(folder, tmp_path):
+    for name in ("README.md", "config.json", "model.safetensors", "SHA256SUMS"):
+        (tmp_path / name).write_bytes((folder / "out" / name).read_bytes())
+    read_published(tmp_path)
+    (tmp_path / "config.json").write_text((tmp_path / "config.json").read_text().replace("0.75", "0.95"))
+    with pytest.raises(ValueError, match=r"expected config.json as it was published.*hash differs"):
+        read_published(tmp_path)
+    (tmp_path / "SHA256SUMS").unlink()
+    with pytest.raises(FileNotFoundError, match="got one without SHA256SUMS"):
+        read_published(tmp_path)
