@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 
+from mmseg_m2f.benchmark.exports import add_exports
 from mmseg_m2f.benchmark.gate import UnequalError
 from mmseg_m2f.benchmark.heads.heads_command import add_heads
 from mmseg_m2f.benchmark.step_commands import add_scaling, add_step, add_train
@@ -27,6 +28,7 @@ def main(arguments: Sequence[str] | None = None, *, call: Call) -> None:
     add_step(commands)
     add_scaling(commands)
     add_train(commands)
+    add_exports(commands)
     add_heads(commands, run=call.run)
     args = parser.parse_args(arguments)
     try:

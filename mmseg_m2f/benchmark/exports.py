@@ -1,0 +1,120 @@
+"""Which methods export to which formats: one small leaf per method, through the checks of `tools/export.py`."""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmseg_m2f.config.load import load_config
+from mmseg_m2f.engine.trained_model import load_trained
+from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.export.model_export import ExportOptions, export_model
+from mmseg_m2f.files import replace_file, save_json
+
+#: A small leaf of each method, and options that make it smaller still.
+FAMILIES: dict[str, dict[str, int]] = {
+    "mask2former_r18_shapes_debug": {
+        "model.decode_head.query_decoder.num_layers": 3,
+        "model.decode_head.pixel_decoder.num_layers": 1,
+    },
+    "maskformer_r18_shapes_debug": {},
+    "detr-tiny_r18_shapes_debug": {},
+    "segvit_tiny_shapes_debug": {},
+    "segvit-shrunk_tiny_shapes_demo": {},
+    "eomt_tiny_shapes_debug": {},
+    "ecenet_r18_shapes_debug": {},
+    "cac-upernet_r18_shapes_debug": {},
+    "segnext_mscan_tiny_shapes_debug": {},
+    "semantic-fpn_coc_tiny_shapes_debug": {},
+    "segformer_r18_shapes_demo": {},
+    "deeplabv3plus_r18_shapes_demo": {},
+}
+FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ONNX": ("model.onnx", {}),
+    "ONNX by gathers": ("gather.onnx", dict(lowering="gather")),
+    "ONNX full": ("full.onnx", dict(output="full")),
+    "OpenVINO": ("model.xml", {}),
+    "torch.export": ("model.pt2", {}),
+}
+_MARKS = ("<!-- exports -->", "<!-- /exports -->")
+
+
+def add_exports(commands: Any) -> None:  # noqa: ANN401  (argparse keeps the type to itself)
+    """Add the command `exports`."""
+    parser = commands.add_parser("exports", help="which methods export to which formats", description=__doc__)
+    parser.add_argument("configs", nargs="*", default=list(FAMILIES), help="default: one small leaf per method")
+    parser.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS))
+    parser.add_argument(
+        "--records", default="work_dirs/exports.json", help="results by config and format, kept and added to"
+    )
+    parser.add_argument("--page", help="a page with the marks <!-- exports -->, between which the table goes")
+    parser.set_defaults(run=_run)
+
+
+def measure_export(config: str, kind: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Export a leaf with random weights and give the largest difference of its results, or why it was refused."""
+    cfg = load_config(config, dict(options or {}))
+    torch.manual_seed(0)
+    trained = load_trained(cfg)
+    name, arguments = FORMATS[kind]
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            report = export_model(trained, cfg, Path(folder) / name, ExportOptions(**arguments))
+        except InvalidValueError as error:
+            return dict(refused=str(error))
+    errors = {key: value for key, value in report["max_errors"].items() if "features" not in key}
+    return dict(
+        error=max(errors.values(), default=0.0),
+        labels=report["label_disagreement"],
+        bits=report["attention_bits_differing"],
+    )
+
+
+def export_table(records: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """The results as a Markdown table, and the reasons of refusals below it."""
+    kinds = [kind for kind in FORMATS if any(kind in row for row in records.values())]
+    lines = [f"| | {' | '.join(kinds)} |", "|---" * (len(kinds) + 1) + "|"]
+    reasons: list[str] = []
+    for config, row in records.items():
+        cells = []
+        for kind in kinds:
+            result = row.get(kind)
+            if result is None:
+                cells.append("not run")
+            elif "refused" in result:
+                reason = f"{config}, {kind}: {result['refused']}"
+                reasons.append(f"{len(reasons) + 1}. {reason}")
+                cells.append(f"refused ({len(reasons)})")
+            else:
+                cells.append(f"{result['error']:.1e}" + (f", {result['bits']} bits" if result["bits"] else ""))
+        lines.append(f"| `{config}` | {' | '.join(cells)} |")
+    return "\n".join([*lines, *(["", *reasons] if reasons else [])])
+
+
+def _run(args: argparse.Namespace) -> None:
+    path = Path(args.records)
+    records: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
+    for config in args.configs:
+        for kind in args.formats:
+            if kind in records.get(config, {}):
+                continue
+            records.setdefault(config, {})[kind] = measure_export(config, kind, FAMILIES.get(config))
+            save_json(records, path, indent=2)
+            print(f"{config}, {kind}: {records[config][kind]}", flush=True)
+    table = export_table(records)
+    print(table)
+    if args.page is not None:
+        _write_between_marks(Path(args.page), table)
+
+
+def _write_between_marks(page: Path, table: str) -> None:
+    text = page.read_text(encoding="utf-8")
+    before, start, rest = text.partition(_MARKS[0])
+    _, end, after = rest.partition(_MARKS[1])
+    if not start or not end:
+        raise InvalidValueError(f"--page {page}: expected the marks {_MARKS[0]} and {_MARKS[1]}. Add both.")
+    replace_file(page, f"{before}{start}\n{table}\n{end}{after}".encode())
