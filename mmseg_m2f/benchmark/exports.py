@@ -10,10 +10,14 @@ from typing import Any
 import torch
 
 from mmseg_m2f.config.load import load_config
-from mmseg_m2f.engine.trained_model import load_trained
+from mmseg_m2f.engine.trained_model import find_trained, load_trained
 from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.export.export_gate import smooth_images
+from mmseg_m2f.export.latency import latencies
 from mmseg_m2f.export.model_export import ExportOptions, export_model
+from mmseg_m2f.export.wrappers import Logits
 from mmseg_m2f.files import replace_file, save_json
+from mmseg_m2f.runtime import ExportedModel
 
 #: A small leaf of each method, and options that make it smaller still.
 FAMILIES: dict[str, dict[str, int]] = {
@@ -53,6 +57,38 @@ def add_exports(commands: Any) -> None:  # noqa: ANN401  (argparse keeps the typ
     )
     parser.add_argument("--page", help="a page with the marks <!-- exports -->, between which the table goes")
     parser.set_defaults(run=_run)
+
+
+def add_exported(commands: Any) -> None:  # noqa: ANN401
+    """Add the command `exported`."""
+    parser = commands.add_parser("exported", help="an exported file beside the model that it was made from")
+    parser.add_argument("file", help="a file of tools/export.py with --output logits")
+    parser.add_argument("checkpoint", help="what it was exported from; its config is inside the file")
+    parser.add_argument("--size", type=int, nargs=2, default=(512, 512), metavar=("H", "W"))
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--no-compiled", action="store_true", help="do not measure torch.compile")
+    parser.set_defaults(run=_run_exported)
+
+
+def measure_file(
+    file: str | Path, checkpoint: str | Path, *, size: tuple[int, int], batch: int = 1, compiled: bool = True
+) -> dict[str, float]:
+    """Milliseconds of the model, the compiled model and the file for the same random images.
+
+    Raises:
+        ValueError: The file holds full results, whose images are not the model's.
+    """
+    exported = ExportedModel(file, threads=torch.get_num_threads())
+    if exported.record.output != "logits":
+        raise InvalidValueError(
+            f"{file}: expected a file of logits, got one of full results. Export with --output logits."
+        )
+    cfg, _ = find_trained(file)
+    wrapper = Logits(load_trained(cfg, checkpoint).model)
+    inputs = dict(images=smooth_images(batch, *size, channels=exported.record.input_channels))
+    if exported.record.reads_valid:
+        inputs["valid"] = torch.ones(batch, *size, dtype=torch.bool)
+    return latencies(wrapper, exported, inputs, compiled=compiled)
 
 
 def measure_export(config: str, kind: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -109,6 +145,15 @@ def _run(args: argparse.Namespace) -> None:
     print(table)
     if args.page is not None:
         _write_between_marks(Path(args.page), table)
+
+
+def _run_exported(args: argparse.Namespace) -> None:
+    height, width = args.size
+    found = measure_file(
+        args.file, args.checkpoint, size=(height, width), batch=args.batch, compiled=not args.no_compiled
+    )
+    for name, value in found.items():
+        print(f"{name:<9} {value:8.1f} ms")
 
 
 def _write_between_marks(page: Path, table: str) -> None:

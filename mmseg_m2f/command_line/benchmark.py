@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from mmseg_m2f.benchmark.exports import add_exports
+from mmseg_m2f.benchmark.exports import add_exported, add_exports
 from mmseg_m2f.benchmark.gate import UnequalError
 from mmseg_m2f.benchmark.heads.heads_command import add_heads
 from mmseg_m2f.benchmark.step_commands import add_scaling, add_step, add_train
@@ -17,6 +17,8 @@ EXAMPLES = """examples:
   {run} step ours ours+graphs mmseg --device cuda --dtype bfloat16 --batch 2 16 --profile
   {run} train CONFIG --amp --cfg-options model.cuda_graphs=True
   {run} scaling ours mmseg --over queries objects
+  {run} exported model.onnx CHECKPOINT --size 512 512
+  {run} exports --page docs/deploy.md
   {run} heads configs/*/*_shapes_demo.py --iterations 400 --seeds 0 1 2
 """
 
@@ -29,6 +31,7 @@ def main(arguments: Sequence[str] | None = None, *, call: Call) -> None:
     add_scaling(commands)
     add_train(commands)
     add_exports(commands)
+    add_exported(commands)
     add_heads(commands, run=call.run)
     args = parser.parse_args(arguments)
     try:

@@ -5,29 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmseg_m2f.benchmark.exports import FAMILIES
 from mmseg_m2f.config.load import load_config
 from mmseg_m2f.engine.trained_model import load_trained
 from mmseg_m2f.export.model_export import ExportOptions, export_model
 
-_M2F = {"model.decode_head.query_decoder.num_layers": 3, "model.decode_head.pixel_decoder.num_layers": 1}
-FAMILIES = {
-    "mask2former_r18_shapes_debug": _M2F,
-    "maskformer_r18_shapes_debug": {},
-    "detr-tiny_r18_shapes_debug": {},
-    "segvit_tiny_shapes_debug": {},
-    "segvit-shrunk_tiny_shapes_demo": {},
-    "eomt_tiny_shapes_debug": {},
-    "ecenet_r18_shapes_debug": {},
-    "cac-upernet_r18_shapes_debug": {},
-    "segnext_mscan_tiny_shapes_debug": {},
-    "semantic-fpn_coc_tiny_shapes_debug": {},
-    "segformer_r18_shapes_demo": {},
-    "deeplabv3plus_r18_shapes_demo": {},
-}
-
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", list(FAMILIES))
 def test_family__is_one_file_of_standard_operators(name: str, tmp_path: Path) -> None:
     cfg = load_config(name, FAMILIES[name])
     trained = load_trained(cfg)

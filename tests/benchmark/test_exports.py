@@ -1,0 +1,48 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from mmseg_m2f.benchmark import exports
+from mmseg_m2f.command_line.arguments import Call
+from mmseg_m2f.command_line.benchmark import main
+
+RECORDS = {
+    "one": {"ONNX": dict(error=2e-6, labels=0.0, bits=0), "OpenVINO": dict(refused="Positions differ.")},
+    "two": {"ONNX": dict(error=3e-3, labels=0.0, bits=4)},
+}
+
+
+def test_export_table__results_and_reasons():
+    assert exports.export_table(RECORDS).splitlines() == [
+        "| | ONNX | OpenVINO |",
+        "|---|---|---|",
+        "| `one` | 2.0e-06 | refused (1) |",
+        "| `two` | 3.0e-03, 4 bits | not run |",
+        "",
+        "1. one, OpenVINO: Positions differ.",
+    ]
+
+
+def test_exports__go_into_the_page_and_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page, records = tmp_path / "page.md", tmp_path / "records.json"
+    page.write_text("before\n<!-- exports -->\nold\n<!-- /exports -->\nafter\n")
+    seen = []
+
+    def measure(config: str, kind: str, options: object) -> dict:
+        seen.append((config, kind))
+        return RECORDS["one"][kind]
+
+    monkeypatch.setattr(exports, "measure_export", measure)
+    arguments = ["exports", "one", "--formats", "ONNX", "OpenVINO", "--records", str(records), "--page", str(page)]
+    for _ in range(2):
+        main(arguments, call=Call.of_tool("benchmark"))
+    assert seen == [("one", "ONNX"), ("one", "OpenVINO")]
+    assert json.loads(records.read_text()) == {"one": RECORDS["one"]}
+    text = page.read_text()
+    assert text.startswith("before\n<!-- exports -->\n| | ONNX | OpenVINO |")
+    assert text.endswith("<!-- /exports -->\nafter\n")
+    assert "old" not in text
+    page.write_text("no marks")
+    with pytest.raises(SystemExit):
+        main(arguments, call=Call.of_tool("benchmark"))
