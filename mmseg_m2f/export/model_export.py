@@ -102,7 +102,7 @@ def export_model(
         channels=_channels(trained.model),
     )
     record = make_record(trained, cfg, options, shape)
-    model = copy.deepcopy(trained.model).eval()
+    model = copy.deepcopy(trained.model).eval().requires_grad_(False)
     wrapper: nn.Module = Logits(model, stages=True)
     if options.output == "full":
         wrapper = Results(model, Normalisation.of(record), max_per_image=options.max_per_image)
@@ -302,7 +302,8 @@ def _cases(shape: Shape, record: ExportRecord, images: ImageSource | None) -> li
             inputs["valid"] = valid
         cases.append((f"{batch} x {height} x {width}", inputs))
     real = images.batches() if images is not None else iter(())
-    for number, arrays in enumerate(islice(real, len(shape.cases()))):
+    fitting = (arrays for arrays in real if shape.size in (None, arrays["images"].shape[2:]))
+    for number, arrays in enumerate(islice(fitting, len(shape.cases()))):
         cases.append((f"real image {number + 1}", {key: torch.from_numpy(value) for key, value in arrays.items()}))
     return cases
 

@@ -55,6 +55,7 @@ class TracedProgram(NamedTuple):
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
+    @torch.no_grad()
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run the program itself, by torch."""
         found = self.program.module(check_guards=False)(*(inputs[name] for name in self.inputs))

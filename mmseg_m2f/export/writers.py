@@ -1,6 +1,7 @@
 """Traced programs as files: ONNX, torch.export, OpenVINO. Names of files are those that the caller gives."""
 
 import importlib
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -64,7 +65,9 @@ def write_onnx(traced: TracedProgram, path: Path, *, opset: int = FIRST_OPSET) -
             f"{size / 2**30:.1f} GB. Export to "
             ".pt2, or with --fp16."
         )
-    exported = torch.onnx.export(traced.program, dynamo=True, opset_version=opset, verbose=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's exporter calls what torch deprecates
+        exported = torch.onnx.export(traced.program, dynamo=True, opset_version=opset, verbose=False)
     assert exported is not None
     graph = exported.model.graph
     for values, names in ((graph.inputs, traced.inputs), (graph.outputs, traced.outputs)):

@@ -116,4 +116,4 @@ class _ProgramSession:
 
         with torch.no_grad():
             found = self._module(*(torch.from_numpy(arrays[name]).to(self._device) for name in self.inputs))
-        return {name: value.cpu().numpy() for name, value in zip(self.outputs, found, strict=True)}
+        return {name: found[name].cpu().numpy() for name in self.outputs}

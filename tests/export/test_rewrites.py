@@ -5,6 +5,7 @@ from mmseg.models.backbones.swin import ShiftWindowMSA
 from mmseg.models.utils import Upsample
 from torch import nn
 
+from mmseg_m2f.core.sizes import is_known_equal
 from mmseg_m2f.export.rewrites import bin_matrix, exportable_code, pool_to_size, sample_by_gather
 
 
@@ -84,3 +85,13 @@ def test_swin__patches_are_unfolds():
     expected = F.unfold(x, 2, stride=2)
     with exportable_code():
         assert torch.equal(nn.Unfold((2, 2), stride=(2, 2))(x), expected)
+
+
+def test_is_known_equal__is_false_in_a_program_for_any_size():
+    class Model(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if is_known_equal(x.shape[-2:], (4, 4)) else x + 1
+
+    shapes = ({2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC},)
+    program = torch.export.export(Model(), (torch.zeros(1, 1, 5, 6),), dynamic_shapes=shapes)
+    assert float(program.module()(torch.zeros(1, 1, 4, 4)).max()) == 1

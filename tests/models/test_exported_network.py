@@ -6,11 +6,12 @@ from mmdet.structures import DetDataSample
 from mmengine.registry import MODELS
 
 from mmseg_m2f.models.exported_network import ExportedNetwork, StoredPrediction, use_exported
+from mmseg_m2f.runtime import ExportedModel
 from mmseg_m2f.structures import BoxPrediction
 from tests.runtime.small_files import RECORD
 
 
-class FakeFile:
+class FakeFile(ExportedModel):
     """Stands for an `ExportedModel` that gives stored logits."""
 
     path = "model.onnx"
@@ -58,7 +59,7 @@ def test_exported_network__boxes_come_with_their_masks():
         def __call__(self, images, valid=None):
             return {name: value.numpy() for name, value in found.items()}
 
-    prediction = ExportedNetwork(Boxes(None))(None, None, torch.zeros(1, 3, 8, 8), kind="last layer")
+    prediction = ExportedNetwork(Boxes(None))(torch.nn.Module(), print, torch.zeros(1, 3, 8, 8), kind="last layer")
     assert isinstance(prediction, BoxPrediction)
     assert torch.equal(prediction.mask_logits(), found["mask_logits"])
 
