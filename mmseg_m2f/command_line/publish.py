@@ -13,7 +13,7 @@ EXAMPLES = """examples:
   {run} CONFIG work_dirs/RUN/best_mIoU_iter_80000.pth OUT/
   {run} CONFIG CHECKPOINT OUT/ --metrics results/metrics.json --licence apache-2.0
 
-Predictor("OUT/"), load_from="OUT/" in a config and tools/export.py OUT/ read the folder on any machine; it can be
+Predictor("OUT/"), load_from="OUT/" in a config and the command export read the folder on any machine; it can be
 uploaded to the Hugging Face Hub as it is.
 """
 
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None, *, call: Call) -> None:
     add_config(parser, config_help="the config the checkpoint was trained with")
     parser.add_argument("checkpoint", help="a .pth file")
     parser.add_argument("folder", metavar="OUT", help="the folder to write")
-    parser.add_argument("--metrics", metavar="JSON", help="metrics.json of tools/test.py --out, for the card")
+    parser.add_argument("--metrics", metavar="JSON", help="metrics.json that the command test writes, for the card")
     parser.add_argument("--licence", default="unknown", help="of the weights, as the Hub names it; default %(default)s")
     args = parser.parse_args(arguments)
     with concise_errors():

@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import jaxtyping
 import pytest
 
 from mmseg_m2f.benchmark import exports
@@ -46,3 +47,13 @@ def test_exports__go_into_the_page_and_are_kept(tmp_path: Path, monkeypatch: pyt
     page.write_text("no marks")
     with pytest.raises(SystemExit):
         main(arguments, call=Call.of_tool("benchmark"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(exports.FAMILIES))
+def test_exports__families_are_files_of_standard_operators(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any batch and size; `export_model` refuses what differs by more than the limits of the gate."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # its checks would become conditions
+    result = exports.measure_export(name, "ONNX", exports.FAMILIES[name])
+    assert result["labels"] <= 1e-4
+    assert result["bits"] or result["error"] <= 1e-4
