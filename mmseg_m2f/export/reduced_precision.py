@@ -53,7 +53,6 @@ def to_float16(path: Path) -> None:
         keep_io_types=True,
         op_block_list=sorted({*DEFAULT_OP_BLOCK_LIST, *_IN_FLOAT32}),
         node_block_list=kept,
-        disable_shape_infer=True,
     )
     onnx.save(converted, str(path))
 
