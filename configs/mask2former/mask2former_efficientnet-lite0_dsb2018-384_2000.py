@@ -12,5 +12,8 @@ model = dict(
     backbone=_base_.backbone,
     thing_classes=list(range(_base_.num_classes)),
     decode_head=dict(num_classes=_base_.num_classes, query_decoder=dict(num_queries=200)),
-    test_cfg=dict(max_per_image=1000),
+    test_cfg=dict(
+        **dict(mode="slide", crop_size=_base_.crop_size, stride=(192, 192), scale=2.0),
+        **dict(max_per_image=200, score_threshold=0.05, mask_nms_threshold=0.5),
+    ),
 )

@@ -1,4 +1,5 @@
-# DSB2018, nuclei magnified two times, as most are but 10 to 20 pixels wide: crops of about 192 pixels fill 384.
+# DSB2018 in crops of about 192² pixels, magnified two times: most nuclei are but 10 to 20 pixels wide. Tests look through
+# windows of the same size at the same scale, see the leaf.
 _base_ = "./dsb2018_256.py"
 from mmseg_m2f.config.recipes import flip_objects, loaders, magnify_objects, object_pipelines, pad_batch, vary_objects
 
@@ -9,7 +10,7 @@ train_pipeline, test_pipeline = object_pipelines(
         magnify_objects(crop_size, factors=(1.2, 1.5, 1.75, 2.0, 2.25, 2.5, 3.0)),
         vary_objects(),
     ],
-    test_resize=[dict(type="mmdet.Resize", scale_factor=2.0, keep_ratio=True)],
+    test_resize=[],
 )
 train_dataloader, val_dataloader, test_dataloader = loaders(train_pipeline, test_pipeline)
 train_dataloader.update(batch_size=8, num_workers=4)
