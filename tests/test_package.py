@@ -72,6 +72,7 @@ WITHOUT_MIRROR: dict[str, str] = {
             "benchmark",
             "config",
             "convert",
+            "convert_dataset",
             "export",
             "main",
             "migrate",
@@ -80,6 +81,10 @@ WITHOUT_MIRROR: dict[str, str] = {
             "test",
             "train",
         )
+    },
+    **{
+        f"datasets/formats/{name}.py": "written and read back in tests/datasets/formats/test_conversion.py"
+        for name in ("examples", "mask_formats", "polygon_formats")
     },
     "export/swin_windows.py": "part of the rewrites: tests/export/test_rewrites.py",
     "export/programs.py": "traced in tests/export/test_export_gate.py",

@@ -17,6 +17,7 @@ COMMANDS = {
     "export": "write a model as ONNX, OpenVINO or torch.export file",
     "publish": "write a model as one folder for other machines and the Hugging Face Hub",
     "convert": "write weights under the names that another library reads",
+    "convert-dataset": "write a data set of another format as one that we read",
     "migrate": "write our config for one of mmsegmentation or mmdetection",
 }
 
@@ -24,7 +25,7 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command that the first argument names."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    listed = "\n".join(f"  {name:<10} {does}" for name, does in COMMANDS.items())
+    listed = "\n".join(f"  {name:<16} {does}" for name, does in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="mmseg_m2f",
         description="Mask classification for OpenMMLab.",
@@ -38,5 +39,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Imported here: a command loads OpenMMLab, the list of commands does not.
     from mmseg_m2f.command_line.arguments import Call
 
-    module = importlib.import_module(f"mmseg_m2f.command_line.{name}")
+    module = importlib.import_module(f"mmseg_m2f.command_line.{name.replace('-', '_')}")
     module.main(arguments[1:], call=Call.of_command(name))

@@ -1,5 +1,5 @@
-# DSB2018 in crops of about 192² pixels, magnified two times: most nuclei are but 10 to 20 pixels wide. Tests look through
-# windows of the same size at the same scale, see the leaf.
+# DSB2018 in crops of about 192² pixels, magnified two times: most nuclei are but 10 to 20 pixels wide. Tests look
+# through windows of the same size at the same scale, see the leaf.
 _base_ = "./dsb2018_256.py"
 from mmseg_m2f.config.recipes import flip_objects, loaders, magnify_objects, object_pipelines, pad_batch, vary_objects
 

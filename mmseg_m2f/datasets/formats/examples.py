@@ -1,0 +1,165 @@
+"""What every reader of a foreign format gives: images of a split, each with a label map, with objects, or with both."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from mmseg_m2f.errors import InvalidValueError, MissingFileError
+
+VOID = 255
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True)
+class FoundObject:
+    """One object: its class and its mask at the size of the image."""
+
+    label: int
+    mask: Bool[np.ndarray, "H W"]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One annotated image.
+
+    Args:
+        image: The file.
+        name: Path of the image below its split, without suffix.
+        labels: Class of every pixel, 255 where nothing is known; None where the format has none.
+        objects: None where the format has none.
+    """
+
+    image: Path
+    name: str
+    labels: UInt8[np.ndarray, "H W"] | None = None
+    objects: Sequence[FoundObject] | None = None
+
+
+@dataclass(frozen=True)
+class ForeignData:
+    """A data set as read: names and colours of its classes, and its images by split.
+
+    Args:
+        splits: Iterators, so that one image is in memory at a time.
+    """
+
+    classes: Sequence[str]
+    splits: dict[str, Iterator[Example]]
+    palette: Sequence[Sequence[int]] = field(default_factory=tuple)
+
+
+def find_image(folder: Path, name: str, *, needed_by: Path | str) -> Path:
+    """The image of a name, whatever its suffix.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    for suffix in SUFFIXES:
+        for written in (suffix, suffix.upper()):
+            if (found := folder / f"{name}{written}").is_file():
+                return found
+    raise MissingFileError(
+        f"{needed_by}: expected an image {folder / name}.jpg or another of {', '.join(SUFFIXES)}, got none. Copy the "
+        "images beside their annotations, or take the entry out."
+    )
+
+
+def read_names(file: Path) -> list[str]:
+    """The lines of a list of images, without empty ones and without what follows a blank."""
+    if not file.is_file():
+        raise MissingFileError(f"{file}: no such list of images. Expected one name on each line.")
+    return [line.split()[0] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def image_size(image: Path) -> tuple[int, int]:
+    """Height and width; only the header is read."""
+    with Image.open(image) as opened:
+        return opened.height, opened.width
+
+
+def draw_polygon(points: NDArray[np.float64], size: tuple[int, int]) -> Bool[np.ndarray, "H W"]:
+    """The pixels of a polygon (N × 2, x and y in pixels) in an image of some height and width; borders belong to it.
+
+    Coordinates are rounded to a hundredth of a pixel: fractions of a side that were written with few digits do not fall
+    into the pixel before.
+    """
+    picture = Image.new("1", size[::-1])
+    ImageDraw.Draw(picture).polygon([(float(x), float(y)) for x, y in np.round(points, 2)], fill=1, outline=1)
+    return np.asarray(picture)
+
+
+def flatten(objects: Sequence[FoundObject], size: tuple[int, int], *, background: int) -> UInt8[np.ndarray, "H W"]:
+    """A label map of objects: later ones lie over earlier ones."""
+    labels = np.full(size, background, np.uint8)
+    for found in objects:
+        labels[found.mask] = found.label
+    return labels
+
+
+def split_segments(
+    labels: UInt8[np.ndarray, "H W"], numbers: NDArray[np.int64], *, background: Sequence[int] = ()
+) -> list[FoundObject]:
+    """Objects of a map of object numbers (0 is none); the class is the most frequent one of their known pixels."""
+    found = []
+    for number in np.unique(numbers):
+        mask = numbers == number
+        counts = np.bincount(labels[mask & (labels != VOID)], minlength=1)
+        label = int(counts.argmax())
+        if number != 0 and counts.sum() and label not in background:
+            found.append(FoundObject(label, mask))
+    return found
+
+
+def read_colours(file: Path) -> NDArray[np.int64]:
+    """A colour picture as one number for each pixel: R · 65536 + G · 256 + B."""
+    if not file.is_file():
+        raise MissingFileError(f"{file}: no such mask. Expected one for each image of the list.")
+    with Image.open(file) as opened:
+        colours = np.asarray(opened.convert("RGB"), dtype=np.int64)
+    return colours[..., 0] * 65536 + colours[..., 1] * 256 + colours[..., 2]
+
+
+def read_indices(file: Path) -> UInt8[np.ndarray, "H W"]:
+    """A picture of indices: grey values or palette entries, as stored.
+
+    Raises:
+        ValueError: Colours, or more than 8 bits.
+    """
+    if not file.is_file():
+        raise MissingFileError(f"{file}: no such mask. Expected one for each image.")
+    with Image.open(file) as opened:
+        if opened.mode not in ("L", "P", "1"):
+            raise InvalidValueError(
+                f"{file}: expected grey values or palette entries of 8 bits, got mode {opened.mode}. Give the colours "
+                "of the classes in a labelmap (--labelmap)."
+            )
+        return np.array(opened, dtype=np.uint8)
+
+
+def name_colours(
+    colours: NDArray[np.int64], palette: Sequence[Sequence[int]], *, file: Path
+) -> UInt8[np.ndarray, "H W"]:
+    """The class of each colour.
+
+    Raises:
+        ValueError: A colour that is no class's.
+    """
+    labels = np.full(colours.shape, VOID, np.uint8)
+    known = np.zeros(colours.shape, bool)
+    for label, (red, green, blue) in enumerate(palette):
+        is_class = colours == red * 65536 + green * 256 + blue
+        labels[is_class] = label
+        known |= is_class
+    if not known.all():
+        odd = int(colours[~known][0])
+        raise InvalidValueError(
+            f"{file}: {int((~known).sum())} pixels have a colour that is no class's, such as "
+            f"{(odd >> 16, odd >> 8 & 255, odd & 255)}. Expected the colours of the labelmap: add a line for it, or "
+            "save the mask without smoothing and compression."
+        )
+    return labels

@@ -1,0 +1,147 @@
+"""Formats whose annotations are pictures: Pascal VOC, CVAT's segmentation masks, Cityscapes, plain label maps."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mmseg_m2f.datasets.formats.examples import (
+    SUFFIXES,
+    VOID,
+    Example,
+    ForeignData,
+    find_image,
+    name_colours,
+    read_colours,
+    read_indices,
+    read_names,
+    split_segments,
+)
+from mmseg_m2f.errors import InvalidValueError, MissingFileError
+
+VOC_CLASSES = (
+    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+CITYSCAPES_CLASSES = (
+    *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation"),
+    *("terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
+)
+#: Cityscapes' label ids of these classes, in their order.
+CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+
+
+def read_labelmap(file: Path) -> tuple[list[str], list[tuple[int, int, int]]]:
+    """Names and colours of a `labelmap.txt` as CVAT writes it: `name:red,green,blue:parts:actions` on each line.
+
+    Raises:
+        FileNotFoundError, ValueError: No such file, or a line of another form.
+    """
+    if not file.is_file():
+        raise MissingFileError(f"{file}: no such labelmap. Expected lines such as car:0,0,142:: with a colour each.")
+    names, colours = [], []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, _, rest = line.partition(":")
+        values = rest.split(":")[0].split(",")
+        if len(values) != 3 or not all(value.strip().isdecimal() and int(value) < 256 for value in values):
+            raise InvalidValueError(
+                f"{file}, line {number}: expected name:red,green,blue, got '{line}'. Give three numbers up to 255."
+            )
+        names.append(name.strip())
+        colours.append((int(values[0]), int(values[1]), int(values[2])))
+    return names, colours
+
+
+def read_pascal_voc(root: Path) -> ForeignData:
+    """`JPEGImages`, `SegmentationClass`, `SegmentationObject`, `ImageSets/Segmentation/*.txt`; borders are void.
+
+    With a `labelmap.txt` (CVAT's export "segmentation mask") its names and colours hold, else VOC's 21 classes.
+    A class called background stays a class of label maps and makes no objects.
+    """
+    labelmap = root / "labelmap.txt"
+    palette: Sequence[Sequence[int]] = ()
+    classes: Sequence[str] = VOC_CLASSES
+    if labelmap.is_file():
+        classes, palette = read_labelmap(labelmap)
+    background = [label for label, name in enumerate(classes) if name == "background"]
+    lists = sorted((root / "ImageSets/Segmentation").glob("*.txt"))
+    if not lists:
+        raise MissingFileError(f"{root}: expected ImageSets/Segmentation/train.txt and val.txt, got no list of images.")
+
+    def read(file: Path) -> Iterator[Example]:
+        for name in read_names(file):
+            mask = root / f"SegmentationClass/{name}.png"
+            labels = name_colours(read_colours(mask), palette, file=mask) if palette else read_indices(mask)
+            numbers = root / f"SegmentationObject/{name}.png"
+            objects = (
+                split_segments(labels, read_colours(numbers), background=background) if numbers.is_file() else None
+            )
+            image = find_image(root / "JPEGImages", name, needed_by=file)
+            yield Example(image, name, labels, objects)
+
+    return ForeignData(classes, {file.stem: read(file) for file in lists}, palette)
+
+
+def read_cityscapes(root: Path) -> ForeignData:
+    """`leftImg8bit/SPLIT/CITY/*_leftImg8bit.png`, `gtFine/SPLIT/CITY/*_labelIds.png` and `*_instanceIds.png`.
+
+    The 19 classes of the benchmark; other ids are void. Instance ids from 1000 on are objects: class id · 1000 + n.
+    """
+    table = np.full(256, VOID, np.uint8)
+    table[list(CITYSCAPES_IDS)] = np.arange(len(CITYSCAPES_IDS))
+    splits = sorted(folder.name for folder in (root / "leftImg8bit").glob("*") if folder.is_dir())
+    if not splits:
+        raise MissingFileError(f"{root}: expected leftImg8bit/train/CITY and gtFine/train/CITY, got no leftImg8bit.")
+
+    def read(split: str) -> Iterator[Example]:
+        for image in sorted((root / "leftImg8bit" / split).rglob("*_leftImg8bit.png")):
+            name = image.relative_to(root / "leftImg8bit" / split).as_posix().removesuffix("_leftImg8bit.png")
+            stem = root / "gtFine" / split / f"{name}_gtFine"
+            labels = table[read_indices(Path(f"{stem}_labelIds.png"))]
+            yield Example(image, name, labels, _cityscapes_objects(Path(f"{stem}_instanceIds.png"), labels))
+
+    return ForeignData(CITYSCAPES_CLASSES, {split: read(split) for split in splits})
+
+
+def read_label_folder(root: Path, *, classes: Sequence[str] = (), labelmap: Path | None = None) -> ForeignData:
+    """`images/SPLIT` and `masks/SPLIT` (or `labels`, `annotations`); masks hold indices or a labelmap's colours.
+
+    Without folders of splits, all images are `train`.
+
+    Raises:
+        ValueError: Neither names of classes nor a labelmap.
+    """
+    palette: Sequence[Sequence[int]] = ()
+    if labelmap is not None:
+        classes, palette = read_labelmap(labelmap)
+    if not classes:
+        raise InvalidValueError(
+            f"{root}: expected the names of the classes. Give --classes road,car or --labelmap FILE."
+        )
+    masks = next((root / name for name in ("masks", "labels", "annotations") if (root / name).is_dir()), None)
+    if masks is None or not (root / "images").is_dir():
+        raise MissingFileError(f"{root}: expected the folders images and masks (or labels, annotations).")
+    splits = sorted(folder.name for folder in (root / "images").iterdir() if folder.is_dir()) or [""]
+
+    def read(split: str) -> Iterator[Example]:
+        for image in sorted((root / "images" / split).rglob("*")):
+            if image.suffix.lower() not in SUFFIXES:
+                continue
+            name = image.relative_to(root / "images" / split).with_suffix("").as_posix()
+            mask = masks / split / f"{name}.png"
+            yield Example(
+                image, name, name_colours(read_colours(mask), palette, file=mask) if palette else read_indices(mask)
+            )
+
+    return ForeignData(classes, {split or "train": read(split) for split in splits}, palette)
+
+
+def _cityscapes_objects(file: Path, labels: np.ndarray) -> list | None:
+    if not file.is_file():
+        return None
+    with Image.open(file) as opened:
+        ids = np.array(opened, dtype=np.int64)
+    return split_segments(labels, np.where(ids >= 1000, ids, 0))
