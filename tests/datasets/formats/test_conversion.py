@@ -13,6 +13,8 @@ from mmseg_m2f.datasets import CocoInstance, LoadLabelMap
 from mmseg_m2f.datasets.formats.conversion import FORMATS, convert_dataset
 from tests.datasets.formats import foreign_data
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
+
 WRITERS: dict[str, Callable[[Path], None]] = {
     "cityscapes": foreign_data.write_cityscapes,
     "cvat": partial(foreign_data.write_pascal_voc, of_cvat=True),
