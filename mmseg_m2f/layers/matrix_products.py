@@ -1,4 +1,7 @@
-"""Linear layers and 1×1 convolutions by oneDNN on processors where PyTorch's default is slow.
+"""Linear layers in few operators, and by oneDNN on processors where PyTorch's default is slow; 1×1 convolutions too.
+
+As one node of autograd a linear layer does without four of PyTorch's operators per forward and backward pass: transposes
+and views of the chain rule. A host that starts the kernels of a GPU one by one takes time for each of them.
 
 PyTorch multiplies float32 matrices with MKL, which uses no AVX-512 on AMD's processors; oneDNN, which PyTorch brings as
 well, does, and is about twice as fast there. Values differ by rounding alone.
@@ -20,11 +23,10 @@ _CPUINFO = Path("/proc/cpuinfo")
 def linear(
     x: Float[Tensor, "*B I"], weight: Float[Tensor, "O I"], bias: Float[Tensor, "O"] | None = None
 ) -> Float[Tensor, "*B O"]:
-    """`F.linear`, the faster way."""
-    if x.dim() < 2 or not _is_faster(x, weight):
+    """`F.linear`, in fewer operators where gradients are needed, and by the faster product where there is one."""
+    if not _is_plain(x, weight) or not (_needs_gradient(x, weight, bias) or _is_faster(x, weight)):
         return F.linear(x, weight, bias)
-    rows = x.reshape(-1, x.shape[-1])
-    return _Linear.apply(rows, weight, bias).view(*x.shape[:-1], len(weight))
+    return _Linear.apply(x, weight, bias)
 
 
 def pointwise_conv(
@@ -60,14 +62,12 @@ class PointwiseConv(nn.Conv2d):
 def use_fast_products(model: nn.Module) -> None:
     """Let all linear layers and 1×1 convolutions of a model, whatever library they are from, take the faster way.
 
-    Does nothing on processors where there is none. Names, weights and hooks stay as they are.
+    Convolutions stay as they are where PyTorch's are fast. Names, weights and hooks do not change.
     """
-    if not products_are_slow():
-        return
     for module in model.modules():
         if type(module) is nn.Linear:
             module.__class__ = Linear
-        elif type(module) is nn.Conv2d and _is_pointwise(module):
+        elif products_are_slow() and type(module) is nn.Conv2d and _is_pointwise(module):
             module.__class__ = PointwiseConv
 
 
@@ -85,6 +85,23 @@ def products_are_slow() -> bool:
 
 def _is_pointwise(conv: nn.Conv2d) -> bool:
     return (conv.kernel_size, conv.stride, conv.padding, conv.groups) == ((1, 1), (1, 1), (0, 0), 1)
+
+
+def _is_plain(x: Tensor, weight: Tensor) -> bool:
+    """Whether rows of numbers are multiplied as they are: nothing is compiled, traced or cast."""
+    if torch.compiler.is_compiling():  # asked first: the compiler cannot trace the other questions
+        return False
+    return (
+        x.dim() >= 2
+        and x.dtype == weight.dtype
+        and x.numel() > 0
+        and not torch.is_autocast_enabled(x.device.type)
+        and not torch.jit.is_tracing()
+    )
+
+
+def _needs_gradient(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 
 def _is_faster(x: Tensor, weight: Tensor) -> bool:
@@ -107,22 +124,38 @@ def _product(a: Float[Tensor, "M K"], b: Float[Tensor, "N K"], bias: Tensor | No
     return torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
 
 
+def _fastest_product(a: Float[Tensor, "M K"], b: Float[Tensor, "N K"], bias: Tensor | None = None) -> Tensor:
+    """`_product` where it is faster, else PyTorch's."""
+    if _is_faster(a, b):
+        return _product(a, b, bias)
+    return a.mm(b.t()) if bias is None else torch.addmm(bias, a, b.t())
+
+
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return _product(x, weight, bias)
+        rows = x.reshape(-1, x.shape[-1])
+        ctx.save_for_backward(rows, weight)
+        return _fastest_product(rows, weight, bias).view(*x.shape[:-1], len(weight))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, upstream: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        x, weight = ctx.saved_tensors  # type: ignore[attr-defined]
+        rows, weight = ctx.saved_tensors  # type: ignore[attr-defined]
         for_x, for_weight, for_bias = ctx.needs_input_grad  # type: ignore[attr-defined]
-        dx = _product(upstream, weight.t()) if for_x else None
-        dw = None
-        if for_weight:  # whichever is wider comes second: that order is up to twice as fast
+        shape = upstream.shape
+        if upstream.dim() > 2:
+            upstream = upstream.reshape(len(rows), -1)
+        fast = _is_faster(upstream, weight)
+        dx = dw = None
+        if for_x:
+            dx = _product(upstream, weight.t()) if fast else upstream.mm(weight)
+            dx = dx.view(*shape[:-1], -1) if len(shape) > 2 else dx
+        if for_weight and fast:  # whichever is wider comes second: that order is up to twice as fast
             wide = weight.shape[0] > weight.shape[1]
-            dw = _product(x.t(), upstream.t()).t() if wide else _product(upstream.t(), x.t())
+            dw = _product(rows.t(), upstream.t()).t() if wide else _product(upstream.t(), rows.t())
+        elif for_weight:
+            dw = upstream.t().mm(rows)
         return dx, dw, upstream.sum(0) if for_bias else None
 
 

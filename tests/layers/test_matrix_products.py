@@ -16,6 +16,7 @@ from mmseg_m2f.layers.matrix_products import (
     pointwise_conv,
     use_fast_products,
 )
+from tests.operator_counts import OperatorCount
 
 needs_one_dnn = pytest.mark.skipif(
     not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")), reason="no oneDNN"
@@ -49,7 +50,37 @@ def test_linear__equals_torch(slow_products, shape, outputs, with_bias):
     weight = torch.randn(outputs, shape[-1], requires_grad=True)
     bias = torch.randn(outputs, requires_grad=True) if with_bias else None
     result = assert_same(linear, F.linear, x, weight, bias)
-    assert "_Linear" in str(result.grad_fn.next_functions)
+    assert type(result.grad_fn).__name__ == "_LinearBackward"
+
+
+@pytest.mark.parametrize("with_bias", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_linear__as_one_node_where_torchs_products_are_fast(monkeypatch, dtype, with_bias):
+    monkeypatch.setattr(matrix_products, "products_are_slow", lambda: False)
+    x = torch.randn(5, 2, 7, dtype=dtype).transpose(0, 1).requires_grad_()
+    weight = torch.randn(4, 7, dtype=dtype, requires_grad=True)
+    bias = torch.randn(4, dtype=dtype, requires_grad=True) if with_bias else None
+    needed = [tensor for tensor in (x, weight, bias) if tensor is not None]
+    values = [f(x, weight, bias) for f in (linear, F.linear)]
+    assert type(values[0].grad_fn).__name__ == "_LinearBackward"
+    torch.testing.assert_close(*values)
+    upstream = torch.randn_like(values[0])
+    gradients = [torch.autograd.grad(value, needed, upstream) for value in values]
+    for got, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(got, expected)
+    with torch.no_grad():
+        assert torch.equal(linear(x, weight, bias), F.linear(x, weight, bias))
+
+
+def test_linear__operators(monkeypatch):
+    monkeypatch.setattr(matrix_products, "products_are_slow", lambda: False)
+    x, weight, bias = (torch.randn(*shape, requires_grad=True) for shape in ((2, 5, 7), (4, 7), (4,)))
+    used = []
+    for product in (linear, F.linear):
+        with OperatorCount() as counted:
+            product(x, weight, bias).sum().backward()
+        used.append(counted.operators)
+    assert used[0] <= used[1] - 4
 
 
 @needs_one_dnn
@@ -84,6 +115,8 @@ def test_linear__torchs_own_way_elsewhere(slow_products, monkeypatch, case):
         raise AssertionError("took the fast way")
 
     monkeypatch.setattr(matrix_products, "_product", fail)
+    if case not in ("double", "off", "counted"):
+        monkeypatch.setattr(matrix_products._Linear, "forward", fail)
     layer, x = Linear(8, 4), torch.randn(3, 8)
     if case == "double":
         assert layer.double()(x.double()).dtype == torch.float64
@@ -121,6 +154,6 @@ def test_use_fast_products__changes_linear_layers_and_pointwise_convolutions_alo
 
 def test_use_fast_products__nothing_where_torch_is_fast(monkeypatch):
     monkeypatch.setattr(matrix_products, "products_are_slow", lambda: False)
-    layer = nn.Linear(2, 2)
+    layer = nn.Conv2d(2, 2, 1)
     use_fast_products(layer)
-    assert type(layer) is nn.Linear
+    assert type(layer) is nn.Conv2d

@@ -12,8 +12,10 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
+from mmseg_m2f.core.chunks import ChunkBudget
 from mmseg_m2f.models.cuda_graphs import GraphedNetwork
 from mmseg_m2f.models.network import last_prediction, run_network
+from tests.models.conftest import make_sample
 from tests.models.on_a_device import Watch
 from tests.models.test_cuda_graphs import RunsAgain
 
@@ -104,3 +106,14 @@ def test_predict__no_read_back_no_upload_and_as_many_operators_for_any_batch(mod
     one, many = count_inference(model, 1, size), count_inference(model, 16, size)
     assert one.uploads == many.uploads == []
     assert many.ops <= 1.2 * one.ops
+
+
+def test_training_step__operators(monkeypatch):
+    """Of the published model, with chunks as large as on a card."""
+    monkeypatch.setattr(ChunkBudget, "fitting", lambda self, size, _: max(self.gpu // max(size, 1), 1))
+    model = build("mask2former/mask2former_r50_ade20k-512_160k").train()
+    samples = [make_sample(torch.arange(10).repeat(7)[:64].expand(64, -1).contiguous()) for _ in range(2)]
+    with Watch() as step:
+        losses = model.loss(torch.randn(2, 3, 64, 64), samples)
+        model.parse_losses(losses)[0].backward()
+    assert 3000 < step.ops <= 5900  # and about 20 of the optimizer
