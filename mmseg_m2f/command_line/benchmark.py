@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from mmseg_m2f.benchmark.exports import add_exported, add_exports
 from mmseg_m2f.benchmark.gate import UnequalError
 from mmseg_m2f.benchmark.heads.heads_command import add_heads
+from mmseg_m2f.benchmark.shipped.shipped_command import add_shipped
 from mmseg_m2f.benchmark.step_commands import add_scaling, add_step, add_train
 from mmseg_m2f.command_line.arguments import Call
 from mmseg_m2f.errors import concise_errors
@@ -20,6 +21,7 @@ EXAMPLES = """examples:
   {run} exported model.onnx CHECKPOINT --size 512 512
   {run} exports --page docs/deploy.md
   {run} heads configs/*/*_shapes_demo.py --iterations 400 --seeds 0 1 2
+  {run} shipped --sample
 """
 
 
@@ -33,6 +35,7 @@ def main(arguments: Sequence[str] | None = None, *, call: Call) -> None:
     add_exports(commands)
     add_exported(commands)
     add_heads(commands, run=call.run)
+    add_shipped(commands)
     args = parser.parse_args(arguments)
     try:
         with concise_errors():

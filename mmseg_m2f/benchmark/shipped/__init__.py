@@ -1,0 +1,1 @@
+"""How many of the configs that mmseg and mmdet ship build, take a training step and predict on this machine."""

@@ -1,0 +1,119 @@
+"""Generated batches for the models of upstream's configs: noise with a rectangle for each object."""
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+
+import torch
+from mmengine.config import Config
+from mmengine.structures import InstanceData, PixelData
+
+_VIDEO = ("TrackDataPreprocessor",)
+_IMAGES, _FRAMES, _OBJECTS = 2, 2, 3
+
+
+def make_batch(cfg: Config, *, side: int, training: bool, dtype: torch.dtype = torch.uint8) -> dict[str, object]:
+    """What the model's data preprocessor takes: `inputs` and `data_samples` of two images of side × side pixels.
+
+    A test batch holds one image. Labels lie below the smallest class count that the model names, semantic labels
+    include the number of its thing classes, so that a panoptic model has something and somewhere.
+    """
+    generator = torch.Generator().manual_seed(0)
+    num_images = _IMAGES if training else 1
+    scope = cfg.get("default_scope")
+    if _is_video(cfg.model):
+        return _video_batch(cfg, side, training, generator)
+    images = [torch.randint(0, 256, (3, side, side), generator=generator).to(dtype) for _ in range(num_images)]
+    make = _segmentation_sample if scope == "mmseg" else _detection_sample
+    samples = [make(cfg, side, generator) for _ in range(num_images)]
+    return dict(inputs=images, data_samples=samples)
+
+
+def numbers_of(node: object, key: str) -> Iterator[int]:
+    """The numbers that any part of a model names `key`."""
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            if name == key and isinstance(value, int) and not isinstance(value, bool):
+                yield value
+            yield from numbers_of(value, key)
+    elif isinstance(node, (list, tuple)):
+        for item in node:
+            yield from numbers_of(item, key)
+
+
+def _is_video(model: Mapping) -> bool:
+    preprocessor = model.get("data_preprocessor") or {}
+    return str(preprocessor.get("type", "")).rpartition(".")[2] in _VIDEO
+
+
+def _meta(side: int) -> dict[str, object]:
+    size = (side, side)
+    return dict(
+        img_id=0,
+        img_shape=size,
+        ori_shape=size,
+        pad_shape=size,
+        batch_input_shape=size,
+        scale_factor=(1.0, 1.0),
+        flip=False,
+        flip_direction=None,
+        img_path="generated.png",
+        border=(0, side, 0, side),  # CenterNet's
+        text="object . thing .",
+        custom_entities=False,
+        category_id=0,
+    )
+
+
+def _segmentation_sample(cfg: Config, side: int, generator: torch.Generator) -> object:
+    classes = max(min(numbers_of(cfg.model, "num_classes"), default=2), 1)
+    sample = import_module("mmseg.structures").SegDataSample(metainfo=_meta(side))
+    labels = torch.randint(0, classes, (1, side // 16, side // 16), generator=generator)
+    labels = labels.repeat_interleave(16, 1).repeat_interleave(16, 2)
+    sample.gt_sem_seg = PixelData(data=labels)
+    sample.gt_edge_map = PixelData(data=(labels != labels.roll(1, 2)).long())
+    sample.gt_depth_map = PixelData(data=torch.rand(1, side, side, generator=generator) + 0.5)
+    return sample
+
+
+def _objects(cfg: Config, side: int, generator: torch.Generator) -> InstanceData:
+    """Rectangles of a quarter to a half of the image."""
+    masks = import_module("mmdet.structures.mask").BitmapMasks
+    counts = [count for count in numbers_of(cfg.model, "num_classes") if count > 1]
+    corners = torch.randint(0, side // 2, (_OBJECTS, 2), generator=generator)
+    sizes = torch.randint(side // 4, side // 2, (_OBJECTS, 2), generator=generator)
+    boxes = torch.cat([corners, corners + sizes], 1)
+    maps = torch.zeros(_OBJECTS, side, side, dtype=torch.uint8)
+    for mask, (left, top, right, bottom) in zip(maps, boxes.tolist(), strict=True):
+        mask[top:bottom, left:right] = 1
+    return InstanceData(
+        bboxes=boxes.float(),
+        labels=torch.randint(0, min(counts, default=1), (_OBJECTS,), generator=generator),
+        masks=masks(maps.numpy(), side, side),
+        instances_ids=torch.arange(_OBJECTS),
+    )
+
+
+def _detection_sample(cfg: Config, side: int, generator: torch.Generator) -> object:
+    structures = import_module("mmdet.structures")
+    sample = structures.DetDataSample(metainfo=_meta(side))
+    sample.gt_instances = _objects(cfg, side, generator)
+    sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
+    things = max(numbers_of(cfg.model, "num_things_classes"), default=1)
+    semantic = torch.zeros(1, side, side, dtype=torch.long)
+    semantic[:, side // 2 :] = things  # the first class of stuff
+    sample.gt_sem_seg = PixelData(sem_seg=semantic)
+    sample.proposals = InstanceData(bboxes=sample.gt_instances.bboxes.clone(), scores=torch.ones(_OBJECTS))
+    return sample
+
+
+def _video_batch(cfg: Config, side: int, training: bool, generator: torch.Generator) -> dict[str, object]:
+    structures = import_module("mmdet.structures")
+    frames = [_detection_sample(cfg, side, generator) for _ in range(_FRAMES)]
+    for index, frame in enumerate(frames):
+        frame.set_metainfo(dict(frame_id=index, video_id=0, ori_video_length=_FRAMES))  # type: ignore[attr-defined]
+    track = structures.TrackDataSample()
+    track.video_data_samples = frames
+    indices = dict(key_frames_inds=[0], ref_frames_inds=[1]) if training else dict(video_length=_FRAMES)
+    track.set_metainfo(dict(indices, ori_video_length=_FRAMES))
+    video = torch.randint(0, 256, (_FRAMES, 3, side, side), generator=generator, dtype=torch.uint8)
+    return dict(inputs=[video], data_samples=[track])

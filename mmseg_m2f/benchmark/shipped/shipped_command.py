@@ -1,0 +1,77 @@
+"""`shipped` of `tools/benchmark.py`: what it takes, and its files."""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from mmseg_m2f.benchmark.machine import describe_machine
+from mmseg_m2f.benchmark.shipped.catalogue import LIBRARIES, shipped_configs
+from mmseg_m2f.benchmark.shipped.counting import Outcomes, count
+from mmseg_m2f.benchmark.shipped.table import families, reasons, summary
+from mmseg_m2f.benchmark.shipped.trial import Limits
+from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.files import replace_file
+
+DESCRIPTION = """Build the model of every config inside the installed mmseg and mmdet, take a training step and predict,
+on a CPU, with random weights and generated images. Each trial runs in processes of its own. Run it again after an
+interruption: what is done is kept."""
+
+
+def add_shipped(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """The sub-command."""
+    parser = commands.add_parser(
+        "shipped", help="count upstream's configs that build, train and predict here", description=DESCRIPTION
+    )
+    defaults = Limits()
+    parser.add_argument("--libraries", nargs="+", default=list(LIBRARIES), choices=LIBRARIES, help="default: both")
+    parser.add_argument("--only", nargs="+", metavar="TEXT", help="configs whose name holds one of these")
+    parser.add_argument("--sample", action="store_true", help="the first config of each folder alone")
+    parser.add_argument("--side", type=int, default=defaults.side, help="of the images; default %(default)s pixels")
+    parser.add_argument(
+        "--largest", type=int, default=defaults.largest, help="side tried where that fails; default %(default)s"
+    )
+    parser.add_argument("--seconds", type=float, default=defaults.seconds, help="of a stage; default %(default)s")
+    parser.add_argument("--gigabytes", type=float, default=defaults.gigabytes, help="of memory; default %(default)s")
+    parser.add_argument("--out", default="work_dirs/shipped", help="folder of outcomes, logs and table")
+    parser.set_defaults(run=run_shipped)
+
+
+def run_shipped(args: argparse.Namespace) -> None:
+    """Do the count; writes shipped.md and outcomes.json. After Ctrl-C the table holds what is done; status 130."""
+    configs = shipped_configs(args.libraries, one_per_family=args.sample)
+    if args.only:
+        configs = [config for config in configs if any(text in config.name for text in args.only)]
+    if not configs:
+        raise InvalidValueError(f"--only {' '.join(args.only)}: expected a part of a config's name, got none that fits.")
+    limits = Limits(side=args.side, largest=args.largest, seconds=args.seconds, gigabytes=args.gigabytes)
+    out = Path(args.out)
+    outcomes = count(configs, out, limits)
+    text = page(outcomes, limits)
+    replace_file(out / "shipped.md", text.encode())
+    print(f"\n{summary(outcomes)}\nWrote {out}/shipped.md and outcomes.json.")
+
+
+def page(outcomes: Outcomes, limits: Limits) -> str:
+    """The whole table with machine, limits and command."""
+    machine = describe_machine(1, "cpu")
+    packages = ", ".join(f"{name} {version}" for name, version in dict(machine["packages"]).items())  # type: ignore[call-overload]
+    return "\n".join(
+        [
+            "# Configs that mmseg and mmdet ship",
+            "",
+            f"One CPU core, torch {machine['torch']}, {packages}; random weights, generated images of {limits.side} "
+            f"pixels, or {limits.largest} where a model does not take those; at most {limits.seconds:g} s and "
+            f"{limits.gigabytes:g} GB for each stage. Configs with equal models are tried once.",
+            "",
+            f"Command: `python {shlex.join(sys.argv)}`",
+            "",
+            summary(outcomes),
+            "## Why the others do not",
+            "",
+            reasons(outcomes),
+            "## Folders in which some do not",
+            "",
+            families(outcomes),
+        ]
+    )
