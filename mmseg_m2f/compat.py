@@ -3,9 +3,9 @@
 Importing this module needs the standard library alone. `install()` mends imports:
 
 - `mmcv._ext`, the compiled operators of mmcv, is missing from pure-Python installs, and then `mmdet.models`
-  and `mmseg.models` cannot be imported. A stand-in is served where the compiled module is absent; its
-  operators raise when called, except multi-scale deformable attention, which our own kernels compute. Mask
-  classification needs none of them.
+  and `mmseg.models` cannot be imported. A stand-in is served where the compiled module is absent. What
+  `layers.mmcv_operators` has computes the same in PyTorch, which is logged once for each operator; the others raise
+  when called.
 - A torchvision whose compiled half does not load (a CUDA wheel beside a CPU torch) fails at import, and takes
   timm with it. The step that fails is left out: transforms and models then work, and the operators raise
   torchvision's own message when called.
@@ -16,10 +16,12 @@ Importing this module needs the standard library alone. `install()` mends import
 `allow_safe_checkpoint_globals()` mends loading: torch 2.6 refuses the checkpoints mmengine 0.10.7 writes.
 """
 
+import functools
 import importlib
 import importlib.machinery
 import importlib.metadata
 import importlib.util
+import logging
 import os
 import pkgutil
 import sys
@@ -31,11 +33,12 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
-from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.errors import InvalidValueError, ResourceError
 
-_SERVED = ("ms_deform_attn_forward", "ms_deform_attn_backward")  # by layers.mmcv_operators
+_LOGGER = logging.getLogger("mmseg_m2f")
+_OPERATORS = "mmseg_m2f.layers.mmcv_operators"
 _NEEDED = ("mmengine", "mmcv", "mmseg")  # mmdet and timm only where a config names them
 
 # Import name -> distribution, in the maintained line (`onedl`) and in the original packages.
@@ -89,6 +92,46 @@ def is_installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
+@functools.cache
+def has_torchvision_operators() -> bool:
+    """Whether torchvision is installed and its compiled operators load beside this torch."""
+    if not is_installed("torchvision"):
+        return False
+    install()
+    return importlib.import_module("torchvision.extension")._has_ops()
+
+
+def is_served(operator: str) -> bool:
+    """Whether an operator of `mmcv._ext` works here: compiled, or served by this package."""
+    extension = importlib.import_module("mmcv._ext")
+    if not isinstance(extension, _StandInExtension):
+        return hasattr(extension, operator)
+    return hasattr(importlib.import_module(_OPERATORS), operator)
+
+
+def missing_operator_message(name: str) -> str:
+    """What is missing, what was found, and what installs it."""
+    version = _installed_version("onedl-mmcv")
+    if version is not None:
+        found = f"onedl-mmcv {version}"
+        remedy = (
+            "`pip install onedl-mim && mim install onedl-mmcv` (wheels for some pairs of torch and CUDA, see "
+            "https://mmwheels.onedl.ai), or with a compiler: `pip install --force-reinstall --no-deps "
+            f"--no-build-isolation --no-binary onedl-mmcv onedl-mmcv=={version}`"
+        )
+    else:
+        found = _describe(_ORIGINAL_DISTRIBUTIONS["mmcv"]) or "mmcv"
+        remedy = (
+            "`pip uninstall mmcv-lite`, then a wheel of mmcv 2.1.0 from "
+            "https://download.openmmlab.com/mmcv/dist, or with a compiler: "
+            "`pip install --no-build-isolation mmcv==2.1.0`"
+        )
+    return (
+        f"mmcv._ext.{name}: expected mmcv with its compiled operators, got {found} without them. "
+        f"Get them by {remedy}; or configure a part that does not need this operator."
+    )
+
+
 def allow_safe_checkpoint_globals() -> None:
     """Let `torch.load` read mmengine's checkpoints without unpickling arbitrary code.
 
@@ -134,23 +177,25 @@ class _StandInLoader(Loader):
 
 
 class _StandInExtension(ModuleType):
-    """Has every operator; each raises when called, except deformable attention, which our own kernels compute."""
+    """Has every operator. Those of `layers.mmcv_operators` work, which the first call logs; the others raise."""
 
     def __getattr__(self, name: str) -> Callable[..., object]:
         if name.startswith("__"):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        if name in _SERVED:
 
-            def operator(*args: object, **kwargs: object) -> object:
-                served = importlib.import_module("mmseg_m2f.layers.mmcv_operators")
-                return getattr(served, name)(*args, **kwargs)
+        def operator(*args: object, **kwargs: object) -> object:
+            served = getattr(importlib.import_module(_OPERATORS), name, None)
+            if served is None:
+                raise ResourceError(missing_operator_message(name))
+            _log_served(name)
+            return served(*args, **kwargs)
 
-            return operator
+        return operator
 
-        def missing_operator(*args: object, **kwargs: object) -> NoReturn:
-            raise RuntimeError(_missing_operator_message(name))
 
-        return missing_operator
+@functools.cache
+def _log_served(name: str) -> None:
+    _LOGGER.info("mmcv._ext.%s: mmcv has no compiled operators; PyTorch computes it (%s).", name, _OPERATORS)
 
 
 class _TorchvisionFinder(MetaPathFinder):
@@ -193,28 +238,6 @@ def _find_loader(fullname: str) -> object | None:
     """What `pkgutil.find_loader` was: the loader of a module, None if there is none."""
     spec = importlib.util.find_spec(fullname)
     return None if spec is None else spec.loader
-
-
-def _missing_operator_message(name: str) -> str:
-    version = _installed_version("onedl-mmcv")
-    if version is not None:
-        found = f"onedl-mmcv {version}"
-        remedy = (
-            "`pip install onedl-mim && mim install onedl-mmcv` (wheels for some pairs of torch and CUDA, see "
-            "https://mmwheels.onedl.ai), or with a compiler: `pip install --force-reinstall --no-deps "
-            f"--no-build-isolation --no-binary onedl-mmcv onedl-mmcv=={version}`"
-        )
-    else:
-        found = _describe(_ORIGINAL_DISTRIBUTIONS["mmcv"]) or "mmcv"
-        remedy = (
-            "`pip uninstall mmcv-lite`, then a wheel of mmcv 2.1.0 from "
-            "https://download.openmmlab.com/mmcv/dist, or with a compiler: "
-            "`pip install --no-build-isolation mmcv==2.1.0`"
-        )
-    return (
-        f"mmcv._ext.{name}: expected mmcv with its compiled operators, got {found} without them. "
-        f"Get them by {remedy}; or configure a part that does not need this operator."
-    )
 
 
 def _warn_about_missing_packages() -> None:

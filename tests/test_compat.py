@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -95,14 +96,37 @@ def test_missing_operator__says_what_lacks_and_how_to_get_it(
     fakes = write_files(tmp_path, mmcv____init__="")
     write_distribution(fakes, distribution, version)
     code = (
-        "import mmseg_m2f, mmcv._ext\n"
-        "try:\n    mmcv._ext.nms(1, offset=0)\n"
-        "except RuntimeError as error:\n    print(error)"
+        "import mmseg_m2f\nfrom mmseg_m2f.compat import missing_operator_message\n"
+        "print(missing_operator_message('border_align_forward'))"
     )
     message = run_python(code, fakes=fakes)
-    assert message.startswith("mmcv._ext.nms: expected mmcv with its compiled operators")
+    assert message.startswith("mmcv._ext.border_align_forward: expected mmcv with its compiled operators")
     assert f"got {distribution} {version} without them" in message
     assert remedy in message
+
+
+def test_served_operator__works_and_says_so_once(caplog) -> None:
+    compat._log_served.cache_clear()
+    extension = compat._StandInExtension("mmcv._ext")
+    boxes = torch.tensor([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 3.0]])
+    with caplog.at_level("INFO", logger="mmseg_m2f"):
+        for _ in range(2):
+            assert extension.nms(boxes, torch.tensor([0.1, 0.2]), iou_threshold=0.5, offset=0).tolist() == [1]
+    assert caplog.messages == [
+        "mmcv._ext.nms: mmcv has no compiled operators; PyTorch computes it (mmseg_m2f.layers.mmcv_operators)."
+    ]
+
+
+def test_missing_operator__raises_when_called() -> None:
+    with pytest.raises(RuntimeError, match=r"mmcv\._ext\.border_align_forward: expected mmcv with its compiled"):
+        compat._StandInExtension("mmcv._ext").border_align_forward()
+
+
+def test_is_served__asks_the_installed_extension(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "mmcv._ext", compat._StandInExtension("mmcv._ext"))
+    assert [compat.is_served(name) for name in ("nms", "border_align_forward")] == [True, False]
+    monkeypatch.setitem(sys.modules, "mmcv._ext", SimpleNamespace(border_align_forward=print))
+    assert [compat.is_served(name) for name in ("nms", "border_align_forward")] == [False, True]
 
 
 def test_compiled_extension__is_used_where_there_is_one(tmp_path: Path) -> None:

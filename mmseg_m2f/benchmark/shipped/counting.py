@@ -27,7 +27,9 @@ def count(configs: Sequence[Shipped], out: Path, limits: Limits, *, say: Callabl
     """
     file = out / "outcomes.json"
     setting = vars(limits)
-    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else dict(limits=setting, models={}, configs={})
+    known = (
+        json.loads(file.read_text(encoding="utf-8")) if file.exists() else dict(limits=setting, models={}, configs={})
+    )
     if known["limits"] != setting:
         raise InvalidValueError(
             f"{file}: expected a count under {setting}, got one under {known['limits']}. Give another --out."

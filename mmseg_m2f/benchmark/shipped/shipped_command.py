@@ -43,7 +43,9 @@ def run_shipped(args: argparse.Namespace) -> None:
     if args.only:
         configs = [config for config in configs if any(text in config.name for text in args.only)]
     if not configs:
-        raise InvalidValueError(f"--only {' '.join(args.only)}: expected a part of a config's name, got none that fits.")
+        raise InvalidValueError(
+            f"--only {' '.join(args.only)}: expected a part of a config's name, got none that fits."
+        )
     limits = Limits(side=args.side, largest=args.largest, seconds=args.seconds, gigabytes=args.gigabytes)
     out = Path(args.out)
     outcomes = count(configs, out, limits)

@@ -17,9 +17,10 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS, DefaultScope, init_default_scope
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmseg_m2f.benchmark.shipped.batches import make_batch
 from mmseg_m2f.config.initial_weights import set_pretrained
@@ -59,7 +60,7 @@ def try_config(file: Path, log: Path, limits: Limits) -> dict[str, str]:
     return dict(zip(STAGES, ["", *found], strict=True))
 
 
-def build_model(cfg: Config) -> nn.Module:
+def build_model(cfg: Config) -> BaseModel:
     """The model with random weights; nothing is downloaded on purpose.
 
     Raises:
@@ -86,7 +87,14 @@ def drop_fixed_sizes(preprocessor: MutableMapping) -> None:
         preprocessor["batch_augments"] = None
 
 
-def train_step(model: nn.Module, cfg: Config, side: int) -> None:
+def sides_of(cfg: Config, limits: Limits) -> list[int]:
+    """Sides of images to try: the small one, the config's own crop if it is square and not huge, the largest."""
+    crop = cfg.get("crop_size")
+    own = [crop[0]] if isinstance(crop, (list, tuple)) and crop[0] == crop[-1] <= 2 * limits.largest else []
+    return list(dict.fromkeys([limits.side, *own, limits.largest]))
+
+
+def train_step(model: BaseModel, cfg: Config, side: int) -> None:
     """One step of SGD on a generated batch.
 
     Raises:
@@ -101,7 +109,7 @@ def train_step(model: nn.Module, cfg: Config, side: int) -> None:
         raise InvalidValueError(f"expected a finite loss, got {float(total)}.")
 
 
-def predict(model: nn.Module, cfg: Config, side: int) -> None:
+def predict(model: BaseModel, cfg: Config, side: int) -> None:
     """One prediction on a generated image.
 
     Raises:
@@ -121,14 +129,15 @@ def _stages(file: Path, report: Path, limits: Limits) -> None:
     for stage in (train_step, predict):
         found = report.with_suffix(f".{stage.__name__}")
         reason = ""
-        for side in (limits.side, limits.largest):
+        sides = sides_of(cfg, limits)
+        for side in sides:
             reason = _in_process(
                 lambda stage=stage, side=side: stage(model, cfg, side),  # type: ignore[misc]
                 found.with_suffix(".log"),
                 found,
                 limits,
             )
-            if not reason or side == limits.largest or _is_final(reason):
+            if not reason or _is_final(reason):
                 break
         reasons.append(reason)
     replace_file(report, ("\n".join(reasons) + "\n").encode())

@@ -1,0 +1,45 @@
+import torch
+from mmengine.config import Config
+
+from mmseg_m2f.benchmark.shipped.batches import make_batch, numbers_of
+
+
+def test_make_batch__labels_fit_a_segmentor():
+    cfg = Config(
+        dict(default_scope="mmseg", model=dict(decode_head=dict(num_classes=3), auxiliary_head=dict(num_classes=5)))
+    )
+    batch = make_batch(cfg, side=32, training=True)
+    assert [image.shape for image in batch["inputs"]] == [(3, 32, 32)] * 2
+    labels = batch["data_samples"][0].gt_sem_seg.data
+    assert labels.shape == (1, 32, 32)
+    assert int(labels.max()) < 3
+
+
+def test_make_batch__objects_of_a_detector_lie_in_the_image():
+    cfg = Config(
+        dict(
+            default_scope="mmdet",
+            model=dict(rpn_head=dict(num_classes=1), head=dict(num_classes=80, num_things_classes=7)),
+        )
+    )
+    (sample,) = make_batch(cfg, side=64, training=False)["data_samples"]
+    objects = sample.gt_instances
+    assert objects.bboxes.min() >= 0
+    assert objects.bboxes.max() <= 64
+    assert sample.gt_sem_seg.sem_seg.unique().tolist() == [0, 7]
+    areas = (objects.bboxes[:, 2:] - objects.bboxes[:, :2]).prod(1)
+    assert torch.from_numpy(objects.masks.masks).sum((1, 2)).tolist() == areas.tolist()
+
+
+def test_make_batch__of_a_tracker_is_a_video():
+    cfg = Config(dict(default_scope="mmdet", model=dict(data_preprocessor=dict(type="TrackDataPreprocessor"))))
+    batch = make_batch(cfg, side=32, training=True)
+    assert batch["inputs"][0].shape == (2, 3, 32, 32)
+    assert len(batch["data_samples"][0]) == 2
+
+
+def test_numbers_of__finds_them_in_lists_and_parts():
+    model = dict(
+        num_classes=2, heads=[dict(num_classes=3), dict(num_classes=True)], part=dict(part=dict(num_classes=4))
+    )
+    assert sorted(numbers_of(model, "num_classes")) == [2, 3, 4]

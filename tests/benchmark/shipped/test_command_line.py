@@ -1,0 +1,35 @@
+import argparse
+
+import pytest
+
+from mmseg_m2f.benchmark.shipped import command_line
+
+
+def run(monkeypatch, *arguments):
+    asked = []
+
+    def count(configs, out, limits):
+        asked.append((configs, limits))
+        return {config.name: dict(build="", step="", predict="") for config in configs}
+
+    monkeypatch.setattr(command_line, "count", count)
+    parser = argparse.ArgumentParser()
+    command_line.add_shipped(parser.add_subparsers())
+    args = parser.parse_args(["shipped", *arguments])
+    args.run(args)
+    return asked[0]
+
+
+def test_shipped__writes_its_table_with_limits_and_command(monkeypatch, tmp_path, capsys):
+    configs, limits = run(monkeypatch, "--only", "mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py", "--side", "96", "--out", str(tmp_path))
+    assert [config.name for config in configs] == ["mmdet/mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py"]
+    assert limits.side == 96
+    text = (tmp_path / "shipped.md").read_text()
+    assert "generated images of 96 pixels" in text
+    assert "Command: `python" in text
+    assert f"| mmdet | {len(configs)} |" in capsys.readouterr().out
+
+
+def test_shipped__a_name_that_nothing_has(monkeypatch, tmp_path):
+    with pytest.raises(ValueError, match="--only nowhere: expected a part of a config's name"):
+        run(monkeypatch, "--only", "nowhere", "--out", str(tmp_path))

@@ -1,0 +1,84 @@
+import pytest
+from mmengine.config import Config
+
+from mmseg_m2f.benchmark.shipped.counting import import_libraries
+from mmseg_m2f.benchmark.shipped.trial import Limits, _in_process, build_model, drop_fixed_sizes, sides_of, try_config
+
+TINY = """
+default_scope = "mmseg"
+norm = dict(type="SyncBN")
+model = dict(
+    type="EncoderDecoder",
+    data_preprocessor=dict(type="SegDataPreProcessor", size=(512, 512)),
+    backbone=dict(type="FastSCNN", downsample_dw_channels=(4, 4), global_in_channels=4, global_block_channels=(4, 4, 4),
+                  global_block_strides=(2, 2, 1), global_out_channels=4, higher_in_channels=4, lower_in_channels=4,
+                  fusion_out_channels=4, norm_cfg=norm),
+    decode_head=dict(type="FCNHead", in_channels=4, channels=4, num_classes=HEADS, in_index=-1, norm_cfg=norm),
+    train_cfg=dict(), test_cfg=dict(mode="whole"),
+)
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries():
+    import_libraries()
+
+
+def write(folder, text):
+    file = folder / "config.py"
+    file.write_text(text)
+    return file
+
+
+def test_try_config__a_working_model_passes_all_stages(tmp_path):
+    file = write(tmp_path, TINY.replace("HEADS", "3"))
+    assert try_config(file, tmp_path / "log", Limits(side=64)) == dict(build="", step="", predict="")
+
+
+def test_try_config__says_why_a_model_is_not_built_or_not_trained(tmp_path):
+    outcome = try_config(write(tmp_path, "default_scope = 'mmseg'"), tmp_path / "log", Limits())
+    assert outcome == dict(
+        build="mmseg_m2f.errors.InvalidValueError: expected a model, got a config without one: an ingredient of others."
+    )
+    wrong = (
+        TINY.replace("HEADS", "3") + "\nmodel['decode_head']['loss_decode'] = dict(type='DiceLoss', loss_weight='x')\n"
+    )
+    outcome = try_config(write(tmp_path, wrong), tmp_path / "log", Limits(side=64, largest=64))
+    assert outcome["build"] == ""
+    assert outcome["predict"] == ""
+    assert outcome["step"].startswith("TypeError:")
+
+
+def test_trial__ends_what_takes_too_long(tmp_path):
+    def spin():
+        while True:
+            pass
+
+    reason = _in_process(spin, tmp_path / "log", tmp_path / "report", Limits(seconds=0.5))
+    assert reason == "more than 0 s of a processor"
+
+
+def test_trial__ends_what_takes_too_much_memory(tmp_path):
+    reason = _in_process(lambda: bytearray(2**34), tmp_path / "log", tmp_path / "report", Limits(gigabytes=4.0))
+    assert reason == "MemoryError"
+
+
+def test_build_model__downloads_nothing(tmp_path):
+    cfg = Config.fromstring(TINY.replace("HEADS", "3"), ".py")
+    cfg.model.backbone.init_cfg = dict(type="Pretrained", checkpoint="https://example.org/none.pth")
+    model = build_model(cfg)
+    model.init_weights()
+    assert cfg.model.data_preprocessor.size_divisor == 32
+
+
+def test_drop_fixed_sizes__leaves_other_settings():
+    preprocessor = dict(type="A", size=(4, 4), pad_val=0, batch_augments=[dict(type="B")])
+    drop_fixed_sizes(preprocessor)
+    assert preprocessor == dict(type="A", size_divisor=32, pad_val=0, batch_augments=None)
+
+
+def test_sides_of__small_own_largest():
+    limits = Limits(side=64, largest=512)
+    assert sides_of(Config(dict(crop_size=(640, 640))), limits) == [64, 640, 512]
+    assert sides_of(Config(dict(crop_size=(512, 1024))), limits) == [64, 512]
+    assert sides_of(Config(dict()), limits) == [64, 512]
