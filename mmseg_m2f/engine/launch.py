@@ -22,6 +22,7 @@ from mmseg_m2f.config.data_paths import Loop, check_data_paths
 from mmseg_m2f.config.initial_weights import check_initial_weights, drop_initial_weights
 from mmseg_m2f.config.load import load_config
 from mmseg_m2f.config.nodes import short_type
+from mmseg_m2f.config.operators import check_operators
 from mmseg_m2f.config.options import Options
 from mmseg_m2f.config.schedules import check_schedule
 from mmseg_m2f.engine.learning_rate import count_accumulation
@@ -180,6 +181,7 @@ def build_runner(cfg: Config, *, launcher: Launcher = "none", loops: Sequence[Lo
     compat.allow_safe_checkpoint_globals()
     _install_hooks(cfg, training="train" in loops)
     check_config(cfg)
+    check_operators(cfg)
     check_run(cfg, loops=loops)
     check_data_paths(cfg, loops=loops)
     if is_published(cfg.get("load_from")):

@@ -19,6 +19,7 @@ from mmseg_m2f.config.checks import check_config
 from mmseg_m2f.config.data_paths import check_data_paths
 from mmseg_m2f.config.finding import find_config
 from mmseg_m2f.config.load import load_config
+from mmseg_m2f.config.operators import check_operators
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.files import locked, replace_file
 
@@ -154,6 +155,7 @@ def _write_config(run: Run, budget: Budget) -> None:
     try:
         apply_budget(cfg, budget, seed=run.seed)
         check_config(cfg)
+        check_operators(cfg)
         check_data_paths(cfg)
         check_evaluator(cfg.get("test_evaluator"), scope=cfg.get("default_scope") or "mmengine")
     except (ValueError, KeyError, TypeError, FileNotFoundError) as error:

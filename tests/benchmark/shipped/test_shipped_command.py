@@ -2,7 +2,7 @@ import argparse
 
 import pytest
 
-from mmseg_m2f.benchmark.shipped import command_line
+from mmseg_m2f.benchmark.shipped import shipped_command
 
 
 def run(monkeypatch, *arguments):
@@ -12,16 +12,18 @@ def run(monkeypatch, *arguments):
         asked.append((configs, limits))
         return {config.name: dict(build="", step="", predict="") for config in configs}
 
-    monkeypatch.setattr(command_line, "count", count)
+    monkeypatch.setattr(shipped_command, "count", count)
     parser = argparse.ArgumentParser()
-    command_line.add_shipped(parser.add_subparsers())
+    shipped_command.add_shipped(parser.add_subparsers())
     args = parser.parse_args(["shipped", *arguments])
     args.run(args)
     return asked[0]
 
 
 def test_shipped__writes_its_table_with_limits_and_command(monkeypatch, tmp_path, capsys):
-    configs, limits = run(monkeypatch, "--only", "mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py", "--side", "96", "--out", str(tmp_path))
+    configs, limits = run(
+        monkeypatch, "--only", "mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py", "--side", "96", "--out", str(tmp_path)
+    )
     assert [config.name for config in configs] == ["mmdet/mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py"]
     assert limits.side == 96
     text = (tmp_path / "shipped.md").read_text()
