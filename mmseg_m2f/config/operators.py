@@ -29,9 +29,8 @@ def check_operators(cfg: Config) -> None:
     for path, node in _parts(cfg.get("model"), "model"):
         for target in _targets(node, cfg):
             for operator in sorted(unserved_operators(target)):
-                raise ResourceError(
-                    f"Config {cfg.filename}: {path} ({short_type(node)}) cannot run. {missing_operator_message(operator)}"
-                )
+                place = f"Config {cfg.filename}: {path} ({short_type(node)})"
+                raise ResourceError(f"{place} cannot run. {missing_operator_message(operator)}")
 
 
 def unserved_operators(target: object) -> set[str]:
