@@ -50,7 +50,7 @@ def unserved_operators(target: object) -> set[str]:
         if missing == loaded:
             found |= missing
         elif getattr(item, "__name__", "") in missing:
-            found.add(item.__name__)  # type: ignore[attr-defined]
+            found.add(item.__name__)
     return found
 
 
