@@ -103,6 +103,23 @@ def folder_of_unfinished(folder: str | os.PathLike[str]) -> Iterator[Path]:
             path.replace(folder / path.name)
 
 
+@contextmanager
+def unfinished_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A path to write to, by parts, that takes the place of `path` at the end; after an error nothing is left.
+
+    Raises:
+        OSError: Disk, permissions or limits do not allow it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{os.getpid()}.{path.name}")  # with its suffix, which tells some writers the format
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
 def save_json(content: object, path: str | os.PathLike[str], *, indent: int | None = None) -> None:
     """Write a JSON file in one step; numpy's and torch's numbers are written as floats."""
     replace_file(path, (json.dumps(content, indent=indent, default=float) + "\n").encode())

@@ -8,7 +8,8 @@ import pytest
 from mmengine.fileio import get_file_backend
 from PIL import Image
 
-from mmseg_m2f.files import locked, remove_unfinished, replace_file, save_png  # importing it registers the backend
+# Importing it registers the backend.
+from mmseg_m2f.files import locked, remove_unfinished, replace_file, save_png, unfinished_file
 
 
 def test_atomic_backend__keeps_the_old_file_when_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,3 +76,19 @@ def test_locked__refuses_another_process(tmp_path: Path) -> None:
             except ValueError as error:
                 os._exit(0 if f"process {os.getppid()} is at" in str(error) else 2)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_unfinished_file__appears_at_the_end(tmp_path):
+    path = tmp_path / "folder" / "map.tif"
+    with unfinished_file(path) as unfinished:
+        unfinished.write_bytes(b"half")
+        assert not path.exists()
+        assert unfinished.suffix == ".tif"
+    assert path.read_bytes() == b"half"
+    assert [each.name for each in path.parent.iterdir()] == ["map.tif"]
+
+
+def test_unfinished_file__nothing_is_left_after_an_error(tmp_path):
+    with pytest.raises(ZeroDivisionError), unfinished_file(tmp_path / "map.tif") as unfinished:
+        raise ZeroDivisionError(unfinished.write_bytes(b"half"))
+    assert [*tmp_path.iterdir()] == []

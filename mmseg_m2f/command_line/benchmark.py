@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from mmseg_m2f.benchmark.exports import add_exported, add_exports
 from mmseg_m2f.benchmark.gate import UnequalError
 from mmseg_m2f.benchmark.heads.heads_command import add_heads
+from mmseg_m2f.benchmark.large_command import add_large
 from mmseg_m2f.benchmark.shipped.shipped_command import add_shipped
 from mmseg_m2f.benchmark.step_commands import add_scaling, add_step, add_train
 from mmseg_m2f.command_line.arguments import Call
@@ -17,6 +18,7 @@ EXAMPLES = """examples:
   {run} step ours CONFIG --device cuda --dtype bfloat16 --batch 2 16
   {run} step ours ours+graphs mmseg --device cuda --dtype bfloat16 --batch 2 16 --profile
   {run} train CONFIG --amp --cfg-options model.cuda_graphs=True
+  {run} large --size 20000
   {run} scaling ours mmseg --over queries objects
   {run} exported model.onnx CHECKPOINT --size 512 512
   {run} exports --page docs/deploy.md
@@ -34,6 +36,7 @@ def main(arguments: Sequence[str] | None = None, *, call: Call) -> None:
     add_train(commands)
     add_exports(commands)
     add_exported(commands)
+    add_large(commands)
     add_heads(commands, run=call.run)
     add_shipped(commands)
     args = parser.parse_args(arguments)

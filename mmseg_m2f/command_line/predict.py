@@ -7,12 +7,14 @@ from mmseg_m2f.command_line.arguments import Call, add_config
 from mmseg_m2f.engine.trained_model import find_trained
 from mmseg_m2f.errors import concise_errors
 from mmseg_m2f.inference.folder import predict_folder
+from mmseg_m2f.inference.large_image import predict_large
 from mmseg_m2f.inference.predictor import Predictor
 
 EXAMPLES = """examples:
   {run} CONFIG work_dirs/RUN/iter_80000.pth street.jpg
   {run} CONFIG CHECKPOINT photos/ --out-dir predictions --device cuda:1 --opacity 0.5
   {run} CONFIG CHECKPOINT photos/ --score-threshold 0.3
+  {run} CONFIG CHECKPOINT orthophoto.tif --large --cfg-options window_size=512 window_overlap=128
 """
 
 
@@ -32,10 +34,19 @@ def main(arguments: Sequence[str] | None = None, *, call: Call) -> None:
     parser.add_argument(
         "--score-threshold", type=float, default=0.5, help="draw objects from this score on, 0...1; default %(default)s"
     )
+    parser.add_argument(
+        "--large",
+        action="store_true",
+        help="read, predict and write one image of any size window by window (window_size): maps as TIFF, objects as "
+        "JSON, no pictures; needs the extra `large`",
+    )
     args = parser.parse_args(arguments)
     with concise_errors():
         cfg, weights = find_trained(args.config, args.checkpoint, args.cfg_options)
         predictor = Predictor(cfg, weights, device=args.device)
+        if args.large:
+            print("Wrote " + ", ".join(map(str, predict_large(predictor, args.images, args.out_dir))) + ".")
+            return
         skipped = predict_folder(
             predictor, args.images, args.out_dir, opacity=args.opacity, score_threshold=args.score_threshold
         )

@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None, *, call: Call) -> None:
     parser.add_argument("--work-dir", help="folder of the log; default work_dirs/<config name>")
     parser.add_argument("--out", help="folder for metrics.json and predictions: labels/, panoptic/, instances.json")
     parser.add_argument("--show-dir", help="folder for one picture per image: input, truth, prediction")
-    parser.add_argument("--tta", action="store_true", help="average over the views of the config's tta_pipeline")
+    parser.add_argument("--tta", action="store_true", help="average over views, and report without as well")
     add_launcher(parser)
     args = parser.parse_args(arguments)
     with concise_errors(), warnings_of_first_rank(args.launcher):

@@ -24,6 +24,13 @@ from mmseg_m2f.config.schedules import (
 from mmseg_m2f.config.swap_backbone import fit_channels, replace_backbone
 from mmseg_m2f.config.swap_data import replace_data, set_batch_size, set_data_root
 from mmseg_m2f.config.type_lookup import accepted_arguments, find_types
+from mmseg_m2f.config.window_options import (
+    set_window_overlap,
+    set_window_scale,
+    set_window_size,
+    window_overlap,
+    window_size,
+)
 from mmseg_m2f.errors import InvalidValueError, UnknownNameError
 
 Options = Mapping[str, object]
@@ -97,6 +104,9 @@ OPTIONS: Mapping[str, Callable[[Config, object], None]] = {
     "classes": set_class_names,  # type: ignore[dict-item]
     "thing_classes": set_thing_classes,  # type: ignore[dict-item]
     "crop_size": set_crop_size,  # type: ignore[dict-item]
+    "window_size": set_window_size,  # type: ignore[dict-item]
+    "window_overlap": set_window_overlap,  # type: ignore[dict-item]
+    "window_scale": set_window_scale,  # type: ignore[dict-item]
     "batch_size": set_batch_size,  # type: ignore[dict-item]
     "max_iters": set_max_iters,  # type: ignore[dict-item]
     "val_interval": set_val_interval,  # type: ignore[dict-item]
@@ -205,6 +215,10 @@ def in_use(cfg: Config, name: str) -> object | None:
         return crop_in_use(cfg)
     if name == "num_classes":
         return classes_in_use(cfg)
+    if name == "window_size":
+        return window_size(cfg)
+    if name == "window_overlap":
+        return window_overlap(cfg)
     if name == "num_queries":
         return next((node["num_queries"] for node in config_nodes(cfg.get("model")) if "num_queries" in node), None)
     place = _PLACES.get(name)
@@ -217,6 +231,7 @@ _PLACES = {
     "max_iters": "train_cfg.max_iters",
     "val_interval": "train_cfg.val_interval",
     "thing_classes": "model.thing_classes",
+    "window_scale": "model.test_cfg.scale",
 }
 
 

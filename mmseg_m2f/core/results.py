@@ -78,6 +78,7 @@ def panoptic_maps(
     object_threshold: float = 0.8,
     overlap_threshold: float = 0.8,
     keep_low_pixels: bool = False,
+    from_probs: bool = False,
     max_memory_mb: int | None = None,
 ) -> Int[Tensor, "B H W"]:
     """The panoptic map of each image: class + 1000 · instance number, K where nothing was recognised.
@@ -90,10 +91,11 @@ def panoptic_maps(
         mask_logits: as predicted, at any resolution.
         keep_low_pixels: also keep pixels that a query wins with a mask probability below 0.5 (MaskFormer's rule;
             Mask2Former leaves them unrecognised).
+        from_probs: `mask_logits` are mask probabilities already.
         max_memory_mb: roughly, besides arguments and result; by default what suits the device.
     """
     scores, labels, is_confident = confident_queries(class_logits, object_threshold)
-    rule = _Rule(is_thing, overlap_threshold, keep_low_pixels)
+    rule = _Rule(is_thing, overlap_threshold, keep_low_pixels, from_probs)
     if not _reads_are_free(mask_logits):
         return _panoptic_maps(scores, labels, is_confident, mask_logits, None, rule, resizing, max_memory_mb)
     maps = [labels.new_empty(0, *resizing.size)]
@@ -117,6 +119,7 @@ def top_instances(
     one_class_per_query: bool = False,
     mask_nms_threshold: float | None = None,
     soft_masks: bool = False,
+    from_probs: bool = False,
     max_memory_mb: int | None = None,
 ) -> list[Instances]:
     """The best pairs of query and thing class of each image; a query may appear with several classes.
@@ -135,6 +138,7 @@ def top_instances(
         one_class_per_query: let a query appear with its best class alone.
         mask_nms_threshold: leave out an object whose mask has a higher IoU than this with a better one of its class.
         soft_masks: also give the mask probabilities.
+        from_probs: `mask_logits` are mask probabilities already.
         max_memory_mb: roughly, besides arguments and result; by default what suits the device.
     """
     if things_first:  # so that all pairs count
@@ -154,7 +158,12 @@ def top_instances(
             pairs = tuple(x[:, pairs[-1][0]] for x in pairs)
         class_scores, classes, chosen, counts = pairs
         masks, mask_probs, certainty = _resized_masks(
-            mask_logits[batch], chosen, resizing, soft_masks=soft_masks, max_memory_mb=max_memory_mb
+            mask_logits[batch],
+            chosen,
+            resizing,
+            soft_masks=soft_masks,
+            from_probs=from_probs,
+            max_memory_mb=max_memory_mb,
         )
         scores = class_scores * certainty
         boxes = tight_boxes(masks.flatten(0, 1)).unflatten(0, scores.shape)
@@ -176,6 +185,7 @@ class _Rule(NamedTuple):
     is_thing: Bool[Tensor, "K"]
     overlap_threshold: float
     keep_low_pixels: bool
+    from_probs: bool
 
 
 def _reads_are_free(x: Tensor) -> bool:
@@ -251,7 +261,7 @@ def _panoptic_maps(
     for rows, processed, finish in strips(
         mask_logits, resizing, values_per_pixel=6 * num_queries, max_memory_mb=max_memory_mb, queries=queries
     ):
-        probs = finish(processed).sigmoid()
+        probs = finish(processed) if rule.from_probs else finish(processed).sigmoid()
         certain = probs >= 0.5
         winner = torch.addcmul(behind, scores[..., None, None], probs).max(1).indices  # much faster than argmax
         won.scatter_add_(1, winner.flatten(1), torch.ones_like(winner).flatten(1))
@@ -277,6 +287,7 @@ def _resized_masks(
     resizing: Resizing,
     *,
     soft_masks: bool,
+    from_probs: bool,
     max_memory_mb: int | None,
 ) -> tuple[Bool[Tensor, "B N H W"], Float[Tensor, "B N H W"] | None, Float[Tensor, "B N"]]:
     """Masks of some queries, their probabilities if asked for, and the mean probability inside each mask."""
@@ -293,8 +304,9 @@ def _resized_masks(
         mask_logits, resizing, values_per_pixel=6 * queries.shape[1], max_memory_mb=max_memory_mb, queries=queries
     ):
         logits = finish(processed)
-        strip, probs = logits > 0, logits.sigmoid()
-        inside += (probs * strip).sum((2, 3))
+        strip, probs = (logits > 0.5, logits) if from_probs else (logits > 0, logits.sigmoid())
+        # Probabilities above 0.5 are multiples of 2^-24: in float64 their sum is exact, in any order.
+        inside += (probs * strip).sum((2, 3), dtype=torch.float64)
         area += strip.sum((2, 3))
         masks[:, :, rows] = strip if inverse is None else strip[:, inverse]
         if mask_probs is not None:

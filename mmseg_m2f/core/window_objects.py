@@ -132,9 +132,15 @@ def join_panoptic(
     for index, (window, objects) in enumerate(zip(windows, found, strict=True)):
         for part in range(len(objects.labels)):
             if (index, part) in whole_of:
-                own_box, crop = _own_part(objects, part, window)
+                own_box, crop = own_part(objects, part, window)
                 panoptic[own_box][crop] = whole_of[index, part]
     return panoptic
+
+
+def own_part(objects: FoundObjects, index: int, window: Window) -> tuple[tuple[slice, slice], Bool[np.ndarray, "_ _"]]:
+    """Rows and columns of an object's box that its window owns, and the mask there."""
+    box = _shared(_slices(objects.boxes[index]), _own(window))
+    return box, _cut(objects.crops[index], objects.boxes[index], box)
 
 
 def _local(seen: Int[np.ndarray, "_ _"], window: Window) -> Int[np.ndarray, "_ _"]:
@@ -142,12 +148,6 @@ def _local(seen: Int[np.ndarray, "_ _"], window: Window) -> Int[np.ndarray, "_ _
     top, left = window.rows.start, window.columns.start
     rows, columns = window.own_rows, window.own_columns
     return seen[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-
-
-def _own_part(objects: FoundObjects, index: int, window: Window) -> tuple[tuple[slice, slice], Bool[np.ndarray, "_ _"]]:
-    """Rows and columns of an object's box that its window owns, and the mask there."""
-    box = _shared(_slices(objects.boxes[index]), _own(window))
-    return box, _cut(objects.crops[index], objects.boxes[index], box)
 
 
 def _groups(scene: _Scene, grid: WindowGrid, min_iou: float) -> list[list[_Part]]:
@@ -242,8 +242,8 @@ def _joined_mask(
     if len(parts) > 1:
         for window, part in parts:
             mask[_moved(_shared(_slices(box), _own(scene.windows[window])), box)] = False
-            place, own_part = _own_part(scene.found[window], part, scene.windows[window])
-            mask[_moved(place, box)] = own_part
+            place, own = own_part(scene.found[window], part, scene.windows[window])
+            mask[_moved(place, box)] = own
     return mask
 
 

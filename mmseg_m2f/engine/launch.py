@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -25,6 +25,7 @@ from mmseg_m2f.config.nodes import short_type
 from mmseg_m2f.config.operators import check_operators
 from mmseg_m2f.config.options import Options
 from mmseg_m2f.config.schedules import check_schedule
+from mmseg_m2f.config.test_time_augmentation import use_views
 from mmseg_m2f.engine.learning_rate import count_accumulation
 from mmseg_m2f.engine.run_checks import check_run
 from mmseg_m2f.engine.runners import SafeRunner
@@ -101,7 +102,9 @@ def evaluate(
         out: Folder for `metrics.json` and the predictions: `labels/`, `panoptic/` with `panoptic.json`,
             `instances.json`.
         show_dir: Folder for one picture per image: input, truth, prediction.
-        tta: Average over the views of the config's `tta_pipeline`.
+        tta: Average over the views of the config's `tta_pipeline`, or over an image and its mirror image where a
+            `MaskDetector` has none. The metrics without it are logged beside them, and are in `metrics.json` under
+            `without_tta`.
 
     Raises:
         ValueError, KeyError, TypeError, FileNotFoundError: The checks before the run found a fault.
@@ -110,7 +113,7 @@ def evaluate(
     cfg.load_from, cfg.resume = None if is_exported(checkpoint) else checkpoint, False
     drop_initial_weights(cfg.model)
     if tta:
-        _use_tta(cfg)
+        use_views(cfg)
     hooks = list(cfg.get("custom_hooks") or [])
     if out is not None:
         hooks.append(dict(type="mmseg_m2f.SavePredictions", out_dir=out))
@@ -122,8 +125,14 @@ def evaluate(
         use_exported(getattr(runner.model, "module", runner.model), ExportedModel(checkpoint))
     with named_faults():
         metrics = runner.test()
+    compared: dict[str, float | dict[str, float]] = {**metrics}
+    if tta:
+        plain = evaluate(config, checkpoint, options, work_dir=work_dir, launcher=launcher)
+        compared["without_tta"] = plain
+        for name in [name for name in plain if name in metrics and is_main_process()]:
+            runner.logger.info(f"{name}: {plain[name]:.4f} without, {metrics[name]:.4f} with test-time augmentation")
     if out is not None and is_main_process():
-        save_json(metrics, Path(out) / "metrics.json", indent=2)
+        save_json(compared, Path(out) / "metrics.json", indent=2)
     return metrics
 
 
@@ -297,16 +306,3 @@ def _enable_lr_scaling(cfg: Config) -> None:
             "learning rate was chosen for. Add auto_scale_lr = dict(base_batch_size=16), or leave the option out."
         )
     cfg.auto_scale_lr.enable = True
-
-
-def _use_tta(cfg: Config) -> None:
-    if "tta_pipeline" not in cfg:
-        raise InvalidValueError(
-            f"--tta: config {cfg.filename} has no tta_pipeline; expected test transforms that end in "
-            "mmengine.TestTimeAug. Add one to the dataset ingredient, or leave --tta out."
-        )
-    dataset = cfg.test_dataloader.dataset
-    while "dataset" in dataset:
-        dataset = dataset.dataset
-    dataset.pipeline = cfg.tta_pipeline
-    cfg.model = ConfigDict(cfg.get("tta_model") or dict(type="mmseg_m2f.SemanticTTA"), module=cfg.model)

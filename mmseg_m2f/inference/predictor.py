@@ -54,6 +54,8 @@ class Predictor:
         self.model: nn.Module = found.model
         self.classes, self.palette, self.category_ids = found.classes, found.palette, found.category_ids
         self._load_image, self._transforms = test_transforms(cfg, found.dataset)
+        kept = [each for each in self._transforms.transforms if "Resize" not in type(each).__name__]
+        self._transforms_of_parts = Compose(kept)
         self.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
         if fold_norms:
             folding.fold_norms(self.model.get_submodule("backbone"))
@@ -75,8 +77,20 @@ class Predictor:
                 f"Predictor: expected a BGR image H W 3 of uint8, got shape {pixels.shape} of {pixels.dtype}. "
                 "Read files with cv2.imread, or flip the last axis of an RGB array."
             )
-        size = pixels.shape[:2]
-        inputs = self._transforms(dict(img=pixels, img_shape=size, ori_shape=size, seg_fields=[]))
+        return self._predict(pixels, self._transforms, size=(pixels.shape[0], pixels.shape[1]))
+
+    @torch.no_grad()
+    def predict_part(self, pixels: NDArray[np.uint8], size: tuple[int, int]) -> ImageResult:
+        """What the model predicts for a window of an image, as it is: the pipeline's resizing is left out.
+
+        Args:
+            pixels: BGR H W 3.
+            size: height and width of the result.
+        """
+        return self._predict(pixels, self._transforms_of_parts, size=size)
+
+    def _predict(self, pixels: NDArray[np.uint8], transforms: Compose, *, size: tuple[int, int]) -> ImageResult:
+        inputs = transforms(dict(img=pixels, img_shape=pixels.shape[:2], ori_shape=size, seg_fields=[]))
         batch = pseudo_collate([inputs])
         sample = self.model.test_step(batch)[0]  # type: ignore[operator]
         result = read_result(sample)

@@ -68,6 +68,8 @@ def every_option(folder: str, root: Path) -> dict[str, object]:
         classes=NAMES,
         num_classes=3,
         crop_size=(64, 64),
+        window_size=(64, 48),
+        window_overlap=(32, 16),
         batch_size=3,
         max_iters=60,
         val_interval=7,
@@ -76,6 +78,7 @@ def every_option(folder: str, root: Path) -> dict[str, object]:
     if with_objects:
         options["thing_classes"] = [0, 1, 2]
     if folder in WITH_QUERIES:
+        options["window_scale"] = 0.5
         options["num_queries"] = 13
     return options
 
@@ -95,6 +98,9 @@ def check_runner(runner: Runner, folder: str, root: Path) -> None:
     size = getattr(model.data_preprocessor, "size", None)
     assert size is None if folder in WITH_OBJECTS else tuple(size) == (64, 64)
     assert head.num_classes == 3
+    windows = model.test_cfg
+    assert (windows.mode, windows.crop_size, windows.stride) == ("slide", (64, 48), (32, 32))
+    assert folder not in WITH_QUERIES or windows.scale == 0.5
     if hasattr(model, "is_thing"):
         assert model.is_thing.tolist() == [True] * 3
     assert type(model.backbone).__name__ == LEAVES[folder][2]

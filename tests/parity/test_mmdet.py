@@ -49,7 +49,7 @@ def twins():
 
     cfg = Config.fromfile(CONFIGS / "_base_/models/mask2former.py").model
     cfg.update(type="mmseg_m2f.MaskDetector", backbone=BACKBONE, thing_classes=list(range(NUM_THINGS)))
-    cfg.test_cfg = dict(things_first=False, **THRESHOLDS)
+    cfg.test_cfg = dict(keep_batch_padding=True, things_first=False, **THRESHOLDS)
     cfg.decode_head.num_classes = NUM_CLASSES
     cfg.decode_head.criterion.reference = "mmdet"
     ours = MODELS.build(cfg)

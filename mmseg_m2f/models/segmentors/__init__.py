@@ -8,5 +8,6 @@ __all__ = ["MaskSegmentor", "SemanticTTA"]
 
 if compat.is_installed("mmdet"):
     from mmseg_m2f.models.segmentors.mask_detector import MaskDetector
+    from mmseg_m2f.models.segmentors.query_tta import QueryTTA
 
-    __all__ += ["MaskDetector"]
+    __all__ += ["MaskDetector", "QueryTTA"]

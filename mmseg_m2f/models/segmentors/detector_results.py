@@ -9,6 +9,7 @@ from mmengine.structures import BaseDataElement, PixelData
 from torch import Tensor
 
 from mmseg_m2f.core.postprocess import Instances, detr_panoptic_map, resize_maps, top_boxes
+from mmseg_m2f.core.query_merging import QueryProbs
 from mmseg_m2f.core.results import panoptic_maps, top_instances
 from mmseg_m2f.core.strips import Resizing
 from mmseg_m2f.errors import InvalidValueError
@@ -41,6 +42,8 @@ _TEST_CFG = dict(
     blend="mean",
     min_iou=0.5,
     max_objects=1000,
+    keep_batch_padding=False,
+    return_queries=False,
 )
 _PANOPTIC_KEYS = dict(
     mask2former=("object_threshold", "overlap_threshold", "keep_low_pixels"),
@@ -127,6 +130,50 @@ def detector_results(
     if cfg.semantic:
         labels = list(label_maps(outputs.class_logits, outputs.required_masks(), resizing, **bound))
     return [DetectorResult(*parts) for parts in zip(instances, panoptic, labels, strict=True)]
+
+
+def results_of_probs(
+    merged: QueryProbs, is_thing: Bool[Tensor, "K"], *, num_things: int, cfg: ConfigDict
+) -> DetectorResult:
+    """The result of one image from probabilities at its size.
+
+    Args:
+        num_things: how many classes are things.
+        cfg: see `checked_test_cfg`.
+    """
+    size = (merged.mask_probs.shape[-2], merged.mask_probs.shape[-1])
+    class_logits, masks = merged.class_probs.log()[None], merged.mask_probs[None]
+    resizing = Resizing(size, size, size)
+    common = dict(from_probs=True, max_memory_mb=cfg.max_memory_mb)
+    instances = panoptic = labels = None
+    if cfg.instance:
+        options = {key: cfg[key] for key in _INSTANCE_KEYS} | common
+        (instances,) = top_instances(class_logits, masks, is_thing, resizing, num_things=num_things, **options)
+    if cfg.panoptic and cfg.panoptic_rule == "detr":
+        options = {key: cfg[key] for key in _PANOPTIC_KEYS["detr"]}
+        panoptic = detr_panoptic_map(class_logits[0], masks[0], is_thing, size=size, **options)
+    elif cfg.panoptic:
+        options = {key: cfg[key] for key in _PANOPTIC_KEYS["mask2former"]} | common
+        (panoptic,) = panoptic_maps(class_logits, masks, is_thing, resizing, **options)
+    if cfg.semantic:  # in float64, so that no order of adding up decides
+        votes = merged.class_probs[:, :-1].T.double()
+        labels = (votes @ merged.mask_probs.flatten(1).double()).argmax(0).unflatten(0, size)
+    return DetectorResult(instances, panoptic, labels)
+
+
+def query_probs(outputs: QueryOutputs, image: int, resizing: Resizing) -> QueryProbs:
+    """Class and mask probabilities of all queries of an image, at the size that the resizing leads to.
+
+    Raises:
+        ValueError: the decoder predicts boxes.
+    """
+    if outputs.boxes is not None:
+        raise InvalidValueError(
+            "MaskDetector: expected masks alone to average over views, got a decoder of boxes, which have no mean of "
+            "probabilities. Leave --tta out."
+        )
+    masks = _enlarge(outputs.required_masks()[image].float(), resizing, resizing.size)
+    return QueryProbs(outputs.class_logits[image].float().softmax(-1), masks.sigmoid())
 
 
 def checked_test_cfg(test_cfg: ConfigDict | dict | None) -> ConfigDict:

@@ -7,9 +7,10 @@ import torch
 from jaxtyping import Bool, Float
 from mmdet.models.detectors.base import BaseDetector
 from mmengine.config import ConfigDict
-from mmengine.structures import BaseDataElement
+from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor
 
+from mmseg_m2f.core.query_merging import QueryProbs
 from mmseg_m2f.core.selection import INSTANCE_OFFSET
 from mmseg_m2f.core.strips import Resizing
 from mmseg_m2f.errors import InvalidValueError
@@ -22,8 +23,11 @@ from mmseg_m2f.models.segmentors.detector_results import (
     QueryOutputs,
     checked_test_cfg,
     detector_results,
+    query_probs,
+    results_of_probs,
 )
 from mmseg_m2f.models.segmentors.object_windows import result_by_windows, windows_of
+from mmseg_m2f.models.segmentors.own_canvas import split_by_canvas
 from mmseg_m2f.models.segmentors.sliding import check_window_size, rescaled
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.samples import read_segments_targets, valid_pixels
@@ -51,6 +55,9 @@ class MaskDetector(BaseDetector):
             IoU of `min_iou` in the overlap of two windows are one. `max_per_image` then counts for each window, and
             `max_objects` for the image. Class scores are averaged, with weights that `blend` says ("mean" or
             "gaussian", see `core.windows.average_windows`).
+            Images of a batch are predicted with the padding that each would have alone, so that results do not depend
+            on the images beside them; `keep_batch_padding=True` restores the published behaviour. `return_queries=True`
+            gives probabilities of all queries (`pred_queries`) instead of results, as `QueryTTA` needs them.
         compile: run backbone, neck and head through `torch.compile`; True, or a dict of its arguments.
         cuda_graphs: on a GPU, record backbone, neck and head as CUDA graphs for image sizes that come again; True, or
             a dict of arguments of `GraphedNetwork`. Elsewhere it changes nothing, and says so.
@@ -122,17 +129,35 @@ class MaskDetector(BaseDetector):
         Args:
             rescale: give results at the original size (`ori_shape`), not at that of the resized image (`img_shape`).
         """
+        if self.test_cfg.keep_batch_padding:
+            self._predict_as_padded(batch_inputs, batch_data_samples, rescale=rescale)
+            return batch_data_samples
+        canvas = _size(batch_inputs)
+        shapes = [_resizing(canvas, sample.metainfo, rescale=rescale).crop for sample in batch_data_samples]
+        for images, numbers in split_by_canvas(batch_inputs, shapes, self.data_preprocessor):
+            self._predict_as_padded(images, [batch_data_samples[number] for number in numbers], rescale=rescale)
+        return batch_data_samples
+
+    def _predict_as_padded(
+        self, batch_inputs: Float[Tensor, "B C H W"], batch_data_samples: Sequence[BaseDataElement], *, rescale: bool
+    ) -> None:
+        """Fill the samples of images of one canvas."""
         if self.test_cfg.mode == "slide" and self._predict_by_windows(
             batch_inputs, batch_data_samples, rescale=rescale
         ):
-            return batch_data_samples
+            return
         canvas = _size(batch_inputs)
         outputs = self._outputs(batch_inputs, valid_pixels(batch_data_samples, canvas, batch_inputs))
         resizings = [_resizing(canvas, sample.metainfo, rescale=rescale) for sample in batch_data_samples]
+        if self.test_cfg.return_queries:
+            for image, (sample, resizing) in enumerate(zip(batch_data_samples, resizings, strict=True)):
+                class_probs, mask_probs = query_probs(outputs, image, resizing)
+                mask_probs = _unflip(mask_probs, sample.metainfo)
+                sample.pred_queries = InstanceData(class_probs=class_probs, mask_probs=mask_probs)
+            return
         for resizing, images in group_equal(resizings):
             for image, result in zip(images, self._results(outputs.of(images), resizing), strict=True):
                 result.write(batch_data_samples[image])
-        return batch_data_samples
 
     def _predict_by_windows(
         self, batch_inputs: Float[Tensor, "B C H W"], samples: Sequence[BaseDataElement], *, rescale: bool
@@ -171,6 +196,10 @@ class MaskDetector(BaseDetector):
         cfg = self.test_cfg if semantic is None else ConfigDict(self.test_cfg, semantic=semantic)
         return detector_results(outputs, resizing, self.is_thing, num_things=self.num_things, cfg=cfg)
 
+    def results_of_probs(self, merged: QueryProbs) -> DetectorResult:
+        """What `test_cfg` asks for, from probabilities of an image's queries; see `QueryTTA`."""
+        return results_of_probs(merged, self.is_thing, num_things=self.num_things, cfg=self.test_cfg)
+
     def _forward(
         self, batch_inputs: Float[Tensor, "B C H W"], batch_data_samples: Sequence[BaseDataElement] | None = None
     ) -> tuple[Tensor, ...]:
@@ -180,6 +209,13 @@ class MaskDetector(BaseDetector):
         boxes = (prediction.boxes,) if isinstance(prediction, BoxPrediction) else ()
         masks = (prediction.mask_logits(),) if prediction.has_masks else ()
         return (prediction.class_logits, *boxes, *masks)
+
+
+def _unflip(masks: Float[Tensor, "Q H W"], metainfo: dict) -> Float[Tensor, "Q H W"]:
+    """The masks of the image, where it was mirrored for the network."""
+    if not metainfo.get("flip"):
+        return masks
+    return masks.flip(dict(horizontal=[2], vertical=[1], diagonal=[1, 2])[metainfo["flip_direction"]])
 
 
 def _size(batch_inputs: Float[Tensor, "B C H W"]) -> tuple[int, int]:

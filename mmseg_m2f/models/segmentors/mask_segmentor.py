@@ -20,11 +20,24 @@ from mmseg_m2f.models.cuda_graphs import make_graphs
 from mmseg_m2f.models.equal_sizes import group_equal, take_images
 from mmseg_m2f.models.network import last_prediction, lay_out, run_network
 from mmseg_m2f.models.segmentors.construction import build_parts
+from mmseg_m2f.models.segmentors.own_canvas import split_by_canvas
 from mmseg_m2f.models.segmentors.sliding import check_sliding, check_window_size, rescaled
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.samples import read_targets, write_semantic
 
-_TEST_CFG_KEYS = {"mode", "crop_size", "stride", "scale", "blend", "return_scores", "max_memory_mb"}
+_DEFAULTS = dict(
+    mode="whole", scale=1.0, blend="mean", return_scores=False, max_memory_mb=None, keep_batch_padding=False
+)
+_TEST_CFG_KEYS = {
+    "mode",
+    "crop_size",
+    "stride",
+    "scale",
+    "blend",
+    "return_scores",
+    "max_memory_mb",
+    "keep_batch_padding",
+}
 
 
 @MODELS.register_module()
@@ -37,7 +50,9 @@ class MaskSegmentor(BaseSegmentor):
         neck: between backbone and head.
         test_cfg: `mode` "whole" (default) or "slide" with `crop_size` and `stride` (both height, width): class scores
             are averaged over windows, after resizing the image by `scale`. `blend` "mean" (default, as in mmseg) or
-            "gaussian", which hides the seams; see `core.windows.average_windows`.
+            "gaussian", which hides the seams; see `core.windows.average_windows`. Images of a batch are predicted with
+            the padding that each would have alone, so that results do not depend on the images beside them;
+            `keep_batch_padding=True` restores the published behaviour.
             `return_scores=True` keeps the class scores K H W of each image as `seg_logits`. They lie in
             [0, Q] and are neither logits nor probabilities. `max_memory_mb` bounds what label maps take besides the
             mask logits, where scores are not kept, windows not averaged and nothing is flipped; by default 64 on a
@@ -124,6 +139,22 @@ class MaskSegmentor(BaseSegmentor):
         """Fill `pred_sem_seg` of each sample, at its `ori_shape`, with padding and test-time flips undone."""
         if data_samples is None:
             data_samples = [SegDataSample() for _ in inputs]
+        margins = [_padding(sample.metainfo) for sample in data_samples]
+        if self.test_cfg.keep_batch_padding or any(left or top for left, _, top, _ in margins):
+            return self._predict_as_padded(inputs, data_samples)
+        shapes = [(inputs.shape[-2] - bottom, inputs.shape[-1] - right) for _, right, _, bottom in margins]
+        for images, numbers in split_by_canvas(inputs, shapes, self.data_preprocessor):
+            some = [data_samples[number] for number in numbers]
+            if images is not inputs:
+                for sample in some:
+                    _set_padding(sample, (images.shape[-2], images.shape[-1]), inputs)
+            self._predict_as_padded(images, some)
+        return data_samples
+
+    def _predict_as_padded(
+        self, inputs: Float[Tensor, "B C H W"], data_samples: Sequence[BaseDataElement]
+    ) -> Sequence[BaseDataElement]:
+        """Fill the samples of images of one canvas."""
         streamed = self.test_cfg.mode == "whole" and not self.test_cfg.return_scores
         if streamed and not any(_is_moved(sample.metainfo) for sample in data_samples):
             return self._predict_label_maps(inputs, data_samples)
@@ -193,6 +224,14 @@ def _padding(metainfo: dict) -> tuple[int, int, int, int]:
     return int(left), int(right), int(top), int(bottom)  # mmseg computes them with numpy
 
 
+def _set_padding(sample: BaseDataElement, canvas: tuple[int, int], inputs: Float[Tensor, "B C H W"]) -> None:
+    """Note the padding of an image that was moved from the canvas of its batch to another one."""
+    _, right, _, bottom = _padding(sample.metainfo)
+    height, width = inputs.shape[-2] - bottom, inputs.shape[-1] - right
+    margins = (0, canvas[1] - width, 0, canvas[0] - height)
+    sample.set_metainfo(dict(img_padding_size=margins, padding_size=margins, pad_shape=canvas))
+
+
 def _resizing(canvas: tuple[int, int], metainfo: dict) -> Resizing:
     """From the canvas to the original image, where that lies in the upper left corner."""
     _, right, _, bottom = _padding(metainfo)
@@ -208,9 +247,7 @@ def _is_moved(metainfo: dict) -> bool:
 
 
 def _checked_test_cfg(test_cfg: ConfigDict | dict | None) -> ConfigDict:
-    checked = ConfigDict(
-        dict(mode="whole", scale=1.0, blend="mean", return_scores=False, max_memory_mb=None) | dict(test_cfg or {})
-    )
+    checked = ConfigDict(_DEFAULTS | dict(test_cfg or {}))
     unknown = set(checked) - _TEST_CFG_KEYS
     if unknown:
         raise InvalidValueError(

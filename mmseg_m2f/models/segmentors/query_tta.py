@@ -1,0 +1,57 @@
+"""Test-time augmentation for instances and panoptic maps: queries of the views are matched and averaged."""
+
+from collections.abc import Sequence
+
+from mmengine.config import ConfigDict
+from mmengine.model import BaseTTAModel
+from mmengine.structures import BaseDataElement
+from torch import nn
+
+from mmseg_m2f.core.query_merging import QueryProbs, merge_queries
+from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.registry import MODELS
+
+
+@MODELS.register_module()
+class QueryTTA(BaseTTAModel):
+    """Predicts all views of an image and makes one result of their queries, by the rules of `core.query_merging`.
+
+    The detector undoes flips and resizing. If the flip is the last list of alternatives in `mmengine.TestTimeAug`, the
+    two views of a flip are neighbours, and the result for a flipped image is the flipped result, to the last bit.
+
+    Args:
+        module: A `MaskDetector` with masks, or its config. Its `test_cfg.return_queries` is switched on; windows are
+            not combined with views.
+        data_preprocessor: Given to the detector's config when that has none.
+
+    Raises:
+        ValueError: The detector predicts through windows.
+    """
+
+    def __init__(
+        self, module: ConfigDict | dict | nn.Module, data_preprocessor: ConfigDict | dict | None = None
+    ) -> None:
+        super().__init__(module, data_preprocessor=data_preprocessor)
+        settings = self.module.test_cfg
+        if settings.mode == "slide":
+            raise InvalidValueError(
+                "QueryTTA: expected a model that predicts whole images, got model.test_cfg.mode='slide'. Views and "
+                "windows are not combined: leave --tta out, or set model.test_cfg.mode=whole."
+            )
+        self.module.test_cfg = ConfigDict(settings, return_queries=True)
+
+    def merge_preds(self, data_samples_list: Sequence[Sequence[BaseDataElement]]) -> list[BaseDataElement]:
+        """One sample for each image: that of its first view, with the results of the merged queries.
+
+        Args:
+            data_samples_list: For each image the samples of its views, with `pred_queries` (class_probs Q K1,
+                mask_probs Q H W, one size).
+        """
+        merged = []
+        for views in data_samples_list:
+            probs = [QueryProbs(view.pred_queries.class_probs, view.pred_queries.mask_probs) for view in views]
+            sample = views[0]
+            del sample.pred_queries
+            self.module.results_of_probs(merge_queries(probs)).write(sample)
+            merged.append(sample)
+        return merged

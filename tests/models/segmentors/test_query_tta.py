@@ -1,0 +1,58 @@
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.config import ConfigDict
+from mmengine.registry import MODELS
+from torch import Tensor
+
+from mmseg_m2f.models.segmentors import QueryTTA
+
+
+@pytest.fixture
+def detector(model_config: ConfigDict) -> torch.nn.Module:
+    model_config.update(type="mmseg_m2f.MaskDetector", thing_classes=[0, 3])
+    model_config.data_preprocessor = dict(type="mmdet.DetDataPreprocessor")
+    model_config.test_cfg = dict(semantic=True, object_threshold=0.0, overlap_threshold=0.0)
+    torch.manual_seed(3)
+    return MODELS.build(model_config).eval()
+
+
+def views(image: Tensor) -> dict:
+    """A batch of one image: as it is and mirrored."""
+    size = tuple(image.shape[1:])
+    samples = [
+        DetDataSample(metainfo=dict(img_shape=size, ori_shape=(50, 83), flip=flip, flip_direction="horizontal"))
+        for flip in (False, True)
+    ]
+    return dict(inputs=[[image], [image.flip(2)]], data_samples=[[sample] for sample in samples])
+
+
+def test_query_tta__is_flip_equivariant_to_the_last_bit(detector):
+    image = torch.randint(256, (3, 60, 90), dtype=torch.uint8)
+    augmented = QueryTTA(detector).eval()
+    (plain,), (flipped,) = (augmented.test_step(views(each)) for each in (image, image.flip(2)))
+    assert torch.equal(plain.pred_panoptic_seg.sem_seg.flip(2), flipped.pred_panoptic_seg.sem_seg)
+    assert torch.equal(plain.pred_sem_seg.sem_seg.flip(2), flipped.pred_sem_seg.sem_seg)
+    found, mirrored = plain.pred_instances, flipped.pred_instances
+    assert len(found.scores.unique()) > 10
+    assert torch.equal(found.scores, mirrored.scores)
+    assert torch.equal(found.labels, mirrored.labels)
+    assert torch.equal(found.masks.flip(2), mirrored.masks)
+
+
+def test_query_tta__one_view_gives_the_results_without(detector):
+    image = torch.randint(256, (3, 60, 90), dtype=torch.uint8)
+    one_view = {name: part[:1] for name, part in views(image).items()}
+    (expected,) = detector.test_step(dict(inputs=[image], data_samples=views(image)["data_samples"][0]))
+    (found,) = QueryTTA(detector).eval().test_step(one_view)
+    torch.testing.assert_close(
+        found.pred_instances.scores.sort()[0], expected.pred_instances.scores.sort()[0], atol=1e-5, rtol=0
+    )
+    assert (found.pred_sem_seg.sem_seg == expected.pred_sem_seg.sem_seg).float().mean() > 0.999
+    assert "pred_queries" not in found
+
+
+def test_query_tta__windows_are_refused(detector):
+    detector.test_cfg.update(mode="slide", crop_size=(32, 32), stride=(16, 16))
+    with pytest.raises(ValueError, match="Views and windows are not combined"):
+        QueryTTA(detector)
