@@ -145,10 +145,13 @@ class MaskSegmentor(BaseSegmentor):
         shapes = [(inputs.shape[-2] - bottom, inputs.shape[-1] - right) for _, right, _, bottom in margins]
         for images, numbers in split_by_canvas(inputs, shapes, self.data_preprocessor):
             some = [data_samples[number] for number in numbers]
+            before = [dict(sample.metainfo) for sample in some]
             if images is not inputs:
                 for sample in some:
                     _set_padding(sample, (images.shape[-2], images.shape[-1]), inputs)
             self._predict_as_padded(images, some)
+            for sample, metainfo in zip(some, before, strict=True):
+                _restore_padding(sample, metainfo)
         return data_samples
 
     def _predict_as_padded(
@@ -230,6 +233,15 @@ def _set_padding(sample: BaseDataElement, canvas: tuple[int, int], inputs: Float
     height, width = inputs.shape[-2] - bottom, inputs.shape[-1] - right
     margins = (0, canvas[1] - width, 0, canvas[0] - height)
     sample.set_metainfo(dict(img_padding_size=margins, padding_size=margins, pad_shape=canvas))
+
+
+def _restore_padding(sample: BaseDataElement, metainfo: dict) -> None:
+    """Put back what `_set_padding` replaced: the sample goes on describing its place in the batch."""
+    for key in ("img_padding_size", "padding_size", "pad_shape"):
+        if key in metainfo:
+            sample.set_metainfo({key: metainfo[key]})
+        elif key in sample.metainfo:
+            sample.pop(key)
 
 
 def _resizing(canvas: tuple[int, int], metainfo: dict) -> Resizing:
