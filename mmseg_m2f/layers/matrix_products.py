@@ -1,7 +1,7 @@
 """Linear layers in few operators, and by oneDNN on processors where PyTorch's default is slow; 1×1 convolutions too.
 
-As one node of autograd a linear layer does without four of PyTorch's operators per forward and backward pass: transposes
-and views of the chain rule. A host that starts the kernels of a GPU one by one takes time for each of them.
+As one node of autograd a linear layer does without four of PyTorch's operators per forward and backward pass: views and
+transposes. A host that starts the kernels of a GPU one by one takes time for each.
 
 PyTorch multiplies float32 matrices with MKL, which uses no AVX-512 on AMD's processors; oneDNN, which PyTorch brings as
 well, does, and is about twice as fast there. Values differ by rounding alone.

@@ -55,6 +55,7 @@ def twins():
     shake(theirs)
     cfg = Config.fromfile(CONFIGS / "_base_/models/detr.py").model
     cfg.update(backbone=BACKBONE, thing_classes=list(range(80)))
+    cfg.test_cfg = dict(cfg.get("test_cfg", {}), keep_batch_padding=True)
     cfg.decode_head.num_classes = 80
     cfg.decode_head.criterion.reference = "mmdet"
     ours = MODELS.build(cfg)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmseg_m2f.benchmark.machine import describe_machine
 from mmseg_m2f.benchmark.shipped.catalogue import LIBRARIES, shipped_configs
-from mmseg_m2f.benchmark.shipped.counting import Outcomes, count
+from mmseg_m2f.benchmark.shipped.outcomes import Outcomes, count
 from mmseg_m2f.benchmark.shipped.table import families, reasons, summary
 from mmseg_m2f.benchmark.shipped.trial import Limits
 from mmseg_m2f.errors import InvalidValueError

@@ -22,7 +22,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS, DefaultScope, init_default_scope
 from torch import Tensor
 
-from mmseg_m2f.benchmark.shipped.batches import make_batch
+from mmseg_m2f.benchmark.shipped.made_batches import make_batch
 from mmseg_m2f.config.initial_weights import set_pretrained
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.files import replace_file

@@ -5,16 +5,16 @@ their results into tensors that mmcv has made. Half precision is computed in sin
 are taken where they load and compute the same.
 """
 
+from mmseg_m2f.layers.mmcv_operators.attention import (
+    ms_deform_attn_backward,
+    ms_deform_attn_forward,
+)
 from mmseg_m2f.layers.mmcv_operators.batch_norm import (
     sync_bn_backward_data,
     sync_bn_backward_param,
     sync_bn_forward_mean,
     sync_bn_forward_output,
     sync_bn_forward_var,
-)
-from mmseg_m2f.layers.mmcv_operators.deformable_attention import (
-    ms_deform_attn_backward,
-    ms_deform_attn_forward,
 )
 from mmseg_m2f.layers.mmcv_operators.deformable_convolution import (
     deform_conv_backward_input,

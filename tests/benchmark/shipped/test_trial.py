@@ -1,7 +1,7 @@
 import pytest
 from mmengine.config import Config
 
-from mmseg_m2f.benchmark.shipped.counting import import_libraries
+from mmseg_m2f.benchmark.shipped.outcomes import import_libraries
 from mmseg_m2f.benchmark.shipped.trial import Limits, _in_process, build_model, drop_fixed_sizes, sides_of, try_config
 
 TINY = """

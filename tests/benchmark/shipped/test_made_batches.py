@@ -1,7 +1,7 @@
 import torch
 from mmengine.config import Config
 
-from mmseg_m2f.benchmark.shipped.batches import make_batch, numbers_of
+from mmseg_m2f.benchmark.shipped.made_batches import make_batch, numbers_of
 
 
 def test_make_batch__labels_fit_a_segmentor():

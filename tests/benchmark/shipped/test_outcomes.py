@@ -1,6 +1,6 @@
 import pytest
 
-from mmseg_m2f.benchmark.shipped import counting
+from mmseg_m2f.benchmark.shipped import outcomes
 from mmseg_m2f.benchmark.shipped.catalogue import Shipped
 from mmseg_m2f.benchmark.shipped.trial import Limits
 
@@ -16,8 +16,8 @@ def tried(monkeypatch):
             raise KeyboardInterrupt
         return dict(build="", step="too large", predict="")
 
-    monkeypatch.setattr(counting, "try_config", try_config)
-    monkeypatch.setattr(counting, "import_libraries", lambda: None)
+    monkeypatch.setattr(outcomes, "try_config", try_config)
+    monkeypatch.setattr(outcomes, "import_libraries", lambda: None)
     return files
 
 
@@ -35,16 +35,16 @@ def test_count__tries_equal_models_once_and_goes_on(tmp_path, tried):
     ]
     said = []
     with pytest.raises(KeyboardInterrupt):
-        counting.count(configs, tmp_path / "out", Limits(), say=said.append)
+        outcomes.count(configs, tmp_path / "out", Limits(), say=said.append)
     assert tried == ["a.py", "broken.py", "stop.py"]
     assert said[1] == "[2/4] mmdet/a/b.py: as before, step: too large"
-    outcomes = counting.count(configs[:3], tmp_path / "out", Limits(), say=said.append)
+    outcomes = outcomes.count(configs[:3], tmp_path / "out", Limits(), say=said.append)
     assert tried == ["a.py", "broken.py", "stop.py"]
     assert list(outcomes) == ["mmdet/a/a.py", "mmdet/a/b.py", "mmdet/a/broken.py"]
 
 
 def test_count__refuses_a_folder_of_other_limits(tmp_path, tried):
     config = shipped(tmp_path, "a.py", "model = dict(type='A')")
-    counting.count([config], tmp_path / "out", Limits(), say=str)
+    outcomes.count([config], tmp_path / "out", Limits(), say=str)
     with pytest.raises(ValueError, match="expected a count under .*'side': 64.*Give another --out"):
-        counting.count([config], tmp_path / "out", Limits(side=64), say=str)
+        outcomes.count([config], tmp_path / "out", Limits(side=64), say=str)
