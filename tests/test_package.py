@@ -73,6 +73,7 @@ WITHOUT_MIRROR: dict[str, str] = {
             "config",
             "convert",
             "convert_dataset",
+            "doctor",
             "export",
             "main",
             "migrate",

@@ -12,6 +12,7 @@ COMMANDS = {
     "train": "train what a config describes",
     "test": "evaluate a checkpoint",
     "predict": "segment images or find objects",
+    "doctor": "look at all data and the config before training",
     "config": "print a config as it is resolved, or what differs between two",
     "benchmark": "measure beside other implementations, or heads beside each other",
     "export": "write a model as ONNX, OpenVINO or torch.export file",

@@ -1,0 +1,174 @@
+"""Data and config of a run, examined as `tools/doctor.py` shows it."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.registry import DATASETS, MODELS, DefaultScope
+from numpy.typing import NDArray
+
+from mmseg_m2f.config.checks import check_config
+from mmseg_m2f.config.data_paths import check_data_paths
+from mmseg_m2f.config.load import load_config
+from mmseg_m2f.config.options import Options
+from mmseg_m2f.config.schedules import check_schedule
+from mmseg_m2f.datasets.unlisted_images import unlisted_images
+from mmseg_m2f.engine.class_agreement import leaf_datasets
+from mmseg_m2f.engine.doctor.facts import SampleFacts, read_facts, spread, total_histogram
+from mmseg_m2f.engine.doctor.findings import (
+    Finding,
+    findings_of_config,
+    findings_of_data,
+    leakage,
+    worst_first,
+)
+from mmseg_m2f.engine.doctor.page import render_page
+from mmseg_m2f.errors import UserError, message_of
+from mmseg_m2f.files import replace_file
+from mmseg_m2f.predictions import read_truth
+from mmseg_m2f.predictions.palettes import class_colours
+from mmseg_m2f.visualization.overlays import overlay_result
+
+_PICTURES = 10
+
+
+@dataclass
+class Examination:
+    """What was found, worst first, and what the page shows besides."""
+
+    cfg: Config
+    findings: list[Finding]
+    facts: dict[str, list[SampleFacts]]
+    datasets: dict[str, object]
+
+    def text(self) -> str:
+        """For the terminal."""
+        lines = [line for finding in self.findings for line in finding.lines()]
+        read = ", ".join(f"{len(facts)} samples of {loop}" for loop, facts in self.facts.items())
+        return "\n".join([f"Looked at {read or 'the config alone'}.", *(lines or ["Nothing to change."])])
+
+    def save_page(self, path: str | os.PathLike[str], *, title: str) -> None:
+        """Write the HTML page, with ten samples as stored and after the training pipeline."""
+        train = self.datasets.get("train")
+        classes = (getattr(train, "metainfo", None) or {}).get("classes") or ()
+        pictures = {} if train is None else {"Samples of the training pipeline": list(_pictures(train, classes))}
+        histograms = {
+            loop: (total_histogram(facts, mapped=False), total_histogram(facts, mapped=True))
+            for loop, facts in self.facts.items()
+        }
+        page = render_page(title, self.findings, histograms=histograms, classes=classes, pictures=pictures)
+        replace_file(path, page.encode())
+
+    def save_fix(self, path: str | os.PathLike[str], *, config: str) -> dict[str, object]:
+        """Write a leaf on top of the config that mends what a config can mend, and give the changes."""
+        changes = {key: value for finding in self.findings for key, value in finding.change.items()}
+        nested: dict = {}
+        for key, value in changes.items():
+            node = nested
+            *parents, last = key.split(".")
+            for part in parents:
+                node = node.setdefault(part, {})
+            node[last] = value
+        body = "\n".join(f"{name} = {value!r}" for name, value in nested.items())
+        base = os.path.abspath(config) if os.path.exists(config) else config
+        replace_file(path, f"_base_ = [{base!r}]\n{body}\n".encode())
+        return changes
+
+
+def examine(
+    config: str, options: Options | None = None, *, samples: int | None = None, workers: int | None = None
+) -> Examination:
+    """Read config and data and find what would be noticed only after an hour.
+
+    Args:
+        samples: At most so many of each set, spread evenly; all if None.
+        workers: Threads that read; one per core if None.
+    """
+    cfg = load_config(config, options)
+    findings, facts, datasets = list(_config_faults(cfg)), {}, {}
+    for loop in ("train", "val"):
+        loader = cfg.get(f"{loop}_dataloader")
+        if not loader:
+            continue
+        try:
+            with DefaultScope.overwrite_default_scope(cfg.get("default_scope") or "mmengine"):
+                dataset = DATASETS.build(loader.dataset)
+            length = sum(len(leaf) for leaf in leaf_datasets(dataset))  # type: ignore[arg-type, misc]
+        except (UserError, FileNotFoundError, KeyError, TypeError, ValueError) as error:
+            text = message_of(error) if isinstance(error, UserError) else str(error)
+            findings.append(Finding("error", f"{loop}_dataloader.dataset", text, "Correct it first."))
+            continue
+        datasets[loop] = dataset
+        facts[loop] = read_facts(dataset, spread(length, samples), workers=workers or os.cpu_count() or 1, title=loop)
+        classes = (getattr(dataset, "metainfo", None) or {}).get("classes") or ()
+        findings += findings_of_data(facts[loop], loop=loop, classes=classes, cfg=cfg)
+        findings += _left_out(dataset, loop)
+        findings += _class_count(cfg, classes, loop)
+    if len(facts) == 2:
+        findings += leakage(facts["train"], facts["val"])
+    if cfg.get("train_dataloader"):
+        findings += findings_of_config(cfg)
+    findings += _memory(cfg)
+    return Examination(cfg, worst_first(findings), facts, datasets)
+
+
+def _config_faults(cfg: Config) -> Iterator[Finding]:
+    for check in (check_config, check_data_paths, check_schedule):
+        try:
+            check(cfg)
+        except UserError as error:
+            message = message_of(error)
+            key, _, text = message.partition(": ")
+            yield Finding("error", key if " " not in key else "config", text or message, "")
+
+
+def _left_out(dataset: object, loop: str) -> list[Finding]:
+    files = tuple(name for leaf in leaf_datasets(dataset) for name in unlisted_images(leaf))
+    if not files:
+        return []
+    text = f"{len(files)} images are left out, because their names do not end in img_suffix."
+    remedy = "Rename them, all with one suffix in the same letters."
+    return [Finding("warning", f"{loop}_dataloader.dataset.img_suffix", text, remedy, files)]
+
+
+def _class_count(cfg: Config, classes: Sequence[str], loop: str) -> list[Finding]:
+    head = cfg.model.get("decode_head")
+    count = head.get("num_classes") if isinstance(head, dict) else None
+    if not classes or not count or count == len(classes):
+        return []
+    key = "model.decode_head.num_classes"
+    text = f"is {count}, but {loop}_dataloader.dataset has {len(classes)} classes."
+    return [Finding("error", key, text, f"Set it to {len(classes)}.", change={key: len(classes)})]
+
+
+def _memory(cfg: Config) -> list[Finding]:
+    """A forecast of what does not depend on the images: weights, gradients and AdamW's states in float32."""
+    try:
+        with DefaultScope.overwrite_default_scope(cfg.get("default_scope") or "mmengine"):
+            model = MODELS.build(cfg.model)
+    except (UserError, KeyError, TypeError, ValueError) as error:
+        return [Finding("error", "model", str(error), "The model cannot be built.")]
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    needed = (4 * total + 12 * trained) / 2**20
+    text = f"{total / 1e6:.1f} million weights need {needed:,.0f} MB with gradients and AdamW's states,"
+    return [Finding("note", "model", text, "activations come on top (tools/benchmark.py step measures them).")]
+
+
+def _pictures(dataset: object, classes: Sequence[str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Ten samples as training sees them, labels drawn."""
+    _, palette = class_colours(dataset)
+    for index in spread(len(dataset), _PICTURES):  # type: ignore[arg-type]
+        try:
+            sample = dataset[index]  # type: ignore[index]
+        except (UserError, OSError, ValueError):
+            continue
+        image = np.ascontiguousarray(sample["inputs"].numpy()[::-1].transpose(1, 2, 0)).astype(np.uint8)
+        name = Path(str(sample["data_samples"].metainfo.get("img_path") or index)).name
+        yield name, image
+        truth = read_truth(sample["data_samples"], len(classes))
+        for kind in () if truth is None else truth.kinds():
+            yield f"{name}, {kind} labels", overlay_result(image, truth, kind, classes, palette)
