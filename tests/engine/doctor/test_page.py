@@ -1,0 +1,21 @@
+"""The page escapes what it shows."""
+
+import numpy as np
+
+from mmseg_m2f.engine.doctor.findings import Finding
+from mmseg_m2f.engine.doctor.page import render_page
+
+
+def test_render_page__escapes_and_counts():
+    page = render_page(
+        "a<b",
+        [Finding("error", "k", "<script>", "r", tuple(f"<{i}>" for i in range(10)))],
+        histograms={"train": ({0: 4}, {0: 3, 1: 1})},
+        classes=["road & car", "sky"],
+        pictures={"Samples": [("x<y", np.zeros((2, 2, 3), np.uint8))]},
+    )
+    assert "<script>" not in page
+    assert "1 errors, 0 warnings, 0 notes." in page
+    assert "road &amp; car" in page
+    assert "... 2 more" in page
+    assert page.count("<img") == 1
