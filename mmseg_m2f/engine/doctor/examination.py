@@ -1,5 +1,6 @@
 """Data and config of a run, examined as `tools/doctor.py` shows it."""
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from mmseg_m2f.config.options import Options
 from mmseg_m2f.config.schedules import check_schedule
 from mmseg_m2f.datasets.unlisted_images import unlisted_images
 from mmseg_m2f.engine.class_agreement import leaf_datasets
-from mmseg_m2f.engine.doctor.facts import SampleFacts, read_facts, spread, total_histogram
+from mmseg_m2f.engine.doctor.facts import SampleFacts, is_box_off, read_facts, spread, total_histogram
 from mmseg_m2f.engine.doctor.findings import (
     Finding,
     findings_of_config,
@@ -106,6 +107,7 @@ def examine(
         classes = (getattr(dataset, "metainfo", None) or {}).get("classes") or ()
         findings += findings_of_data(facts[loop], loop=loop, classes=classes, cfg=cfg)
         findings += _left_out(dataset, loop)
+        findings += _boxes(dataset, loop)
         findings += _class_count(cfg, classes, loop)
     if len(facts) == 2:
         findings += leakage(facts["train"], facts["val"])
@@ -122,7 +124,8 @@ def _config_faults(cfg: Config) -> Iterator[Finding]:
         except UserError as error:
             message = message_of(error)
             key, _, text = message.partition(": ")
-            yield Finding("error", key if " " not in key else "config", text or message, "")
+            named = bool(text) and " " not in key
+            yield Finding("error", key if named else "config", text if named else message, "")
 
 
 def _left_out(dataset: object, loop: str) -> list[Finding]:
@@ -132,6 +135,23 @@ def _left_out(dataset: object, loop: str) -> list[Finding]:
     text = f"{len(files)} images are left out, because their names do not end in img_suffix."
     remedy = "Rename them, all with one suffix in the same letters."
     return [Finding("warning", f"{loop}_dataloader.dataset.img_suffix", text, remedy, files)]
+
+
+def _boxes(dataset: object, loop: str) -> list[Finding]:
+    """Boxes of COCO files that lie elsewhere than their polygons; the dataset has replaced them already."""
+    files: list[str] = []
+    for leaf in leaf_datasets(dataset):
+        path = Path(str(getattr(leaf, "ann_file", None) or ""))
+        if path.suffix == ".json" and path.is_file():
+            content = json.loads(path.read_text(encoding="utf-8"))
+            names = {image["id"]: image["file_name"] for image in content.get("images", ())}
+            wrong = [each for each in content.get("annotations", ()) if is_box_off(each)]
+            files += [f"{names.get(each['image_id'])}, annotation {each.get('id')}" for each in wrong]
+    if not files:
+        return []
+    text = f"boxes of {len(files)} objects lie elsewhere than their masks; loading takes the masks'."
+    key = f"{loop}_dataloader.dataset.ann_file"
+    return [Finding("warning", key, text, "Correct `bbox` there.", tuple(files))]
 
 
 def _class_count(cfg: Config, classes: Sequence[str], loop: str) -> list[Finding]:

@@ -36,7 +36,6 @@ class SampleFacts:
     mapped: Histogram = field(default_factory=dict)
     objects: int | None = None
     crowds: int = 0
-    boxes_off: int = 0
     classes: list[int] = field(default_factory=list)  # of the objects
     lost_objects: int = 0  # that the training pipeline left without pixels
 
@@ -118,12 +117,6 @@ def _read_objects(facts: SampleFacts, info: Mapping[str, Any]) -> None:
     facts.objects = sum(not each.get("ignore_flag") for each in instances)
     facts.crowds = len(instances) - facts.objects
     facts.classes = [int(each["bbox_label"]) for each in instances if "bbox_label" in each]
-    for each in instances:
-        polygons = each.get("mask")
-        if isinstance(polygons, (list, tuple)) and polygons and each.get("bbox") is not None:
-            points = np.concatenate([np.asarray(polygon, dtype=float).reshape(-1, 2) for polygon in polygons])
-            around = [*points.min(0), *points.max(0)]
-            facts.boxes_off += bool(np.abs(np.asarray(each["bbox"], dtype=float) - around).max() > _BOX_SLACK)
 
 
 def _run_pipeline(facts: SampleFacts, dataset: Any, info: Mapping[str, Any]) -> None:  # noqa: ANN401
@@ -147,6 +140,17 @@ def _run_pipeline(facts: SampleFacts, dataset: Any, info: Mapping[str, Any]) -> 
 def _histogram(values: np.ndarray) -> Histogram:
     found, counts = np.unique(values, return_counts=True)
     return {int(value): int(count) for value, count in zip(found, counts, strict=True)}
+
+
+def is_box_off(annotation: Mapping[str, Any]) -> bool:
+    """Whether the box of COCO's annotation (x, y, width, height) lies elsewhere than its polygons."""
+    polygons, box = annotation.get("segmentation"), annotation.get("bbox")
+    if not isinstance(polygons, list) or not polygons or not box or len(box) != 4:
+        return False
+    points = np.concatenate([np.asarray(polygon, dtype=float).reshape(-1, 2) for polygon in polygons])
+    x, y, width, height = map(float, box)
+    around = np.array([*points.min(0), *points.max(0)])
+    return bool(np.abs(np.array([x, y, x + width, y + height]) - around).max() > _BOX_SLACK)
 
 
 def duplicates(facts: Sequence[SampleFacts]) -> Iterator[tuple[str, str]]:

@@ -159,9 +159,6 @@ def _objects(
     if crowds := tuple(s.image for s in counted if not s.objects and s.crowds):
         text = f"{len(crowds)} images have crowds alone, which are not learnt."
         yield Finding("warning", source, text, "Remove them, or mark the objects one by one.", crowds)
-    if off := tuple(s.image for s in counted if s.boxes_off):
-        text = f"boxes of {sum(s.boxes_off for s in counted)} objects lie elsewhere than their masks."
-        yield Finding("warning", source, text, "Correct `bbox` of ann_file; loading takes the mask's.", off)
     if lost := tuple(s.image for s in counted if s.lost_objects):
         share = sum(s.lost_objects for s in counted) / max(sum(s.objects or 0 for s in counted), 1)
         text = f"the training pipeline leaves {share:.0%} of the objects without pixels (crops, scales)."

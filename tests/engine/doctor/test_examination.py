@@ -55,9 +55,9 @@ def maps(tmp_path_factory: pytest.TempPathFactory) -> Examination:
 
 DATA = "train_dataloader.dataset"
 SEEDED = [
-    ("error", DATA, "3 of 12 samples cannot be read", "002.png: the image cannot be decoded"),
-    ("error", DATA, "3 of 12 samples cannot be read", "003.png: the label file cannot be decoded"),
-    ("error", DATA, "3 of 12 samples cannot be read", "004.png: the label file does not exist"),
+    ("error", DATA, "samples cannot be read", "002.png: the image cannot be decoded"),
+    ("error", DATA, "samples cannot be read", "003.png: the label file cannot be decoded"),
+    ("error", DATA, "samples cannot be read", "004.png: the label file does not exist"),
     ("warning", DATA, "same content as another", "005.png = "),
     ("warning", f"{DATA}.img_suffix", "1 images are left out", "photo.JPG"),
     ("warning", DATA, "turned by an EXIF tag", "006.png"),
@@ -78,9 +78,8 @@ SEEDED = [
 def test_examine__names_seeded_faults_of_label_maps(
     maps: Examination, severity: str, key: str, text: str, file: str
 ) -> None:
-    found = [f for f in maps.findings if f.severity == severity and text in f"{f.key}: {f.text}"]
+    found = [f for f in maps.findings if (f.severity, f.key) == (severity, key) and text in f.text]
     assert len(found) == 1, maps.text()
-    assert found[0].key == key
     assert any(file in each for each in found[0].files) or not file
 
 
@@ -147,11 +146,12 @@ def test_examine__names_seeded_faults_of_objects(tmp_path: Path) -> None:
         type="mmseg_m2f.CocoInstance",
         data_root=str(tmp_path / "coco"),
         ann_file="objects.json",
-        data_prefix=dict(img="images"),
+        data_prefix=dict(img_path="images"),
         metainfo=dict(classes=("ball", "ghost")),
         pipeline=[*load, dict(type="mmdet.PackDetInputs")],
     )
     cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
+    cfg.test_dataloader = cfg.test_cfg = cfg.test_evaluator = None
     cfg.model.decode_head.query_decoder = dict(num_queries=2)
     said = examine(write_config(cfg, tmp_path / "objects.py"), workers=2).text()
     assert [text for text in OBJECT_FAULTS if text not in said] == [], said
