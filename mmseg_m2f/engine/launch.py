@@ -188,6 +188,7 @@ def build_runner(cfg: Config, *, launcher: Launcher = "none", loops: Sequence[Lo
     # mmengine retries a refused checkpoint without protection; this makes torch refuse again.
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     compat.allow_safe_checkpoint_globals()
+    _refuse_strategies(cfg)
     _install_hooks(cfg, training="train" in loops)
     check_config(cfg)
     check_operators(cfg)
@@ -208,6 +209,21 @@ def build_runner(cfg: Config, *, launcher: Launcher = "none", loops: Sequence[Lo
     if "train" in loops:
         count_accumulation(runner)
     return runner
+
+
+def _refuse_strategies(cfg: Config) -> None:
+    """Only plain and DDP training exist; another setting was ignored, or failed in mmengine."""
+    wrapper = (cfg.get("model_wrapper_cfg") or {}).get("type", "")
+    for key, value, allowed in (
+        ("strategy", cfg.get("strategy"), (None,)),
+        ("runner_type", cfg.get("runner_type"), (None, "Runner", "mmengine.Runner")),
+        ("model_wrapper_cfg.type", str(wrapper).rpartition(".")[2], ("", "MMDistributedDataParallel")),
+    ):
+        if value not in allowed:
+            raise InvalidValueError(
+                f"{key}={value!r}: expected plain or DDP training (--launcher pytorch), got another way to spread the "
+                f"model over processes, which is not supported. Remove {key}."
+            )
 
 
 def _install_hooks(cfg: Config, *, training: bool) -> None:

@@ -190,5 +190,6 @@ def _pictures(dataset: object, classes: Sequence[str]) -> Iterator[tuple[str, ND
         name = Path(str(sample["data_samples"].metainfo.get("img_path") or index)).name
         yield name, image
         truth = read_truth(sample["data_samples"], len(classes))
-        for kind in () if truth is None else truth.kinds():
-            yield f"{name}, {kind} labels", overlay_result(image, truth, kind, classes, palette)
+        if truth is not None:
+            for kind in truth.kinds():
+                yield f"{name}, {kind} labels", overlay_result(image, truth, kind, classes, palette)

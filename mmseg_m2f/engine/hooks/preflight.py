@@ -7,6 +7,7 @@ from typing import cast
 
 import torch
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
@@ -79,6 +80,7 @@ class Preflight(Hook):
         if classes is not None:
             check_class_weights(model, classes.names)
         self._watches = guard_batch_norms(model, runner.train_dataloader)
+        print_log("A few samples were looked at; `python tools/doctor.py CONFIG` looks at all.", logger="current")
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None
