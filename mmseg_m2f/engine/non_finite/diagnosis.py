@@ -99,7 +99,9 @@ def diagnose(
             found.error = str(error)
             return found
         total, log = model.parse_losses(losses)  # type: ignore[operator]
-        found.losses = [f"{name} = {float(value)}" for name, value in log.items() if not torch.isfinite(value).all()]
+        found.losses = [
+            f"{name} = {float(value.detach())}" for name, value in log.items() if not torch.isfinite(value).all()
+        ]
         if not found.losses and total.requires_grad:
             _find_gradients(model, total * loss_scale, found)
     return found
