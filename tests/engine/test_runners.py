@@ -12,7 +12,7 @@ from mmseg_m2f.engine.runners import SafeRunner
 def test_dump_config__keeps_the_old_copy_when_writing_is_interrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runner = mock.MagicMock(cfg=Config(dict(a=1), filename="c.py"), work_dir=str(tmp_path), timestamp="1")
+    runner = mock.MagicMock(cfg=Config(dict(a=1)), work_dir=str(tmp_path), timestamp="c")
     SafeRunner.dump_config(runner)
     before = (tmp_path / "c.py").read_text()
     runner.cfg.b = 2

@@ -27,6 +27,7 @@ class Diagnosis:
     parameters: list[str] = field(default_factory=list)  # whose gradients are not finite
     error: str | None = None  # what ended the forward pass
     dtype: str = "float32"
+    below: str | None = None  # the first layer with -inf alone, which counts where nothing else explains a loss
 
     def __bool__(self) -> bool:
         return bool(self.images or self.weights or self.layer or self.losses or self.gradient or self.parameters)
@@ -102,6 +103,8 @@ def diagnose(
         found.losses = [
             f"{name} = {float(value.detach())}" for name, value in log.items() if not torch.isfinite(value).all()
         ]
+        if found.losses and found.layer is None:
+            found.layer = found.below
         if not found.losses and total.requires_grad:
             _find_gradients(model, total * loss_scale, found)
     return found
@@ -150,11 +153,12 @@ def _watch(name: str, found: Diagnosis) -> Callable[[nn.Module, object, object],
     def look(module: nn.Module, inputs: object, output: object) -> None:
         title = f"{name or 'the model'} ({type(module).__name__}"
         for tensor in _floats(output):
-            if found.layer is None and _is_bad(tensor):
+            if found.layer is None and not torch.isfinite(tensor).all() and (found.below is None or _is_bad(tensor)):
                 bad = int((~torch.isfinite(tensor)).sum())
-                where = "not finite" if any(map(_is_bad, _floats(inputs))) else "finite"
+                where = "finite" if all(torch.isfinite(each).all() for each in _floats(inputs)) else "not finite"
                 dtype = str(tensor.dtype).removeprefix("torch.")
-                found.layer = f"{title}, {dtype}): {bad} of {tensor.numel()} numbers; its input is {where}"
+                said = f"{title}, {dtype}): {bad} of {tensor.numel()} numbers; its input is {where}"
+                found.layer, found.below = (said, found.below) if _is_bad(tensor) else (None, said)
             if tensor.requires_grad:
                 tensor.register_hook(lambda gradient: _note(gradient, f"that of the output of {title})", found))
 
