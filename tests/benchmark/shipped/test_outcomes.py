@@ -38,9 +38,9 @@ def test_count__tries_equal_models_once_and_goes_on(tmp_path, tried):
         outcomes.count(configs, tmp_path / "out", Limits(), say=said.append)
     assert tried == ["a.py", "broken.py", "stop.py"]
     assert said[1] == "[2/4] mmdet/a/b.py: as before, step: too large"
-    outcomes = outcomes.count(configs[:3], tmp_path / "out", Limits(), say=said.append)
+    counted = outcomes.count(configs[:3], tmp_path / "out", Limits(), say=said.append)
     assert tried == ["a.py", "broken.py", "stop.py"]
-    assert list(outcomes) == ["mmdet/a/a.py", "mmdet/a/b.py", "mmdet/a/broken.py"]
+    assert list(counted) == ["mmdet/a/a.py", "mmdet/a/b.py", "mmdet/a/broken.py"]
 
 
 def test_count__refuses_a_folder_of_other_limits(tmp_path, tried):
