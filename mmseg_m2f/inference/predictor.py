@@ -5,7 +5,7 @@ import os
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dataset import pseudo_collate
+from mmengine.dataset import Compose, pseudo_collate
 from numpy.typing import NDArray
 from torch import nn
 
