@@ -26,7 +26,7 @@ from mmseg_m2f.engine.doctor.findings import (
     leakage,
     worst_first,
 )
-from mmseg_m2f.engine.doctor.page import render_page
+from mmseg_m2f.engine.doctor.findings_page import render_page
 from mmseg_m2f.errors import UserError, message_of
 from mmseg_m2f.files import replace_file
 from mmseg_m2f.predictions import read_truth

@@ -3,7 +3,7 @@
 import numpy as np
 
 from mmseg_m2f.engine.doctor.findings import Finding
-from mmseg_m2f.engine.doctor.page import render_page
+from mmseg_m2f.engine.doctor.findings_page import render_page
 
 
 def test_render_page__escapes_and_counts():
