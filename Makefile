@@ -8,7 +8,7 @@ BIN := .venv/bin
 DEMO_CONFIG := configs/mask2former/mask2former_r18_shapes_demo.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-weights demo test check format lint typecheck test-original clean
+.PHONY: help install install-weights demo test test-all check format lint typecheck test-original clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -31,10 +31,13 @@ demo: .venv/.installed  ## train Mask2Former on generated images, evaluate it, d
 	@echo "    $(BIN)/python tools/train.py CONFIG --cfg-options data_root=FOLDER"
 
 # Tensors in tests are tiny: more threads than processes only get in each other's way.
-test test-original: export OMP_NUM_THREADS := 1
+test test-all test-original: export OMP_NUM_THREADS := 1
 
-test: .venv/.installed  ## run all tests
+test: .venv/.installed  ## run the tests, but for every combination of what they test by example
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope
+
+test-all: .venv/.installed  ## run all tests; about an hour
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope -m ""
 
 test-original: .venv-original/.installed  ## train, reload and predict on the original OpenMMLab packages
 	.venv-original/bin/python -m pytest -m smoke

@@ -50,6 +50,7 @@ def test_exports__go_into_the_page_and_are_kept(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", list(exports.FAMILIES))
 def test_exports__families_are_files_of_standard_operators(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Any batch and size; `export_model` refuses what differs by more than the limits of the gate."""

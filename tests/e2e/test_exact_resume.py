@@ -56,6 +56,7 @@ def test_resume__equals_the_straight_run(
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -138,6 +138,7 @@ def test_guard__names_the_place(name: str, place: str, amp: bool, tmp_path: Path
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("amp", [False, True])
 @pytest.mark.parametrize("place", EXPECTED)
 @pytest.mark.parametrize("name", METHODS)
