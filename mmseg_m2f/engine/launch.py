@@ -14,7 +14,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmseg_m2f import compat
+from mmseg_m2f import compat, processors
 from mmseg_m2f.checkpoints.checking import check_checkpoint, non_finite_names
 from mmseg_m2f.checkpoints.published import is_published, published_url, read_published
 from mmseg_m2f.config.checks import check_config
@@ -206,6 +206,8 @@ def build_runner(cfg: Config, *, launcher: Launcher = "none", loops: Sequence[Lo
     if launcher != "none" and not torch.cuda.is_available():
         _distribute_on_cpu(cfg)
     runner = SafeRunner.from_cfg(cfg)
+    if processors.decision:
+        runner.logger.info(processors.decision)
     if "train" in loops:
         count_accumulation(runner)
     return runner
