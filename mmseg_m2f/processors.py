@@ -1,9 +1,9 @@
 """How many threads PyTorch takes beside other programs.
 
-PyTorch's threads wait for each other actively: where another program holds one of the processors, all of them spin until
-the slowest is done, and a training takes several times longer than its share of the machine. So tools leave busy
-processors alone, and let threads sleep while they wait. Both are settings of OpenMP that it reads when it starts;
-this module imports nothing that starts it.
+PyTorch's threads wait for each other actively: where another program holds one of the processors, all of them spin
+until the slowest is done, and a training takes several times longer than its share of the machine. So tools leave busy
+processors alone, and let threads sleep while they wait. Both are settings that OpenMP reads when it starts; this module
+imports nothing that starts it.
 """
 
 import os
@@ -38,12 +38,12 @@ def share_processors(environ: MutableMapping[str, str] = os.environ) -> None:
     environ["OMP_NUM_THREADS"], environ["OMP_WAIT_POLICY"] = str(threads), "PASSIVE"
     decision = (
         f"Other programs keep {busy:.1f} of {processors} processors busy: PyTorch takes {threads} "
-        f"{'thread' if threads == 1 else 'threads'}, which sleep while they wait. Set OMP_NUM_THREADS to decide yourself."
+        f"{'thread' if threads == 1 else 'threads'}, which sleep while they wait. Set OMP_NUM_THREADS to choose yourself."
     )
 
 
 def busy_processors(statistics: Path = _STATISTICS, *, seconds: float = _WATCHED_SECONDS) -> float | None:
-    """How many processors all programs together keep busy, watched for a moment; None where the system does not tell."""
+    """How many processors all programs together keep busy, over a moment; None where the system does not tell."""
     if not statistics.is_file():
         return None
     first = _ticks(statistics)
