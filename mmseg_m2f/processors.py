@@ -38,7 +38,7 @@ def share_processors(environ: MutableMapping[str, str] = os.environ) -> None:
     environ["OMP_NUM_THREADS"], environ["OMP_WAIT_POLICY"] = str(threads), "PASSIVE"
     decision = (
         f"Other programs keep {busy:.1f} of {processors} processors busy: PyTorch takes {threads} "
-        f"{'thread' if threads == 1 else 'threads'}, which sleep while they wait. Set OMP_NUM_THREADS to choose yourself."
+        f"{'thread' if threads == 1 else 'threads'}, which sleep while they wait. Or set OMP_NUM_THREADS yourself."
     )
 
 
