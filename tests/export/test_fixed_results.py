@@ -28,6 +28,7 @@ def build(cfg: ConfigDict, **changes: object) -> torch.nn.Module:
     cfg.update(changes)
     torch.manual_seed(3)
     model = MODELS.build(cfg).eval()
+    model.data_preprocessor.pad_size_divisor = 32
     shake(model)
     decoder = model.decode_head.query_decoder
     decoder.cls_embed.weight.data *= 30  # queries of several classes, and masks with edges
