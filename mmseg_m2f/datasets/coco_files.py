@@ -57,16 +57,7 @@ def read_coco(path: str) -> CocoFile:
             f"Annotation file {path}: expected the lists categories, images and annotations, got {found}. Add "
             f"{', '.join(missing)}; files with images alone can be predicted, but not trained or tested on."
         )
-    place = f"{path}, categories"
-    for entry in content["categories"]:
-        require_keys(entry, ("id", "name"), place=place)
-        _require(entry, "name", is_text(entry["name"]), "a text", place)
-    place = f"{path}, images"
-    for entry in content["images"]:
-        require_keys(entry, ("id", "file_name", "height", "width"), place=place)
-        _require(entry, "file_name", is_text(entry["file_name"]) and PurePath(entry["file_name"]).name, "a file", place)
-        for side in ("height", "width"):
-            _require(entry, side, type(entry[side]) is int and 0 < entry[side] < 2**31, "a positive integer", place)
+    _check_entries(content["categories"], content["images"], path)
     file = CocoFile(
         path,
         _by_id(content["categories"], place=f"{path}, categories"),
@@ -81,6 +72,15 @@ def read_coco(path: str) -> CocoFile:
                 "image, or remove the annotation."
             )
     return file
+
+
+def refuse_filter(filter_cfg: Mapping | None, path: str) -> None:
+    """Raise ValueError for mmengine's `filter_cfg`, which our data sets do not read."""
+    if filter_cfg:
+        raise InvalidValueError(
+            f"Data set of {path}: expected drop_empty and min_size to choose what is trained on, got filter_cfg="
+            f"{dict(filter_cfg)}. Write drop_empty=True for filter_empty_gt=True, and min_size outside filter_cfg."
+        )
 
 
 def require_images(found: Sized, file: CocoFile, *, need: str) -> None:
@@ -219,6 +219,19 @@ def keep_useful(
             f"min_size={min_size} leave none. Check the annotations, or set drop_empty=False and min_size=0."
         )
     return kept
+
+
+def _check_entries(categories: Sequence, images: Sequence, path: str) -> None:
+    place = f"{path}, categories"
+    for entry in categories:
+        require_keys(entry, ("id", "name"), place=place)
+        _require(entry, "name", is_text(entry["name"]), "a text", place)
+    place = f"{path}, images"
+    for entry in images:
+        require_keys(entry, ("id", "file_name", "height", "width"), place=place)
+        _require(entry, "file_name", is_text(entry["file_name"]) and PurePath(entry["file_name"]).name, "a file", place)
+        for side in ("height", "width"):
+            _require(entry, side, type(entry[side]) is int and 0 < entry[side] < 2**31, "a positive integer", place)
 
 
 def _require(entry: Mapping, key: str, is_right: object, expected: str, place: str) -> None:

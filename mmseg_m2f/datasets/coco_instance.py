@@ -1,6 +1,6 @@
 """Objects in COCO's format: polygons or run lengths in a JSON file."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import PurePath
 from typing import ClassVar
 
@@ -14,6 +14,7 @@ from mmseg_m2f.datasets.coco_files import (
     keep_useful,
     read_coco,
     read_flag,
+    refuse_filter,
     report,
     require_images,
     require_keys,
@@ -37,12 +38,13 @@ class CocoInstance(BaseDataset):
 
     Args:
         ann_file: The JSON file.
-        data_root: Put before `ann_file` and the folders.
         data_prefix: `img_path`, the folder of images; with `seg_map_path`, each sample has a semantic label map as
             well: the file there with the image's name and the suffix `.png`.
-        metainfo: `classes` restricts or orders the classes; anything else is added to the dataset's own.
         drop_empty: Train without images that have no object but crowds.
         min_size: Train without images that have a side below this many pixels.
+        options: Of mmengine's `BaseDataset`: `data_root`, put before `ann_file` and the folders; `metainfo`, whose
+            `classes` restricts or orders the classes, and whose other entries are added to the data set's own;
+            `pipeline`, `indices`, `test_mode` … `filter_cfg` is refused: `drop_empty` and `min_size` do its work.
 
     Raises:
         FileNotFoundError: `ann_file` is missing.
@@ -56,31 +58,18 @@ class CocoInstance(BaseDataset):
         self,
         ann_file: str,
         *,
-        data_root: str = "",
         data_prefix: Mapping[str, str],
-        metainfo: Mapping | None = None,
         drop_empty: bool = False,
         min_size: int = 0,
-        indices: int | Sequence[int] | None = None,
-        pipeline: Sequence[Mapping | Callable[[dict], dict | None]] = (),
-        test_mode: bool = False,
-        lazy_init: bool = False,
+        **options: object,
     ) -> None:
         self.drop_empty = drop_empty
         self.min_size = min_size
-        super().__init__(
-            ann_file=ann_file,
-            metainfo=metainfo,
-            data_root=data_root,
-            data_prefix=dict(data_prefix),
-            indices=indices,
-            pipeline=list(pipeline),
-            test_mode=test_mode,
-            lazy_init=lazy_init,
-        )
+        super().__init__(ann_file, data_prefix=dict(data_prefix), **options)
 
     def load_data_list(self) -> list[dict]:
         """One entry per image; `instances` has what `mmdet.LoadAnnotations` reads."""
+        refuse_filter(self.filter_cfg, self.ann_file)
         file = read_coco(self.ann_file)
         names = tuple(self._metainfo.get("classes") or file.class_names())
         classes = class_of_category(file, names)

@@ -1,7 +1,7 @@
 """Panoptic data in COCO's format: a JSON file that lists segments, and PNGs that say where they are."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import ClassVar
 
@@ -17,6 +17,7 @@ from mmseg_m2f.datasets.coco_files import (
     keep_useful,
     read_coco,
     read_flag,
+    refuse_filter,
     report,
     require_images,
     require_keys,
@@ -37,16 +38,17 @@ class CocoPanoptic(BaseDataset):
 
     Args:
         ann_file: The JSON file.
-        data_root: Put before `ann_file` and the folders.
         data_prefix: `img_path` and `seg_map_path`, the folders of images and PNGs. The PNG's name is the annotation's
             `file_name`, or the image's with the suffix `.png`.
-        metainfo: `classes` restricts or orders the classes; anything else is added to the dataset's own.
         thing_classes: Names of the countable classes, for files whose categories do not say so (`isthing`).
         things_first: Number the classes as mmdet does. False keeps the file's order.
         things_only: `metainfo` names the things alone, for a model of objects. Their numbers then are 0, 1, 2 and so
             on, those of stuff come after; `SegmentsToObjects(thing_classes=...)` makes stuff background.
         drop_empty: Train without images that have nothing but void and crowds (with `things_only`, and stuff).
         min_size: Train without images that have a side below this many pixels.
+        options: Of mmengine's `BaseDataset`: `data_root`, put before `ann_file` and the folders; `metainfo`, whose
+            `classes` restricts or orders the classes, and whose other entries are added to the data set's own;
+            `pipeline`, `indices`, `test_mode` … `filter_cfg` is refused: `drop_empty` and `min_size` do its work.
 
     Raises:
         FileNotFoundError: `ann_file` is missing.
@@ -60,37 +62,24 @@ class CocoPanoptic(BaseDataset):
         self,
         ann_file: str,
         *,
-        data_root: str = "",
         data_prefix: Mapping[str, str],
-        metainfo: Mapping | None = None,
         thing_classes: Sequence[str] | None = None,
         things_first: bool = True,
         things_only: bool = False,
         drop_empty: bool = False,
         min_size: int = 0,
-        indices: int | Sequence[int] | None = None,
-        pipeline: Sequence[Mapping | Callable[[dict], dict | None]] = (),
-        test_mode: bool = False,
-        lazy_init: bool = False,
+        **options: object,
     ) -> None:
         self.thing_classes = thing_classes
         self.things_first = things_first
         self.things_only = things_only
         self.drop_empty = drop_empty
         self.min_size = min_size
-        super().__init__(
-            ann_file=ann_file,
-            metainfo=metainfo,
-            data_root=data_root,
-            data_prefix=dict(data_prefix),
-            indices=indices,
-            pipeline=list(pipeline),
-            test_mode=test_mode,
-            lazy_init=lazy_init,
-        )
+        super().__init__(ann_file, data_prefix=dict(data_prefix), **options)
 
     def load_data_list(self) -> list[dict]:
         """One entry per annotated image; `segments_info` lists (id, class, is thing, is crowd)."""
+        refuse_filter(self.filter_cfg, self.ann_file)
         file = read_coco(self.ann_file)
         things = self._thing_names(file)
         names = list(self._metainfo.get("classes") or file.class_names())
@@ -101,46 +90,23 @@ class CocoPanoptic(BaseDataset):
         _check_entries(file)
         data_list, outside, merged, ordinary = [], [], [], []
         for annotation in file.annotations:
-            require_keys(annotation, ("segments_info",), place=f"{file.path}, annotations")
             image = file.images[annotation["image_id"]]
+            place = f"{file.path}, image {image['file_name']}"
             segments = []
-            infos = annotation["segments_info"]
-            if not isinstance(infos, list):
-                raise InvalidValueError(
-                    f"{file.path}, image {image['file_name']}: expected segments_info as a list, got "
-                    f"{str(infos)[:60]}. Write one entry for each segment."
-                )
-            for info in infos:
+            for info in _listed_segments(annotation, file, place):
                 category = self._category(info, classes, file)
                 if category is None:
                     outside.append(info["id"])
                 is_thing = category is not None and names[category] in things
-                crowd = read_flag(info, "iscrowd", f"{file.path}, image {image['file_name']}")
+                crowd = read_flag(info, "iscrowd", place)
                 label = IGNORE_INDEX if category is None else category
                 segments.append((int(info["id"]), label, is_thing, crowd and is_thing))
                 if crowd and category is not None and not is_thing:
                     ordinary.append(info["id"])
-            _check_ids(segments, image, file)
+            _check_ids(segments, place)
             stuff = Counter(category for _, category, is_thing, _ in segments if not is_thing)
             merged += [f"{names[c]} of {image['file_name']}" for c, n in stuff.items() if n > 1 and c != IGNORE_INDEX]
-            mask_name = annotation.get("file_name") or str(PurePath(image["file_name"]).with_suffix(".png"))
-            if not is_text(mask_name):
-                raise InvalidValueError(
-                    f"{file.path}, image {image['file_name']}: expected the name of a PNG as file_name of its "
-                    f"annotation, got {str(mask_name)[:60]}. Correct or remove it."
-                )
-            data_list.append(
-                dict(
-                    img_path=join_path(self.data_prefix["img_path"], image["file_name"]),
-                    seg_map_path=join_path(self.data_prefix["seg_map_path"], mask_name),
-                    img_id=image["id"],
-                    height=image["height"],
-                    width=image["width"],
-                    segments_info=segments,
-                    seg_fields=[],
-                    reduce_zero_label=False,
-                )
-            )
+            data_list.append(self._sample(image, _mask_name(annotation, image, place), segments))
         require_images(data_list, file, need="with an entry in `annotations`")
         annotated = {annotation["image_id"] for annotation in file.annotations}
         bare = [image["file_name"] for i, image in file.images.items() if i not in annotated]
@@ -206,6 +172,18 @@ class CocoPanoptic(BaseDataset):
             )
         self._metainfo = describe_classes(file, names, things=things, given=self._metainfo)
 
+    def _sample(self, image: Mapping, mask_name: str, segments: list[tuple[int, int, bool, bool]]) -> dict:
+        return dict(
+            img_path=join_path(self.data_prefix["img_path"], image["file_name"]),
+            seg_map_path=join_path(self.data_prefix["seg_map_path"], mask_name),
+            img_id=image["id"],
+            height=image["height"],
+            width=image["width"],
+            segments_info=segments,
+            seg_fields=[],
+            reduce_zero_label=False,
+        )
+
     @staticmethod
     def _category(info: object, classes: Mapping[int | str, int], file: CocoFile) -> int | None:
         require_keys(info, ("id", "category_id"), place=f"{file.path}, segments_info")
@@ -228,11 +206,32 @@ def _check_entries(file: CocoFile) -> None:
         )
 
 
-def _check_ids(segments: Sequence[tuple[int, int, bool, bool]], image: Mapping, file: CocoFile) -> None:
+def _listed_segments(annotation: Mapping, file: CocoFile, place: str) -> list:
+    require_keys(annotation, ("segments_info",), place=f"{file.path}, annotations")
+    infos = annotation["segments_info"]
+    if not isinstance(infos, list):
+        raise InvalidValueError(
+            f"{place}: expected segments_info as a list, got {str(infos)[:60]}. Write one entry for each segment."
+        )
+    return infos
+
+
+def _mask_name(annotation: Mapping, image: Mapping, place: str) -> str:
+    """The name of an image's PNG: the annotation's, or that of the image with another suffix."""
+    name = annotation.get("file_name") or str(PurePath(image["file_name"]).with_suffix(".png"))
+    if not is_text(name):
+        raise InvalidValueError(
+            f"{place}: expected the name of a PNG as file_name of its annotation, got {str(name)[:60]}. Correct or "
+            "remove it."
+        )
+    return name
+
+
+def _check_ids(segments: Sequence[tuple[int, int, bool, bool]], place: str) -> None:
     numbers = Counter(segment[0] for segment in segments)
     wrong = [i for i, number in numbers.items() if number > 1 or not 0 < i < 256**3]
     if wrong:
         raise InvalidValueError(
-            f"{file.path}, image {image['file_name']}: expected each segment id once and in 1…{256**3 - 1} (0 is "
-            f"void), got {sorted(wrong)[:8]}. Number the segments anew, in the PNG as well."
+            f"{place}: expected each segment id once and in 1…{256**3 - 1} (0 is void), got {sorted(wrong)[:8]}. "
+            "Number the segments anew, in the PNG as well."
         )

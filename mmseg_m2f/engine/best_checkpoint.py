@@ -2,7 +2,7 @@
 
 import difflib
 import warnings
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, MutableMapping
 
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook, Hook
@@ -11,30 +11,7 @@ from mmengine.runner import Runner
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.evaluation import MaskAP, ObjectMatching, PanopticQuality, SemanticIoU
 
-# The figures of each metric, and the stems of those that it gives for each class (`IoU.road`).
-_FIGURES: Mapping[type, tuple[tuple[str, ...], str]] = {
-    SemanticIoU: (("mIoU", "aAcc", "mAcc"), "IoU"),
-    PanopticQuality: (tuple(name + part for part in ("", "_things", "_stuff") for name in ("PQ", "SQ", "RQ")), "PQ"),
-    MaskAP: (
-        (
-            "AP",
-            "AP50",
-            "AP75",
-            "AR",
-            "AR_1",
-            "AR_10",
-            *(n + s for s in ("_small", "_medium", "_large") for n in ("AP", "AR")),
-        ),
-        "AP",
-    ),
-    ObjectMatching: (
-        (
-            *(f"matching_AP{percent}" for percent in range(50, 100, 5)),
-            *(f"matching_{name}" for name in ("precision", "recall", "F1", "IoU")),
-        ),
-        "matching_AP50",
-    ),
-}
+_METRICS = (SemanticIoU, PanopticQuality, MaskAP, ObjectMatching)
 
 
 def complete_best_rules(cfg: Config) -> None:
@@ -67,7 +44,7 @@ def complete_best_rules(cfg: Config) -> None:
 def _is_ours(key: str) -> bool:
     """Whether a key is spelled like a figure of one of our metrics, or of one of its classes."""
     name = key.rpartition("/")[2].removeprefix("boundary_")
-    return any(name in figures or name.startswith(f"{stem}.") for figures, stem in _FIGURES.values())
+    return any(name in metric.figures or name.startswith(f"{metric.class_figure}.") for metric in _METRICS)
 
 
 def check_save_best(runner: Runner) -> None:
@@ -78,16 +55,17 @@ def check_save_best(runner: Runner) -> None:
     if runner.val_loop is None:
         return
     metrics = runner.val_evaluator.metrics
-    if any(type(metric) not in _FIGURES for metric in metrics):
+    if any(type(metric) not in _METRICS for metric in metrics):
         return
     figures, stems = [], []
     for metric in metrics:
-        names, stem = _FIGURES[type(metric)]
         prefix = (f"{metric.prefix}/" if metric.prefix else "") + (
             "boundary_" if getattr(metric, "boundary", 0) else ""
         )
-        figures += [prefix + name for name in names if not prefix.endswith("boundary_") or not name.endswith("Acc")]
-        stems.append(prefix + stem)
+        figures += [
+            prefix + name for name in metric.figures if not prefix.endswith("boundary_") or not name.endswith("Acc")
+        ]
+        stems.append(prefix + metric.class_figure)
     for key in _watched(runner):
         of_class = any(key.startswith(stem) and key[len(stem) : len(stem) + 1] in (".", "/") for stem in stems)
         if key not in figures and not of_class:

@@ -6,7 +6,7 @@ Deviations:
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -14,23 +14,14 @@ from mmengine.evaluator import BaseMetric
 
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.evaluation.metric_report import MetricReport, fraction_cell
-from mmseg_m2f.evaluation.object_overlaps import DetectedObjects, TrueObjects, object_ious, read_objects
-from mmseg_m2f.evaluation.sample_fields import class_names, describe_sample
+from mmseg_m2f.evaluation.object_overlaps import DetectedObjects, TrueObjects, object_ious, read_all_objects
+from mmseg_m2f.evaluation.sample_fields import class_names
 from mmseg_m2f.registry import METRICS
 
 _THRESHOLDS = np.linspace(0.5, 0.95, 10)  # T
 _RECALLS = np.linspace(0.0, 1.0, 101)
 _SIZES = {"": (0, 1e10), "_small": (0, 32**2), "_medium": (32**2, 96**2), "_large": (96**2, 1e10)}  # pixels, inclusive
-_NAMES = (
-    "AP",
-    "AP50",
-    "AP75",
-    *(f"AP{s}" for s in _SIZES if s),
-    "AR",
-    "AR_1",
-    "AR_10",
-    *(f"AR{s}" for s in _SIZES if s),
-)
+_OF_SIZES = tuple(size for size in _SIZES if size)
 
 
 class ObjectCounts(NamedTuple):
@@ -78,6 +69,11 @@ class MaskAP(BaseMetric):
     """
 
     default_prefix = ""  # none; mmengine warns where this is unset
+    figures: ClassVar[Sequence[str]] = (
+        *("AP", "AP50", "AP75", *(f"AP{size}" for size in _OF_SIZES)),
+        *("AR", "AR_1", "AR_10", *(f"AR{size}" for size in _OF_SIZES)),
+    )
+    class_figure: ClassVar[str] = "AP"
 
     def __init__(
         self,
@@ -96,15 +92,8 @@ class MaskAP(BaseMetric):
         self.max_per_image = max_per_image
 
     def process(self, data_batch: object, data_samples: Sequence[Mapping]) -> None:
-        """Adds one entry for each sample, in mmdet's layout: see `evaluation.object_overlaps.read_objects`.
-
-        Raises:
-            ValueError: A field is missing, prediction and truth differ in size, or a class is out of range. The
-                message names the sample.
-        """
-        num_classes = len(class_names(self))
-        for sample in data_samples:
-            detected, true = read_objects(sample, num_classes, where=describe_sample(self, sample))
+        """Adds one entry for each sample, in mmdet's layout; see `read_all_objects`, also for errors."""
+        for detected, true in read_all_objects(self, data_samples):
             self.results.append(
                 judge_detections(detected, true, boundary=self.boundary, max_per_class=self.max_per_image)
             )
@@ -125,13 +114,13 @@ class MaskAP(BaseMetric):
         figures = [self._class_figures(found, label) for label in range(len(classes))]
         overall = {
             name: float(np.mean([row[name] for row in figures if name in row]))
-            for name in _NAMES
+            for name in self.figures
             if any(name in row for row in figures)
         }
         return MetricReport(
             title=f"{'Boundary' if self.boundary else 'Mask'} AP",
             overall=overall,
-            class_figure="AP",
+            class_figure=self.class_figure,
             by_class={label: row["AP"] for label, row in enumerate(figures) if row},
             columns={name: [fraction_cell(row.get(name)) for row in figures] for name in ("AP", "AP50", "AP75", "AR")}
             | dict(

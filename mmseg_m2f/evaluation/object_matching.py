@@ -6,7 +6,7 @@ Deviations:
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -15,8 +15,8 @@ from scipy.optimize import linear_sum_assignment
 
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.evaluation.metric_report import MetricReport, fraction_cell
-from mmseg_m2f.evaluation.object_overlaps import DetectedObjects, TrueObjects, object_ious, read_objects
-from mmseg_m2f.evaluation.sample_fields import class_names, describe_sample
+from mmseg_m2f.evaluation.object_overlaps import DetectedObjects, TrueObjects, object_ious, read_all_objects
+from mmseg_m2f.evaluation.sample_fields import class_names
 from mmseg_m2f.registry import METRICS
 
 _PERCENT = tuple(range(50, 95, 5))  # the IoU thresholds (T)
@@ -60,21 +60,19 @@ class ObjectMatching(BaseMetric):
     """
 
     default_prefix = ""  # none; mmengine warns where this is unset
+    figures: ClassVar[Sequence[str]] = (
+        *(f"matching_AP{percent}" for percent in _PERCENT),
+        *(f"matching_{name}" for name in ("precision", "recall", "F1", "IoU")),
+    )
+    class_figure: ClassVar[str] = "matching_AP50"
 
     def __init__(self, *, score_threshold: float = 0.5, collect_device: str = "cpu", prefix: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.score_threshold = score_threshold
 
     def process(self, data_batch: object, data_samples: Sequence[Mapping]) -> None:
-        """Adds one entry for each sample, in mmdet's layout: see `evaluation.object_overlaps.read_objects`.
-
-        Raises:
-            ValueError: A field is missing, prediction and truth differ in size, or a class is out of range. The
-                message names the sample.
-        """
-        num_classes = len(class_names(self))
-        for sample in data_samples:
-            detected, true = read_objects(sample, num_classes, where=describe_sample(self, sample))
+        """Adds one entry for each sample, in mmdet's layout; see `read_all_objects`, also for errors."""
+        for detected, true in read_all_objects(self, data_samples):
             confident = np.flatnonzero(detected.scores > self.score_threshold)
             kept = DetectedObjects(
                 detected.labels[confident], detected.scores[confident], detected.masks.select(confident)

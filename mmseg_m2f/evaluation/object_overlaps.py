@@ -1,15 +1,23 @@
 """Detected and true objects of one image, and the IoU of each pair."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from mmengine.evaluator import BaseMetric
 
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.evaluation.cropped_masks import CroppedMasks, crop_masks
-from mmseg_m2f.evaluation.sample_fields import check_sizes, has_parts, read_field, read_masks
+from mmseg_m2f.evaluation.sample_fields import (
+    check_sizes,
+    class_names,
+    describe_sample,
+    has_parts,
+    read_field,
+    read_masks,
+)
 
 
 class DetectedObjects(NamedTuple):
@@ -58,6 +66,17 @@ def read_objects(sample: Mapping, num_classes: int, *, where: str) -> tuple[Dete
     _check_classes(detected.labels, num_classes, what="predicted objects", where=where)
     _check_classes(true.labels, num_classes, what="true objects", where=where)
     return detected, true
+
+
+def read_all_objects(metric: BaseMetric, samples: Sequence[Mapping]) -> Iterator[tuple[DetectedObjects, TrueObjects]]:
+    """What `read_objects` reads from each sample of a metric's batch.
+
+    Raises:
+        ValueError: As `read_objects` does, and where the data set has no classes. The message names metric and sample.
+    """
+    num_classes = len(class_names(metric))
+    for sample in samples:
+        yield read_objects(sample, num_classes, where=describe_sample(metric, sample))
 
 
 def object_ious(detected: DetectedObjects, true: TrueObjects, *, boundary: bool = False) -> Float[np.ndarray, "N G"]:

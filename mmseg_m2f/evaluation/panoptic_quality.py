@@ -5,7 +5,7 @@ of a prediction is that of the whole segment, and its part on void leaves the un
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -104,6 +104,10 @@ class PanopticQuality(BaseMetric):
     """
 
     default_prefix = ""  # none; mmengine warns where this is unset
+    figures: ClassVar[Sequence[str]] = tuple(
+        name + group for group in ("", "_things", "_stuff") for name in ("PQ", "SQ", "RQ")
+    )
+    class_figure: ClassVar[str] = "PQ"
 
     def __init__(
         self,
@@ -176,7 +180,7 @@ class PanopticQuality(BaseMetric):
         return MetricReport(
             title="Boundary panoptic quality" if self.boundary else "Panoptic quality",
             overall=overall,
-            class_figure="PQ",
+            class_figure=self.class_figure,
             by_class={int(label): qualities.pq[label] for label in occurs.nonzero()[0]},
             columns=dict(
                 kind=["thing" if thing else "stuff" for thing in is_thing],

@@ -1,7 +1,7 @@
 """Intersection over union of semantic predictions."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -57,6 +57,8 @@ class SemanticIoU(BaseMetric):
     """
 
     default_prefix = ""  # none; mmengine warns where this is unset
+    figures: ClassVar[Sequence[str]] = ("mIoU", "aAcc", "mAcc")
+    class_figure: ClassVar[str] = "IoU"
 
     def __init__(
         self,
@@ -128,7 +130,7 @@ class SemanticIoU(BaseMetric):
         return MetricReport(
             title="Boundary IoU" if self.boundary else "IoU",
             overall=overall,
-            class_figure="IoU",
+            class_figure=self.class_figure,
             by_class={int(label): iou[label] for label in np.flatnonzero(~np.isnan(iou))},
             columns=dict(
                 IoU=[*map(fraction_cell, iou)],

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mmseg_m2f.datasets.coco_files import class_of_category, describe_classes, read_coco, read_flag
+from mmseg_m2f.datasets.coco_files import class_of_category, describe_classes, read_coco, read_flag, refuse_filter
 
 
 def content() -> dict:
@@ -96,3 +96,11 @@ def test_describe_classes__colours_that_are_none(tmp_path: Path, colour: object)
     file = read_coco(write(tmp_path, coloured))
     with pytest.raises(ValueError, match=r"a\.json, categories: expected \[red, green, blue\] in 0…255 as color"):
         describe_classes(file, ["dog"], things=set(), given={})
+
+
+def test_refuse_filter__names_what_takes_its_place() -> None:
+    refuse_filter(None, "a.json")
+    with pytest.raises(
+        ValueError, match=r"a\.json: expected drop_empty and min_size .* got filter_cfg=\{'min_size': 3"
+    ):
+        refuse_filter(dict(min_size=32), "a.json")

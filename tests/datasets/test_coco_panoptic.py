@@ -77,6 +77,8 @@ def test_coco_panoptic__filters_in_training_alone(tmp_path: Path) -> None:
     assert lengths == [2, 1]
     with pytest.raises(ValueError, match=r"expected images to train on, got 2, .*min_size=7 leave none"):
         CocoPanoptic(**arguments, min_size=7)
+    with pytest.raises(ValueError, match="got filter_cfg="):
+        CocoPanoptic(**arguments, filter_cfg=dict(filter_empty_gt=True))
 
 
 def test_coco_panoptic__says_what_it_leaves_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,12 @@ def test_check_save_best__figures_of_each_task(task: str) -> None:
     assert given[0] in str(raised.value)
 
 
+def test_check_save_best__refuses_a_threshold_that_is_not_evaluated() -> None:
+    check_save_best(run_with("matching_AP90", ObjectMatching()))
+    with pytest.raises(ValueError, match="save_best is 'matching_AP95'"):
+        check_save_best(run_with("matching_AP95", ObjectMatching()))
+
+
 def test_check_save_best__several_metrics_prefixes_and_foreign_ones() -> None:
     check_save_best(run_with(["PQ", "AP"], PanopticQuality(thing_classes=[0]), MaskAP()))
     check_save_best(run_with("anything", SemanticIoU(), OtherMetric()))
