@@ -139,16 +139,24 @@ def read_segments_target(
         # Things that no mask covers: crowds, or objects that were left out.
         outside = torch.where(semantic == ignore_index, VOID, CROWD - semantic)
     else:
-        outside = torch.full(masks.shape[1:], VOID, device=device)
-        height, width = sample.metainfo.get("img_shape", masks.shape[1:])[:2]
-        outside[:height, :width] = BACKGROUND
-        if "ignored_instances" in sample and "masks" in sample.ignored_instances:
-            crowds = sample.ignored_instances
-            for crowd, label in zip(_pad(dense_masks(crowds, device), canvas), _crowd_labels(crowds), strict=True):
-                outside[crowd] = label
+        outside = _outside_objects(sample, (masks.shape[-2], masks.shape[-1]), canvas, device)
     segment_map = segments_of_masks(masks)
     segment_map[0] = segment_map[0].where(masks.any(0), outside)
     return MaskTarget(labels, segment_map, sample_name(sample), _relative(boxes, sample))
+
+
+def _outside_objects(
+    sample: BaseDataElement, size: tuple[int, int], canvas: tuple[int, int] | None, device: torch.device
+) -> Int[Tensor, "H W"]:
+    """Background, crowds of their class, and void beyond the image, where stuff is not labelled."""
+    outside = torch.full(size, VOID, device=device)
+    height, width = sample.metainfo.get("img_shape", size)[:2]
+    outside[:height, :width] = BACKGROUND
+    if "ignored_instances" in sample and "masks" in sample.ignored_instances:
+        crowds = sample.ignored_instances
+        for crowd, label in zip(_pad(dense_masks(crowds, device), canvas), _crowd_labels(crowds), strict=True):
+            outside[crowd] = label
+    return outside
 
 
 def _from_compact(sample: BaseDataElement, num_classes: int) -> MaskTarget:

@@ -45,22 +45,7 @@ def check_checkpoint(path: str | os.PathLike[str]) -> Mapping[str, object]:
             f"Checkpoint {path} ({size}) is damaged: {damaged}. Expected the bytes that torch.save wrote. Copy or "
             "download it again, or take an earlier one from the same folder."
         )
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
-    except UnpicklingError as error:
-        if "weights_only" in str(error) and (blocked := re.search(r"GLOBAL ([\w.]+)", str(error))):
-            raise InvalidValueError(
-                f"Checkpoint {path} holds an object of type {blocked[1]}; expected tensors and plain values. "
-                "Loading it could run code from the file and is refused. If you trust its origin, re-save it with "
-                "only its 'state_dict' where that type is installed."
-            ) from error
-        # Not torch's own text, which proposes to load unsafely.
-        detail = re.search(r"WeightsUnpickler error: ([^\n]+)", str(error))
-        reason = detail[1] if detail else "its content does not follow torch's format"
-        raise InvalidValueError(_truncated_message(path, size, reason)) from error
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError, IndexError, AttributeError, RecursionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else "the file ends early"
-        raise InvalidValueError(_truncated_message(path, size, reason)) from error
+    content = _load_weights(path, size, mmap=is_archive)
     if not isinstance(content, Mapping):
         raise InvalidValueError(
             f"Checkpoint {path} holds a {type(content).__name__}; expected a mapping with a 'state_dict', or from "
@@ -92,6 +77,26 @@ def missing_file_message(path: Path) -> str:
     if path.parent.is_dir():
         return f"Checkpoint {path} does not exist; expected a .pth file. {path.parent} holds: {_listing(path.parent)}."
     return f"Checkpoint {path} does not exist, nor does its folder (working directory {os.getcwd()}). Correct the path."
+
+
+def _load_weights(path: Path, size: str, *, mmap: bool) -> object:
+    """What torch reads without running anything in the file; refuses with messages of our own."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except UnpicklingError as error:
+        if "weights_only" in str(error) and (blocked := re.search(r"GLOBAL ([\w.]+)", str(error))):
+            raise InvalidValueError(
+                f"Checkpoint {path} holds an object of type {blocked[1]}; expected tensors and plain values. "
+                "Loading it could run code from the file and is refused. If you trust its origin, re-save it with "
+                "only its 'state_dict' where that type is installed."
+            ) from error
+        # Not torch's own text, which proposes to load unsafely.
+        detail = re.search(r"WeightsUnpickler error: ([^\n]+)", str(error))
+        reason = detail[1] if detail else "its content does not follow torch's format"
+        raise InvalidValueError(_truncated_message(path, size, reason)) from error
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError, IndexError, AttributeError, RecursionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else "the file ends early"
+        raise InvalidValueError(_truncated_message(path, size, reason)) from error
 
 
 def _is_deep(content: Mapping) -> bool:

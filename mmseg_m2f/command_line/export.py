@@ -1,6 +1,8 @@
 """Write a model as one file that other runtimes execute, after checking that it gives the same numbers."""
 
-from collections.abc import Sequence
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mmseg_m2f.command_line.arguments import Call, add_config
 from mmseg_m2f.engine.trained_model import find_trained, load_trained
@@ -23,6 +25,18 @@ formats: .onnx (onnxruntime, TensorRT), .xml (OpenVINO), .pt2 (torch.export)
 def main(arguments: Sequence[str] | None = None, *, call: Call) -> None:
     """Parse the command line and export."""
     parser = call.parser(__doc__, EXAMPLES)
+    _add_arguments(parser)
+    args = parser.parse_args(arguments)
+    with concise_errors():
+        report = _export(args)
+    print(f"Wrote {args.out} and {args.out}.json.")
+    worst = max(report["max_errors"].values(), default=0.0)
+    empty = " (one class only: this check was empty)" if report["label_check_empty"] else ""
+    print(f"largest difference {worst:.1e}, labels that differ {report['label_disagreement']:.4%}{empty}")
+    print("milliseconds: " + ", ".join(f"{name} {value:.0f}" for name, value in report["latency_ms"].items()))
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser, config_help="the config the checkpoint was trained with")
     parser.add_argument("checkpoint", nargs="?", help="a .pth file; none for a published folder in the place of CONFIG")
     parser.add_argument("--out", required=True, help="the file; its suffix chooses the format")
@@ -53,37 +67,34 @@ def main(arguments: Sequence[str] | None = None, *, call: Call) -> None:
     parser.add_argument("--with-script", action="store_true", help="a script beside a full file: onnxruntime and numpy")
     parser.add_argument("--licence", default="not stated", help="of the weights, written into the file")
     parser.add_argument("--no-compiled", action="store_true", help="do not measure torch.compile beside the file")
-    args = parser.parse_args(arguments)
-    with concise_errors():
-        cfg, weights = find_trained(args.config, args.checkpoint, args.cfg_options)
-        trained = load_trained(cfg, weights)
-        options = ExportOptions(
-            output=args.output,
-            size=None if args.size is None else (args.size[0], args.size[1]),
-            lowering=args.lowering or ("gather" if args.target == "tensorrt" else "gridsample"),
-            opset=args.opset,
-            precision="float16" if args.fp16 else "int8" if args.int8 else "float32",
-            max_per_image=args.max_per_image,
-            accept_loss=args.accept_loss,
-            with_script=args.with_script,
-            licence=args.licence,
-            measure_compiled=not args.no_compiled,
+
+
+def _export(args: argparse.Namespace) -> Mapping[str, Any]:
+    """Write the file; gives its report."""
+    if is_remote(args.out):
+        raise InvalidValueError(f"--out {args.out}: expected a local file, got a URL. Copy the file afterwards.")
+    cfg, weights = find_trained(args.config, args.checkpoint, args.cfg_options)
+    trained = load_trained(cfg, weights)
+    options = ExportOptions(
+        output=args.output,
+        size=None if args.size is None else (args.size[0], args.size[1]),
+        lowering=args.lowering or ("gather" if args.target == "tensorrt" else "gridsample"),
+        opset=args.opset,
+        precision="float16" if args.fp16 else "int8" if args.int8 else "float32",
+        max_per_image=args.max_per_image,
+        accept_loss=args.accept_loss,
+        with_script=args.with_script,
+        licence=args.licence,
+        measure_compiled=not args.no_compiled,
+    )
+    images = None
+    if args.calibration is not None:
+        images = ImageSource(
+            trained,
+            cfg,
+            args.calibration,
+            output=options.output,
+            size=options.size,
+            with_valid=options.output == "logits" and reads_padding(trained.model),
         )
-        if is_remote(args.out):
-            raise InvalidValueError(f"--out {args.out}: expected a local file, got a URL. Copy the file afterwards.")
-        images = None
-        if args.calibration is not None:
-            images = ImageSource(
-                trained,
-                cfg,
-                args.calibration,
-                output=options.output,
-                size=options.size,
-                with_valid=options.output == "logits" and reads_padding(trained.model),
-            )
-        report = export_model(trained, cfg, args.out, options, images=images)
-    print(f"Wrote {args.out} and {args.out}.json.")
-    worst = max(report["max_errors"].values(), default=0.0)
-    empty = " (one class only: this check was empty)" if report["label_check_empty"] else ""
-    print(f"largest difference {worst:.1e}, labels that differ {report['label_disagreement']:.4%}{empty}")
-    print("milliseconds: " + ", ".join(f"{name} {value:.0f}" for name, value in report["latency_ms"].items()))
+    return export_model(trained, cfg, args.out, options, images=images)

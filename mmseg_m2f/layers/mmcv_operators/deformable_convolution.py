@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmseg_m2f.compat import has_torchvision_operators
+from mmseg_m2f.layers.mmcv_operators.gradients import recording, write_gradients
 from mmseg_m2f.layers.mmcv_operators.weighted_rows import single, weighted_rows
 
 
@@ -76,10 +77,10 @@ def deform_conv_backward_input(
 ) -> None:
     """Write the gradients of input and offsets."""
     geometry = _Geometry((dH, dW), (padH, padW), (dilationH, dilationW), group, deformable_group)
-    leaves = _leaves(input, offset)
+    leaves = recording(input, offset)
     with torch.enable_grad():
         result = _convolve(leaves[0], leaves[1], None, weight.detach(), None, geometry)
-    _write_gradients(result, leaves, grad_output, (grad_input, grad_offset))
+    write_gradients(result, leaves, grad_output, (grad_input, grad_offset))
 
 
 def deform_conv_backward_parameters(
@@ -107,10 +108,10 @@ def deform_conv_backward_parameters(
     geometry = _Geometry((dH, dW), (padH, padW), (dilationH, dilationW), group, deformable_group)
     total = torch.zeros_like(grad_weight)
     # The product is linear in the weights, whose values therefore do not matter.
-    leaves = _leaves(grad_weight)
+    leaves = recording(grad_weight)
     with torch.enable_grad():
         result = _convolve(input.detach(), offset.detach(), None, leaves[0], None, geometry)
-    _write_gradients(result, leaves, grad_output, (total,))
+    write_gradients(result, leaves, grad_output, (total,))
     grad_weight.add_(total, alpha=scale)
 
 
@@ -170,10 +171,10 @@ def modulated_deform_conv_backward(
 ) -> None:
     """Write all gradients."""
     geometry = _Geometry((stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w), group, deformable_group)
-    leaves = _leaves(input, offset, mask, weight)
+    leaves = recording(input, offset, mask, weight)
     with torch.enable_grad():
         result = _convolve(leaves[0], leaves[1], leaves[2], leaves[3], None, geometry)
-    _write_gradients(result, leaves, grad_output, (grad_input, grad_offset, grad_mask, grad_weight))
+    write_gradients(result, leaves, grad_output, (grad_input, grad_offset, grad_mask, grad_weight))
     if with_bias:
         grad_bias.copy_(single(grad_output).sum((0, 2, 3)))
 
@@ -262,13 +263,3 @@ def _by_torchvision(
         geometry.offset_groups,
         mask is not None,
     )
-
-
-def _leaves(*tensors: Tensor) -> list[Tensor]:
-    return [single(x.detach()).requires_grad_() for x in tensors]
-
-
-def _write_gradients(result: Tensor, leaves: Sequence[Tensor], grad_output: Tensor, targets: Sequence[Tensor]) -> None:
-    grads = torch.autograd.grad(result, leaves, grad_output.to(result.dtype))
-    for target, grad in zip(targets, grads, strict=True):
-        target.copy_(grad)

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmseg_m2f.layers.mmcv_operators.gradients import recording, write_gradients
 from mmseg_m2f.layers.mmcv_operators.weighted_rows import single
 
 _COLLECT = 0
@@ -74,12 +75,10 @@ def carafe_naive_backward(
     scale_factor: int,
 ) -> None:
     """Write the gradients of features and masks."""
-    leaves = [single(x.detach()).requires_grad_() for x in (features, masks)]
+    leaves = recording(features, masks)
     with torch.enable_grad():
         result = _carafe(leaves[0], leaves[1], kernel_size, group_size, scale_factor)
-    grads = torch.autograd.grad(result, leaves, grad_output.to(result.dtype))
-    grad_input.copy_(grads[0])
-    grad_masks.copy_(grads[1])
+    write_gradients(result, leaves, grad_output, (grad_input, grad_masks))
 
 
 def masked_im2col_forward(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mmseg_m2f.compat import has_torchvision_operators
 from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.layers.mmcv_operators.gradients import recording, write_gradients
 from mmseg_m2f.layers.mmcv_operators.weighted_rows import pixel_table, single, weighted_rows
 
 _MOST_READINGS = 2**22  # of one call: bounds memory
@@ -77,10 +78,10 @@ def roi_align_backward(
         grad_input.zero_()
         return
     size = (aligned_height, aligned_width)
+    leaves = recording(torch.zeros_like(grad_input))  # the mean is linear in the features: their values do not matter
     with torch.enable_grad():
-        features = torch.zeros_like(single(grad_input)).requires_grad_()
-        pooled = _roi_align(features, rois, size, spatial_scale, sampling_ratio, bool(aligned))
-    grad_input.copy_(torch.autograd.grad(pooled, features, grad_output.to(pooled.dtype))[0])
+        pooled = _roi_align(leaves[0], rois, size, spatial_scale, sampling_ratio, bool(aligned))
+    write_gradients(pooled, leaves, grad_output, (grad_input,))
 
 
 def roi_pool_forward(
@@ -172,13 +173,10 @@ def deform_roi_pool_backward(
         grad_input.zero_()
         return
     size = (pooled_height, pooled_width)
+    leaves = recording(input, offset)
     with torch.enable_grad():
-        leaves = [x.detach().requires_grad_() for x in (input, offset)]
         pooled = _deform_roi_pool(leaves[0], rois, leaves[1], size, spatial_scale, sampling_ratio, gamma)
-    grads = torch.autograd.grad(pooled, leaves, grad_output.to(pooled.dtype), allow_unused=True)
-    for target, grad in zip((grad_input, grad_offset), grads, strict=True):
-        if grad is not None:
-            target.copy_(grad)
+    write_gradients(pooled, leaves, grad_output, (grad_input, grad_offset))
 
 
 def _check_average(pool_mode: int) -> None:

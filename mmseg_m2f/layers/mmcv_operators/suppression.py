@@ -4,6 +4,8 @@ Greedy suppression decides blocks of boxes, best first: boxes that a kept box of
 and within a block the rule "kept unless a kept, better one suppresses it" is applied until nothing changes, which ends
 with the greedy answer. Soft-NMS (arXiv 1704.04503) picks one box after the other, here in all groups of boxes at once
 that cannot overlap each other; classes are such groups after `batched_nms` has moved them apart.
+
+Half precision is computed in single precision: it cannot tell the pixels of a large image from each other.
 """
 
 import torch
@@ -11,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mmseg_m2f.compat import has_torchvision_operators
+from mmseg_m2f.layers.mmcv_operators.weighted_rows import single
 
 _BLOCK = 1024
 _HARD, _LINEAR = 0, 1  # methods of soft-NMS as mmcv numbers them; 2 is the Gaussian
@@ -24,7 +27,7 @@ def nms(
     Args:
         offset: added to widths and heights, 0 or 1.
     """
-    boxes, scores = _at_least_single(boxes), _at_least_single(scores)
+    boxes, scores = single(boxes), single(scores)
     if offset == 0 and has_torchvision_operators():
         return torch.ops.torchvision.nms(boxes, scores, iou_threshold)
     order = scores.sort(descending=True, stable=True).indices
@@ -37,7 +40,7 @@ def nms_match(dets: Float[Tensor, "N 5"], iou_threshold: float) -> list[list[int
 
     A box falls out if its IoU with a better kept one is at least the threshold; the best such one lists it.
     """
-    dets = _at_least_single(dets)
+    dets = single(dets)
     order = dets[:, 4].sort(descending=True, stable=True).indices
     boxes = dets[order, :4]
     kept = _greedy(boxes, iou_threshold, offset=0, inclusive=True)
@@ -67,7 +70,7 @@ def softnms(
     Boxes whose score falls below `min_score` are dropped. The factors are `1 - IoU` from the threshold on (method 1), 0
     from the threshold on (method 0), or `exp(-IoU² / sigma)` (method 2). `dets` receives boxes and lowered scores.
     """
-    corners, current = _at_least_single(boxes), _at_least_single(scores).clone()
+    corners, current = single(boxes), single(scores).clone()
     if len(corners) == 0:
         return torch.empty(0, dtype=torch.long, device=boxes.device)
     group, num_groups = _separate_groups(corners, offset)
@@ -102,7 +105,7 @@ def bbox_overlaps(
     offset: int,
 ) -> None:
     """Write the IoU (mode 0) or the share of the first box that is covered (mode 1); of pairs if `aligned`."""
-    first, second = _at_least_single(bboxes1), _at_least_single(bboxes2)
+    first, second = single(bboxes1), single(bboxes2)
     overlaps = _aligned_overlaps if aligned else _overlaps
     ious.copy_(overlaps(first, second, offset, of_first=mode == 1))
 
@@ -161,8 +164,3 @@ def _separate_groups(boxes: Float[Tensor, "N 4"], offset: int) -> tuple[Int[Tens
     group = torch.empty_like(order)
     group[order] = number
     return group, int(number[-1]) + 1
-
-
-def _at_least_single(x: Tensor) -> Tensor:
-    """Half precision cannot tell the pixels of a large image from each other."""
-    return x if x.dtype in (torch.float32, torch.float64) else x.float()

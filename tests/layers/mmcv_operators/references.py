@@ -8,7 +8,7 @@ import torch
 def bilinear(plane: torch.Tensor, y, x):
     """A reading between pixels, 0 beyond them; differentiable in plane, y and x."""
     total = plane.new_zeros(())
-    top, left = math.floor(float(y)), math.floor(float(x))
+    top, left = (math.floor(torch.as_tensor(position).detach()) for position in (y, x))
     for row in (top, top + 1):
         for column in (left, left + 1):
             if 0 <= row < plane.shape[0] and 0 <= column < plane.shape[1]:
