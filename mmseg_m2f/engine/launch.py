@@ -114,12 +114,9 @@ def evaluate(
     drop_initial_weights(cfg.model)
     if tta:
         use_views(cfg)
-    hooks = list(cfg.get("custom_hooks") or [])
-    if out is not None:
-        hooks.append(dict(type="mmseg_m2f.SavePredictions", out_dir=out))
-    if show_dir is not None:
-        hooks.append(dict(type="mmseg_m2f.DrawPredictions", out_dir=show_dir))
-    cfg.custom_hooks = hooks
+    writers = (("mmseg_m2f.SavePredictions", out), ("mmseg_m2f.DrawPredictions", show_dir))
+    hooks = [dict(type=name, out_dir=folder) for name, folder in writers if folder is not None]
+    cfg.custom_hooks = [*(cfg.get("custom_hooks") or []), *hooks]
     runner = build_runner(cfg, launcher=launcher, loops=("test",))
     if is_exported(checkpoint):
         use_exported(getattr(runner.model, "module", runner.model), ExportedModel(checkpoint))

@@ -65,6 +65,7 @@ class Results(nn.Module):
         self.max_per_image = max_per_image
 
     def forward(self, images: UInt8[Tensor, "B C H W"]) -> dict[str, Tensor]:
+        """The outputs of a full file by name; images as read, in the channel order of the model's data."""
         height, width = images.shape[-2:]
         found = self.network(*self._prepare(images))
         if "scores" in found:

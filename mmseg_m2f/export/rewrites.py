@@ -88,7 +88,11 @@ def sample_by_gather(
     padding_mode: str = "zeros",
     align_corners: bool | None = None,
 ) -> Float[Tensor, "N C H2 W2"]:
-    """`F.grid_sample`, bilinear with zeros outside and corners not aligned, as four gathers and their weighted sum."""
+    """`F.grid_sample`, bilinear with zeros outside and corners not aligned, as four gathers and their weighted sum.
+
+    Raises:
+        ValueError: another mode is asked for.
+    """
     if (mode, padding_mode, bool(align_corners)) != ("bilinear", "zeros", False):
         raise InvalidValueError(
             f"--lowering gather: expected bilinear reading with zeros outside, got {mode}, {padding_mode}, "

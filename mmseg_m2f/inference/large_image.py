@@ -89,7 +89,11 @@ class _Run:
         self.written: list[Path] = []
 
     def write(self) -> list[Path]:
-        """Predict all windows, then join objects and segments."""
+        """Predict all windows, then join objects and segments; gives the files.
+
+        Raises:
+            ValueError: The model predicts nothing that can be written.
+        """
         with ExitStack() as stack:
             stuff = stack.enter_context(tempfile.TemporaryFile())
             labels: BandWriter | None = None

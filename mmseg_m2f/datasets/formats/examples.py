@@ -70,7 +70,11 @@ def find_image(folder: Path, name: str, *, needed_by: Path | str) -> Path:
 
 
 def read_names(file: Path) -> list[str]:
-    """The lines of a list of images, without empty ones and without what follows a blank."""
+    """The lines of a list of images, without empty ones and without what follows a blank.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
     if not file.is_file():
         raise MissingFileError(f"{file}: no such list of images. Expected one name on each line.")
     return [line.split()[0] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -116,7 +120,11 @@ def split_segments(
 
 
 def read_colours(file: Path) -> NDArray[np.int64]:
-    """A colour picture as one number for each pixel: R · 65536 + G · 256 + B."""
+    """A colour picture (H W) as one number for each pixel: R · 65536 + G · 256 + B, each in 0…255.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
     if not file.is_file():
         raise MissingFileError(f"{file}: no such mask. Expected one for each image of the list.")
     with Image.open(file) as opened:

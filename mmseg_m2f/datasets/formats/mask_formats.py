@@ -60,6 +60,10 @@ def read_pascal_voc(root: Path) -> ForeignData:
 
     With a `labelmap.txt` (CVAT's export "segmentation mask") its names and colours hold, else VOC's 21 classes.
     A class called background stays a class of label maps and makes no objects.
+
+    Raises:
+        FileNotFoundError: There is no list of images; while reading, an image or mask of a list is missing.
+        ValueError: A mask has a colour or index without a class.
     """
     labelmap = root / "labelmap.txt"
     palette: Sequence[Sequence[int]] = ()
@@ -89,6 +93,9 @@ def read_cityscapes(root: Path) -> ForeignData:
     """`leftImg8bit/SPLIT/CITY/*_leftImg8bit.png`, `gtFine/SPLIT/CITY/*_labelIds.png` and `*_instanceIds.png`.
 
     The 19 classes of the benchmark; other ids are void. Instance ids from 1000 on are objects: class id · 1000 + n.
+
+    Raises:
+        FileNotFoundError: There is no folder of a split; while reading, a mask is missing.
     """
     table = np.full(256, VOID, np.uint8)
     table[list(CITYSCAPES_IDS)] = np.arange(len(CITYSCAPES_IDS))

@@ -71,13 +71,14 @@ def findings_of_config(cfg: Config, *, processes: int = 1) -> list[Finding]:
         return []
     rate = (wrapper.get("optimizer") or {}).get("lr")
     change = {"optim_wrapper.optimizer.lr": rate * effective / base} if rate else {}
+    scaled = f"{rate * effective / base:.3g}" if rate else f"{effective / base:.3g} times that of the recipe"
     return [
         Finding(
             "warning",
             "optim_wrapper.optimizer.lr",
             f"is {rate} for {base} images a step, but {processes} processes x {size} images x {counts} accumulated "
             f"batches are {effective}.",
-            f"Train with --auto-scale-lr, or set it to {rate * effective / base if rate else 'another rate':.3g}.",
+            f"Train with --auto-scale-lr, or set it to {scaled}.",
             change=change,
         )
     ]

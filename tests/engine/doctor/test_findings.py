@@ -3,7 +3,7 @@
 from mmengine.config import Config
 
 from mmseg_m2f.engine.doctor.facts import SampleFacts
-from mmseg_m2f.engine.doctor.findings import Finding, findings_of_data, worst_first
+from mmseg_m2f.engine.doctor.findings import Finding, findings_of_config, findings_of_data, worst_first
 
 CFG = Config(dict(model=dict()))
 
@@ -31,3 +31,21 @@ def test_findings_of_data__void_share_and_lost_objects():
 def test_worst_first__errors_before_notes():
     order = [Finding(severity, "k", "t", "r") for severity in ("note", "error", "warning")]
     assert [finding.severity for finding in worst_first(order)] == ["error", "warning", "note"]
+
+
+def test_findings_of_config__batch_of_another_size_than_the_recipe() -> None:
+    cfg = Config(
+        dict(
+            auto_scale_lr=dict(base_batch_size=16),
+            train_dataloader=dict(batch_size=2),
+            optim_wrapper=dict(optimizer=dict(type="AdamW", lr=1e-4)),
+        )
+    )
+    (finding,) = findings_of_config(cfg, processes=2)
+    assert finding.change == {"optim_wrapper.optimizer.lr": 2.5e-5}
+    assert "2.5e-05" in finding.remedy
+    cfg.optim_wrapper.optimizer.pop("lr")
+    (finding,) = findings_of_config(cfg, processes=2)
+    assert not finding.change
+    assert "0.25 times that of the recipe" in finding.remedy
+    assert findings_of_config(cfg, processes=8) == []
