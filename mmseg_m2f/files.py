@@ -14,6 +14,7 @@ from PIL import Image
 
 from mmseg_m2f.errors import InvalidValueError
 
+_MAX_NAME_BYTES, _ADDED_BYTES = 255, 24  # of a file name on common file systems; what unfinished files add
 _UNFINISHED = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)\.tmp")  # what `replace_file` writes before it renames
 
 
@@ -28,7 +29,7 @@ def replace_file(path: str | os.PathLike[str], content: bytes, *, durable: bool 
         OSError: Disk, permissions or limits do not allow it; `filename` is `path`.
     """
     path = Path(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    unfinished = path.with_name(f".{_end_of(path.name)}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -112,7 +113,9 @@ def unfinished_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{os.getpid()}.{path.name}")  # with its suffix, which tells some writers the format
+    unfinished = path.with_name(
+        f".{os.getpid()}.{_end_of(path.name)}"
+    )  # with its suffix, which tells some writers the format
     try:
         yield unfinished
         unfinished.replace(path)
@@ -143,6 +146,11 @@ class AtomicBackend(LocalBackend):
     def put(self, obj: bytes, filepath: str | os.PathLike[str]) -> None:
         """Write `obj` beside the file, then put it in the file's place; on return it is on the disk."""
         replace_file(filepath, obj, durable=True)
+
+
+def _end_of(name: str) -> str:
+    """A file name as long as leaves room for what unfinished files add; its end has the suffix."""
+    return os.fsencode(name)[_ADDED_BYTES - _MAX_NAME_BYTES :].decode(errors="ignore")
 
 
 def _sync(path: Path) -> None:

@@ -52,6 +52,15 @@ def test_replace_file__names_the_file_below_what_is_no_folder(tmp_path: Path) ->
         replace_file(tmp_path / "file/a.png", b"new")
 
 
+@pytest.mark.parametrize("name", [f"{'n' * 251}.png", f"{'é' * 125}x.png"])
+def test_replace_file__longest_names(tmp_path: Path, name: str) -> None:
+    replace_file(tmp_path / name, b"new")
+    with unfinished_file(tmp_path / "sub" / name) as unfinished:
+        assert unfinished.suffix == ".png"
+        unfinished.write_bytes(b"new")
+    assert [path.name for path in tmp_path.rglob("*.png")] == [name, name]
+
+
 def test_replace_file__syncs_file_and_folder_before_it_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[str] = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))

@@ -2,10 +2,13 @@
 
 import os
 import struct
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
+
+from mmseg_m2f.errors import InvalidValueError
 
 _ORIENTATION_TAG = 0x0112
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 258, 262, 339
@@ -66,6 +69,29 @@ def read_stored_pixels(path: object) -> StoredPixels | None:
             )
     except _BROKEN:
         return None  # the decoder that reads the pixels says what is wrong
+
+
+def check_num_pixels(path: str | os.PathLike[str]) -> None:
+    """Refuse a file whose header says more pixels than Pillow takes, whichever decoder is to read it.
+
+    The limit is twice `PIL.Image.MAX_IMAGE_PIXELS`: 178,956,970 pixels unless the program sets another one.
+
+    Raises:
+        ValueError: It has more.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # between once and twice that number
+            Image.open(path).close()
+    except Image.DecompressionBombError as error:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise InvalidValueError(
+            f"Image {os.fspath(path)}: expected at most {limit:,} pixels, got more ({error}). Resize it, cut it into "
+            "parts, or predict it alone with --large (`mmseg_m2f.inference.large_image.predict_large`), which reads "
+            "images of any size window by window."
+        ) from error
+    except _BROKEN:
+        return  # the decoder that reads the pixels says what is wrong
 
 
 def _bits(path: str | Path, picture: Image.Image) -> int:

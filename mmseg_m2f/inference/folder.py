@@ -1,5 +1,6 @@
 """Predictions for an image or a whole folder, as files."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -68,16 +69,22 @@ def predict_folder(
         ):
             try:
                 pixels, result = _predict(predictor, root / image)
+                rgb = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+                page = annotate(
+                    rgb, result, categories.names, categories.palette, opacity=opacity, score_threshold=score_threshold
+                )
+                save_png(page, folder / file)
+                name = ImageName(file, image.as_posix(), image.as_posix())
+                records.append(write_maps(result, folder, name=name, categories=categories))
             except (FileNotFoundError, ValueError) as error:
                 faults.append(str(error))
-                continue
-            rgb = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-            page = annotate(
-                rgb, result, categories.names, categories.palette, opacity=opacity, score_threshold=score_threshold
-            )
-            save_png(page, folder / file)
-            name = ImageName(file, image.as_posix(), image.as_posix())
-            records.append(write_maps(result, folder, name=name, categories=categories))
+            except OSError as error:
+                if error.errno != errno.ENAMETOOLONG:
+                    raise
+                faults.append(
+                    f"Image {root / image}: expected a name that leaves room for that of its results, got one too long "
+                    f"for {error.filename}. Shorten it."
+                )
     finally:
         write_records(records, folder, categories=categories)
     return faults
@@ -110,7 +117,8 @@ def _find_images(path: Path, *, besides: Path) -> tuple[Path, list[Path]]:
             f"{path}: expected an image or a folder of images, got neither (working directory {os.getcwd()}). "
             "Correct the path."
         )
-    files = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    found = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+    files = (p for p in found if p.is_file() or (p.is_symlink() and not p.exists()))  # broken links are named later
     names = sorted(p.relative_to(path) for p in files if besides.resolve() not in p.resolve().parents)
     if not names:
         raise MissingFileError(

@@ -9,6 +9,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from numpy.typing import NDArray
 from torch import nn
 
+from mmseg_m2f.datasets.stored_pixels import check_num_pixels
 from mmseg_m2f.engine.trained_model import find_trained, load_trained, test_transforms
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.models.backbones import folding
@@ -107,6 +108,7 @@ class Predictor:
 
         Raises:
             FileNotFoundError: The file is missing.
-            ValueError: It cannot be decoded.
+            ValueError: It cannot be decoded, or has more pixels than Pillow takes (`check_num_pixels`).
         """
+        check_num_pixels(path)
         return self._load_image(dict(img_path=os.fspath(path), seg_fields=[]))["img"]

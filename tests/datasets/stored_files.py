@@ -22,6 +22,12 @@ def write_grey_png(path: Path, values: np.ndarray, bits: int) -> None:
     )
 
 
+def write_empty_png(path: Path, size: tuple[int, int]) -> None:
+    """The header of a PNG of one bit, (height, width), without its pixels."""
+    header = struct.pack(">IIBBBBB", size[1], size[0], 1, 0, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", b""))
+
+
 def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 

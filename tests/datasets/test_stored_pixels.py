@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmseg_m2f.datasets.stored_pixels import read_stored_pixels
-from tests.datasets.stored_files import write_grey_png, write_turned
+from mmseg_m2f.datasets.stored_pixels import check_num_pixels, read_stored_pixels
+from tests.datasets.stored_files import write_empty_png, write_grey_png, write_turned
 
 GREY = np.zeros((4, 6), np.uint8)
 
@@ -47,3 +47,17 @@ def test_read_stored_pixels__what_is_no_local_picture(tmp_path: Path) -> None:
     assert read_stored_pixels(tmp_path / "a.png") is None
     assert read_stored_pixels("s3://bucket/a.png") is None
     assert read_stored_pixels(None) is None
+
+
+def test_check_num_pixels__as_many_as_pillow_takes(tmp_path: Path) -> None:
+    write_empty_png(tmp_path / "large.png", (10_652, 14_204))  # the largest sensors of cameras; no warning
+    check_num_pixels(tmp_path / "large.png")
+    write_empty_png(tmp_path / "larger.png", (14_000, 14_000))
+    with pytest.raises(ValueError, match=r"larger.png: expected at most 178,956,970 pixels, got .*196000000.*--large"):
+        check_num_pixels(tmp_path / "larger.png")
+
+
+def test_check_num_pixels__leaves_broken_files_to_their_decoder(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("<html>404</html>")
+    check_num_pixels(tmp_path / "a.png")
+    check_num_pixels(tmp_path / "nowhere.png")

@@ -125,6 +125,7 @@ def test_predict_folder__extreme_sizes_do_not_end_the_run(
     Image.new("RGB", (400, 400)).save(tmp_path / "in/bomb.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50_000)
     faults = predict_folder(predictor, tmp_path / "in", tmp_path / "out")
+    assert any("bomb.png: expected at most 100,000 pixels" in fault and "--large" in fault for fault in faults)
     named = {name for name in ("row", "column", "bomb") if any(f"{name}.png" in fault for fault in faults)}
     written = {path.stem for path in (tmp_path / "out/labels").iterdir()}
     assert {"a", "z"} <= written
@@ -151,4 +152,30 @@ def test_predict_folder__what_the_model_raises_is_a_fault_of_the_image(
         f"Image {tmp_path / 'in/thin.png'} is 2 x 300 (height x width) and cannot be predicted: RuntimeError: Kernel "
         "size can't be greater than actual input size. Crop or resize it, or leave it out."
     )
+    assert [path.name for path in (tmp_path / "out/labels").iterdir()] == ["a.png"]
+
+
+def test_predict_folder__unusual_names_and_colours(predictor: Predictor, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    picture = Image.new("RGB", (48, 32), (200, 30, 10))
+    names = ["line\nbreak.png", "n" * 240 + ".png", "é" * 120 + ".png"]
+    for name in names:
+        picture.save(tmp_path / "in" / name)
+    picture.resize((1, 1)).save(tmp_path / "in/pixel.png")
+    picture.convert("CMYK").save(tmp_path / "in/cmyk.jpg", quality=95)
+    np.testing.assert_allclose(predictor.read(tmp_path / "in/cmyk.jpg")[5, 5], (10, 30, 200), atol=2)
+    assert predict_folder(predictor, tmp_path / "in", tmp_path / "out") == []
+    written = {path.name for path in (tmp_path / "out/labels").iterdir()}
+    assert written == {*names, "pixel.png", "cmyk.png"}
+
+
+def test_predict_folder__names_what_has_no_file(predictor: Predictor, tmp_path: Path) -> None:
+    """Broken links, and two images whose results have to differ in more than file names have room for."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/link.png").symlink_to(tmp_path / "nowhere.png")
+    for name in ("a.png", "n" * 251 + ".png", "n" * 251 + ".bmp"):
+        Image.new("RGB", (48, 32)).save(tmp_path / "in" / name)
+    link, *long = predict_folder(predictor, tmp_path / "in", tmp_path / "out")
+    assert f"Image {tmp_path / 'in/link.png'} does not exist" in link
+    assert ["got one too long" in fault and "Shorten it" in fault for fault in long] == [True, True]
     assert [path.name for path in (tmp_path / "out/labels").iterdir()] == ["a.png"]
