@@ -32,7 +32,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         ("inference", "migration"),
         ("engine", "config", "checkpoints", "datasets", "models", "visualization", "predictions", "core", "samples"),
     ),
-    "export": ("engine", "config", "checkpoints", "models", "core", "samples", "runtime"),
+    "export": ("engine", "config", "checkpoints", "models", "visualization", "core", "samples", "runtime"),
 }
 #: The top floor: each imports those before it, and any room below.
 TOP = ("benchmark", "command_line", "__main__")

@@ -18,6 +18,7 @@ from mmseg_m2f.engine.trained_model import TrainedModel
 from mmseg_m2f.export.model_export import plain_values
 from mmseg_m2f.export.writers import require
 from mmseg_m2f.files import folder_of_unfinished
+from mmseg_m2f.visualization.markdown import escape_markdown
 
 _CARD = """---
 library_name: mmseg_m2f
@@ -80,11 +81,12 @@ def publish(
     )
     card = _CARD.format(
         licence=licence,
-        name=Path(cfg.filename or "model").stem,
+        name=escape_markdown(Path(cfg.filename or "model").stem),
         kind=type(trained.model).__name__,
         count=len(trained.classes),
-        figures="\n".join(f"- {name}: {value:.4f}" for name, value in (metrics or {}).items()) or "None were given.",
-        classes=", ".join(trained.classes),
+        figures="\n".join(f"- {escape_markdown(name)}: {value:.4f}" for name, value in (metrics or {}).items())
+        or "None were given.",
+        classes=", ".join(map(escape_markdown, trained.classes)),
     )
     with folder_of_unfinished(folder) as unfinished:
         save_file(weights, str(unfinished / WEIGHTS), metadata=dict(format="pt"))

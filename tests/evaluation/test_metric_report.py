@@ -1,13 +1,20 @@
 import re
+from collections.abc import Sequence
 
 import pytest
-from mmseg.registry import DATASETS
+from mmengine.config import Config
 
 from mmseg_m2f.evaluation.metric_report import MetricReport, format_table, fraction_cell, metric_names
+from mmseg_m2f.registry import DATASETS
+from tests.command_line import ROOT
 
 #: TensorBoard's rule, the strictest of the three: MLflow also takes spaces and colons.
 TAKEN_UNCHANGED = re.compile(r"[-/\w.]+")
-SHIPPED = ["ADE20KDataset", "CityscapesDataset", "COCOStuffDataset", "MapillaryDataset_v1", "PascalContextDataset"]
+SHIPPED = [
+    *("ADE20KDataset", "CityscapesDataset", "COCOStuffDataset", "MapillaryDataset_v1", "PascalContextDataset"),
+    *("mmdet.CocoDataset", "mmdet.CocoPanopticDataset", "mmdet.ADE20KPanopticDataset", "mmdet.ADE20KInstanceDataset"),
+    "mmseg_m2f.GeneratedShapes",
+]
 
 
 def test_metric_names__spells_what_trackers_refuse() -> None:
@@ -21,7 +28,15 @@ def test_metric_names__stay_different() -> None:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_metric_names__of_shipped_data_sets(name: str) -> None:
-    classes = DATASETS.get(name).METAINFO["classes"]
+    check_names(DATASETS.get(name).METAINFO["classes"])
+
+
+@pytest.mark.parametrize("name", ["camvid_360x480", "dsb2018_256"])
+def test_metric_names__of_shipped_data_sets_named_in_their_ingredient(name: str) -> None:
+    check_names(Config.fromfile(ROOT / f"configs/_base_/datasets/{name}.py").dataset_metainfo.classes)
+
+
+def check_names(classes: Sequence[str]) -> None:
     names = metric_names(classes)
     assert len(set(names)) == len(classes)
     assert [name for name in names if not TAKEN_UNCHANGED.fullmatch(f"val/IoU.{name}")] == []

@@ -1,6 +1,7 @@
 """A published folder is read like the checkpoint that it was made from; changed files are refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,15 @@ def test_publish__has_the_shape_of_a_hub_repository(folder):
     assert content["metrics"] == {"mIoU": 0.75}
     assert card.startswith("---\nlibrary_name: mmseg_m2f\npipeline_tag: image-segmentation\nlicense: apache-2.0\n---\n")
     assert "mIoU: 0.7500" in card
+
+
+def test_publish__card_shows_names_as_they_are(folder, tmp_path):
+    cfg = tiny_config(folder / "data")
+    trained = replace(load_trained(cfg, folder / "weights.pth"), classes=["<b>", "a|b"])
+    publish(trained, cfg, tmp_path / "out", metrics={"IoU.[x]": 0.5})
+    card = (tmp_path / "out/README.md").read_text()
+    assert "\n- IoU.\\[x\\]: 0.5000\n" in card
+    assert card.endswith("\n\\<b\\>, a\\|b\n")
 
 
 def test_publish__trainings_start_from_the_folder(folder, tmp_path):

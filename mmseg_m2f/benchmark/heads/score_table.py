@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from mmseg_m2f.benchmark.heads.running import Run
 from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.visualization.markdown import escape_markdown
 
 
 class Spread(NamedTuple):
@@ -122,8 +123,12 @@ def score_text(spread: Spread | None) -> str:
 def markdown(rows: Sequence[Row], remarks: Sequence[str]) -> str:
     """The table and the remarks below it."""
     header, cells = table(rows)
-    lines = ["| " + " | ".join(line) + " |" for line in (header, ["---", *["---:"] * (len(header) - 1)], *cells)]
-    return "\n".join([*lines, "", *(f"- {remark}" for remark in remarks), ""])
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    lines = [
+        f"| {' | '.join(line)} |"
+        for line in (map(escape_markdown, header), rule, *(map(escape_markdown, row) for row in cells))
+    ]
+    return "\n".join([*lines, "", *(f"- {escape_markdown(remark)}" for remark in remarks), ""])
 
 
 def as_json(row: Row) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
 from mmseg_m2f.benchmark.shipped.trial import STAGES
+from mmseg_m2f.visualization.markdown import escape_markdown
 
 _LISTED = 6  # configs named with each reason
 _REASON = 180  # characters
@@ -56,8 +57,7 @@ def works(outcome: Outcome) -> bool:
 
 
 def _shortened(reason: str) -> str:
-    text = reason.replace("|", "\\|").replace("<", "\\<").replace("`", "'")
-    return text if len(text) <= _REASON else text[:_REASON] + "…"
+    return escape_markdown(reason if len(reason) <= _REASON else reason[:_REASON] + "…")
 
 
 def _names(names: Iterable[str]) -> str:

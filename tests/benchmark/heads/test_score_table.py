@@ -28,6 +28,13 @@ def test_summary__markdown_is_a_table(runs):
     assert lines[-1] == "- a remark"
 
 
+def test_summary__markdown_shows_names_as_they_are(tmp_path, runs):
+    runs.append(write_result(tmp_path, "a|<b>", 0, 0.5))
+    lines = markdown(summarise(runs), ["of *.py\n| <script>"]).splitlines()
+    assert lines[4].startswith(r"| a\|\<b\> | 0.500")
+    assert lines[-1] == r"- of \*.py \| \<script\>"
+
+
 def test_summary__says_what_is_not_comparable(tmp_path, runs):
     assert notes(summarise(runs)) == []
     other = dict(type="ADE20KDataset", images=2000, classes=150)

@@ -52,6 +52,21 @@ def test_query_tta__one_view_gives_the_results_without(detector):
     assert "pred_queries" not in found
 
 
+def test_query_tta__images_of_different_sizes_in_a_batch(detector):
+    """Each view pads its images to the largest; every image keeps the results that it has alone."""
+    images = [torch.randint(256, (3, *size), dtype=torch.uint8) for size in ((60, 90), (32, 40))]
+    first, second = map(views, images)
+    both = {key: [a + b for a, b in zip(first[key], second[key], strict=True)] for key in first}
+    augmented = QueryTTA(detector).eval()
+    together = augmented.test_step(both)
+    alone = [augmented.test_step(views(image))[0] for image in images]
+    for one, other in zip(together, alone, strict=True):
+        assert one.pred_sem_seg.sem_seg.shape == other.pred_sem_seg.sem_seg.shape == (1, 50, 83)
+        assert (one.pred_sem_seg.sem_seg == other.pred_sem_seg.sem_seg).float().mean() > 0.999
+        scores = (sample.pred_instances.scores.sort()[0] for sample in (one, other))
+        torch.testing.assert_close(*scores, atol=1e-5, rtol=0)
+
+
 def test_query_tta__windows_are_refused(detector):
     detector.test_cfg.update(mode="slide", crop_size=(32, 32), stride=(16, 16))
     with pytest.raises(ValueError, match="Views and windows are not combined"):
