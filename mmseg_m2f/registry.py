@@ -12,6 +12,7 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as ROOT_OPTIM_WRAPPER_C
 from mmengine.registry import OPTIM_WRAPPERS as ROOT_OPTIM_WRAPPERS
 from mmengine.registry import TASK_UTILS as ROOT_TASK_UTILS
 from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
+from mmengine.registry import VISUALIZERS as ROOT_VISUALIZERS
 from mmengine.registry import Registry
 
 SCOPE = "mmseg_m2f"
@@ -20,6 +21,7 @@ MODELS = Registry("model", parent=ROOT_MODELS, scope=SCOPE, locations=["mmseg_m2
 TASK_UTILS = Registry("task util", parent=ROOT_TASK_UTILS, scope=SCOPE, locations=["mmseg_m2f.models"])
 DATASETS = Registry("dataset", parent=ROOT_DATASETS, scope=SCOPE, locations=["mmseg_m2f.datasets"])
 TRANSFORMS = Registry("transform", parent=ROOT_TRANSFORMS, scope=SCOPE, locations=["mmseg_m2f.datasets"])
+VISUALIZERS = Registry("visualizer", parent=ROOT_VISUALIZERS, scope=SCOPE, locations=["mmseg_m2f.models"])
 METRICS = Registry("metric", parent=ROOT_METRICS, scope=SCOPE, locations=["mmseg_m2f.evaluation"])
 HOOKS = Registry("hook", parent=ROOT_HOOKS, scope=SCOPE, locations=["mmseg_m2f.engine"])
 OPTIM_WRAPPERS = Registry("optimizer wrapper", parent=ROOT_OPTIM_WRAPPERS, scope=SCOPE, locations=["mmseg_m2f.engine"])

@@ -20,7 +20,6 @@ default_hooks = dict(
 custom_hooks = []  # the tools add the checks and the report; preflight = False, report = False leave them out
 log_processor = dict(by_epoch=False)
 log_level = "INFO"
-visualizer = dict(type="mmengine.Visualizer", vis_backends=[dict(type="mmengine.LocalVisBackend")])
 tta_model = dict(type="mmseg_m2f.SemanticTTA")
 
 load_from = None

@@ -33,6 +33,7 @@ class GeneratedShapes(BaseDataset):
         metainfo: Replaces class names and the like, for instance by those of the things alone.
         pipeline: Transforms, as configs or callables.
         test_mode: Fail instead of drawing another sample when the pipeline rejects one.
+        lazy_init: List the samples when they are asked for, not now.
 
     Raises:
         ValueError: `length` below 1, a negative seed, or an image too small for the shapes.
@@ -64,6 +65,7 @@ class GeneratedShapes(BaseDataset):
         metainfo: Mapping | None = None,
         pipeline: Sequence[Mapping[str, object] | Callable[[dict], dict | None]] = (),
         test_mode: bool = False,
+        lazy_init: bool = False,
     ) -> None:
         if length < 1 or seed < 0 or len(image_size) != 2 or min(image_size) < SMALLEST_SIDE:
             raise InvalidValueError(
@@ -75,7 +77,9 @@ class GeneratedShapes(BaseDataset):
         self.seed = seed
         self.segments = segments
         self.image_size = (int(image_size[0]), int(image_size[1]))
-        super().__init__(data_prefix={}, metainfo=metainfo, pipeline=list(pipeline), test_mode=test_mode)
+        super().__init__(
+            data_prefix={}, metainfo=metainfo, pipeline=list(pipeline), test_mode=test_mode, lazy_init=lazy_init
+        )
 
     def load_data_list(self) -> list[dict]:
         """The scene number of each sample; a subset of the dataset keeps its scenes."""

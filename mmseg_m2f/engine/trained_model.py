@@ -22,12 +22,10 @@ from mmseg_m2f.config.stored_config import read_stored_config
 from mmseg_m2f.datasets.checked_loading import CheckedLoading
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.models.exported_network import use_exported
+from mmseg_m2f.models.image_pipeline import inner_dataset, split_pipeline
 from mmseg_m2f.predictions.palettes import Palette, distinct_palette
 from mmseg_m2f.registry import DATASETS, MODELS, TRANSFORMS
 from mmseg_m2f.runtime import ExportedModel, is_exported
-
-_DEFAULT_IMAGE_LOADER = dict(type="mmengine.LoadImageFromFile")
-_ANNOTATION_TRANSFORMS = ("SegmentsToObjects", "SegmentsToLabels", "ObjectsToSegments")
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +137,7 @@ def _load_exported(cfg: Config, file: ExportedModel) -> TrainedModel:
 def test_transforms(cfg: Config, dataset: Mapping) -> tuple[CheckedLoading, Compose]:
     """What reads an image file, and what prepares an image for the model: the test pipeline without annotations."""
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope")):
-        image_loader, transforms = _split_pipeline(dataset.get("pipeline") or ())
+        image_loader, transforms = split_pipeline(dataset.get("pipeline") or ())
         return CheckedLoading([image_loader]), Compose([TRANSFORMS.build(transform) for transform in transforms])
 
 
@@ -158,10 +156,7 @@ def _test_dataset(cfg: Config) -> Mapping:
             f"Predictor: config {cfg.filename} has no test_dataloader; expected one, for its pipeline and classes. "
             "Add a dataset ingredient."
         )
-    dataset = loader["dataset"]
-    while "dataset" in dataset or "datasets" in dataset:
-        dataset = dataset["dataset"] if "dataset" in dataset else dataset["datasets"][0]
-    return dataset
+    return inner_dataset(loader["dataset"])
 
 
 def _metainfo(dataset: Mapping, checkpoint: Mapping) -> Mapping[str, object]:
@@ -194,22 +189,3 @@ def _check_class_count(model: nn.Module, classes: Sequence[str], *, type_name: s
             f"{len(classes)} classes. Set num_classes={len(classes)}, or the dataset's "
             "metainfo=dict(classes=[...])."
         )
-
-
-def _split_pipeline(pipeline: Sequence[Mapping]) -> tuple[Mapping, list[Mapping]]:
-    """The transform that reads the image, and those that follow, without the ones that read or need annotations."""
-    image_loader: Mapping = _DEFAULT_IMAGE_LOADER
-    transforms = []
-    for transform in pipeline:
-        parts = transform["transforms"] if _name(transform) == "CheckedLoading" else [transform]
-        if not any(_name(part).startswith("Load") for part in parts):
-            if _name(transform) not in _ANNOTATION_TRANSFORMS:
-                transforms.append(transform)
-            continue
-        image_loader = next((part for part in parts if _name(part).startswith("LoadImage")), image_loader)
-    return image_loader, transforms
-
-
-def _name(transform: Mapping) -> str:
-    kind = transform["type"]
-    return kind.rpartition(".")[2] if isinstance(kind, str) else kind.__name__

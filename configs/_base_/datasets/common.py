@@ -12,3 +12,4 @@ data_preprocessor = dict(
     seg_pad_val=255,
     test_cfg=dict(size_divisor=32),
 )
+visualizer = dict(type="mmseg_m2f.SemanticVisualizer", vis_backends=[dict(type="mmengine.LocalVisBackend")])

@@ -9,3 +9,4 @@ data_preprocessor = dict(
     bgr_to_rgb=True,
     pad_size_divisor=32,
 )
+visualizer = dict(type="mmseg_m2f.ObjectVisualizer", vis_backends=[dict(type="mmengine.LocalVisBackend")])

@@ -29,3 +29,4 @@ data_preprocessor = dict(
     bgr_to_rgb=True,
     pad_seg=True,
 )
+visualizer = dict(type="mmseg_m2f.ObjectVisualizer", vis_backends=[dict(type="mmengine.LocalVisBackend")])

@@ -23,8 +23,13 @@ _NAMES = {torch.float32: "float32", torch.float64: "float64"}
 
 
 def is_available(value: Tensor, *, num_readings: int) -> bool:
-    """Whether there is a kernel for tensors like this one; may compile it. None in exported programs."""
-    return not torch.compiler.is_exporting() and _has_kernel(value.device.type, value.dtype, num_readings)
+    """Whether there is a kernel for tensors like this one; may compile it. None in exported and traced programs.
+
+    `torch.jit.trace`, by which mmengine counts operations, cannot record the operator.
+    """
+    if torch.compiler.is_exporting() or torch.jit.is_tracing():
+        return False
+    return _has_kernel(value.device.type, value.dtype, num_readings)
 
 
 @torch.compiler.assume_constant_result  # it starts other programs, which torch.compile cannot trace

@@ -1,13 +1,15 @@
-"""Thin shells that put a `MaskHead` into a framework."""
+"""Thin shells that put a `MaskHead` into a framework, and the visualizers of their results."""
 
 from mmseg_m2f import compat
 from mmseg_m2f.models.segmentors.mask_segmentor import MaskSegmentor
 from mmseg_m2f.models.segmentors.semantic_tta import SemanticTTA
+from mmseg_m2f.models.segmentors.semantic_visualizer import SemanticVisualizer
 
-__all__ = ["MaskSegmentor", "SemanticTTA"]
+__all__ = ["MaskSegmentor", "SemanticTTA", "SemanticVisualizer"]
 
 if compat.is_installed("mmdet"):
     from mmseg_m2f.models.segmentors.mask_detector import MaskDetector
+    from mmseg_m2f.models.segmentors.object_visualizer import ObjectVisualizer
     from mmseg_m2f.models.segmentors.query_tta import QueryTTA
 
-    __all__ += ["MaskDetector", "QueryTTA"]
+    __all__ += ["MaskDetector", "ObjectVisualizer", "QueryTTA"]

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from jaxtyping import Bool, Float
 from mmdet.models.detectors.base import BaseDetector
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor
 
@@ -16,6 +16,7 @@ from mmseg_m2f.core.strips import Resizing
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.models.cuda_graphs import make_graphs
 from mmseg_m2f.models.equal_sizes import group_equal
+from mmseg_m2f.models.image_pipeline import use_upstream_loading
 from mmseg_m2f.models.network import last_prediction, lay_out, run_network
 from mmseg_m2f.models.segmentors.construction import build_parts
 from mmseg_m2f.models.segmentors.detector_results import (
@@ -88,7 +89,7 @@ class MaskDetector(BaseDetector):
         self.register_buffer("is_thing", is_thing, persistent=False)
         self.num_things = len(set(thing_classes))
         self.train_cfg = train_cfg
-        self.test_cfg = checked_test_cfg(test_cfg)
+        self.test_cfg = test_cfg  # type: ignore[assignment]  # by the setter
         check_window_size(self.test_cfg, self.feature_strides)
         if self.test_cfg.panoptic and len(is_thing) >= INSTANCE_OFFSET:
             raise InvalidValueError(
@@ -103,6 +104,24 @@ class MaskDetector(BaseDetector):
         for part in self._frozen:
             part.eval()
         return self
+
+    @property
+    def test_cfg(self) -> ConfigDict:
+        """What is predicted and how; what is assigned is checked and completed as `model.test_cfg` is."""
+        return self._test_cfg
+
+    @test_cfg.setter
+    def test_cfg(self, test_cfg: ConfigDict | dict | None) -> None:
+        self._test_cfg = checked_test_cfg(test_cfg)
+
+    @property
+    def cfg(self) -> Config | ConfigDict:
+        """The whole config, once one is assigned, as upstream's interfaces do; see `use_upstream_loading`."""
+        return self._cfg
+
+    @cfg.setter
+    def cfg(self, cfg: Config | ConfigDict) -> None:
+        self._cfg = use_upstream_loading(cfg)
 
     def extract_feat(self, batch_inputs: Float[Tensor, "B C H W"]) -> Sequence[Tensor]:
         """Maps of backbone and neck, fine to coarse."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.structures import BaseDataElement
 from mmseg.models.segmentors.base import BaseSegmentor
 from mmseg.structures import SegDataSample
@@ -18,6 +18,7 @@ from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.layers.label_maps import label_maps
 from mmseg_m2f.models.cuda_graphs import make_graphs
 from mmseg_m2f.models.equal_sizes import group_equal, take_images
+from mmseg_m2f.models.image_pipeline import use_upstream_loading
 from mmseg_m2f.models.network import last_prediction, lay_out, run_network
 from mmseg_m2f.models.segmentors.construction import build_parts
 from mmseg_m2f.models.segmentors.own_canvas import split_by_canvas
@@ -65,6 +66,7 @@ class MaskSegmentor(BaseSegmentor):
         compile: run backbone, neck and head through `torch.compile`; True, or a dict of its arguments.
         cuda_graphs: on a GPU, record backbone, neck and head as CUDA graphs for image sizes that come again; True, or
             a dict of arguments of `GraphedNetwork`. Elsewhere it changes nothing, and says so.
+        pretrained: None, as `mmseg.apis.init_model` sets it. Initial weights are named in `backbone.init_cfg`.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class MaskSegmentor(BaseSegmentor):
         freeze_backbone: bool = False,
         compile: bool | ConfigDict | dict = False,
         cuda_graphs: bool | ConfigDict | dict = False,
+        pretrained: None = None,
         init_cfg: ConfigDict | dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
@@ -93,7 +96,7 @@ class MaskSegmentor(BaseSegmentor):
             )
             trainable = ["decode_head."] if trainable is None else trainable
         self.train_cfg = train_cfg
-        self.test_cfg = _checked_test_cfg(test_cfg)
+        self.test_cfg = test_cfg  # type: ignore[assignment]  # by the setter
         self.ignore_index = ignore_index
         self._frozen = build_parts(
             self,
@@ -113,6 +116,24 @@ class MaskSegmentor(BaseSegmentor):
         for part in self._frozen:
             part.eval()
         return self
+
+    @property
+    def test_cfg(self) -> ConfigDict:
+        """What is predicted and how; what is assigned is checked and completed as `model.test_cfg` is."""
+        return self._test_cfg
+
+    @test_cfg.setter
+    def test_cfg(self, test_cfg: ConfigDict | dict | None) -> None:
+        self._test_cfg = _checked_test_cfg(test_cfg)
+
+    @property
+    def cfg(self) -> Config | ConfigDict:
+        """The whole config, once one is assigned, as upstream's interfaces do; see `use_upstream_loading`."""
+        return self._cfg
+
+    @cfg.setter
+    def cfg(self, cfg: Config | ConfigDict) -> None:
+        self._cfg = use_upstream_loading(cfg)
 
     def extract_feat(self, inputs: Float[Tensor, "B C H W"]) -> Sequence[Tensor]:
         """Maps of backbone and neck, fine to coarse."""

@@ -76,6 +76,17 @@ def test_mask_detector__predicts_as_asked(detector_config):
     assert found.pred_instances.masks.shape[1:] == (60, 90)
 
 
+def test_mask_detector__test_cfg_assigned_after_building(detector_config):
+    detector = MODELS.build(detector_config).eval()
+    detector.test_cfg = dict(panoptic=False, instance=True)
+    assert detector.test_cfg.mode == "whole"
+    (sample,) = detector.predict(*(part[:1] for part in make_batch()))
+    assert "pred_panoptic_seg" not in sample
+    assert "pred_instances" in sample
+    with pytest.raises(ValueError, match="object_treshold"):
+        detector.test_cfg = dict(object_treshold=0.5)
+
+
 def test_mask_detector__unknown_test_cfg(detector_config):
     detector_config.test_cfg = dict(object_treshold=0.5)
     with pytest.raises(ValueError, match=r"got \['object_treshold'\] as well"):

@@ -127,6 +127,13 @@ def test_mask_segmentor__labels_are_those_of_the_kept_scores(segmentor, padding,
         assert torch.equal(found[0], sample.seg_logits.data.argmax(0))
 
 
+def test_mask_segmentor__test_cfg_assigned_after_building(segmentor):
+    segmentor.test_cfg = dict(mode="slide", crop_size=(64, 64), stride=(32, 32))
+    assert segmentor.test_cfg.return_scores is False
+    with pytest.raises(ValueError, match="needs crop_size and stride"):
+        segmentor.test_cfg = dict(mode="slide")
+
+
 def slide(segmentor, **test_cfg):
     segmentor.test_cfg.update(dict(mode="slide") | test_cfg)
     return segmentor
