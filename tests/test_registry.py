@@ -8,6 +8,7 @@ PAIRS = [
     (registry.TASK_UTILS, root.TASK_UTILS, "HungarianAssigner"),
     (registry.DATASETS, root.DATASETS, "CocoPanoptic"),
     (registry.TRANSFORMS, root.TRANSFORMS, "LoadPanoptic"),
+    (registry.VISUALIZERS, root.VISUALIZERS, "SemanticVisualizer"),
     (registry.METRICS, root.METRICS, "PanopticQuality"),
     (registry.HOOKS, root.HOOKS, "Preflight"),
     (registry.OPTIM_WRAPPERS, root.OPTIM_WRAPPERS, None),

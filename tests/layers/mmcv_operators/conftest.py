@@ -15,7 +15,7 @@ MODULES = (
 
 @pytest.fixture(autouse=True)
 def served(monkeypatch):
-    """Take the plain PyTorch path; torchvision's is compared with it where it loads."""
+    """Take the plain PyTorch path, also where torchvision's operators load."""
     for name in MODULES:
         module = importlib.import_module(f"mmcv.ops.{name}")
         monkeypatch.setattr(module, "ext_module", compat._StandInExtension("mmcv._ext"))
