@@ -158,6 +158,10 @@ class KeyMap:
         self._refuse(unknown)
         return theirs
 
+    def knows(self, name: str, state: Mapping[str, Tensor]) -> bool:
+        """Whether a row has their name, under its newest spelling, in a file with the weights of `state`."""
+        return self._find_ours(name, state) is not None
+
     def leaves_out(self, name: str) -> bool:
         """Whether this layout has no place for a weight of ours, and converting back does not restore it."""
         return re.fullmatch(self.left_out, name) is not None

@@ -10,6 +10,12 @@ from mmengine.registry import MODELS, DefaultScope
 
 from mmseg_m2f.checkpoints.checking import check_checkpoint, missing_file_message
 from mmseg_m2f.checkpoints.package_weights import is_package_address, load_package_weights
+from mmseg_m2f.checkpoints.whole_models import (
+    is_whole_model,
+    is_whole_model_address,
+    read_whole_model,
+    whole_model_address,
+)
 from mmseg_m2f.config.architectures import find_misfit
 from mmseg_m2f.config.nodes import classes_of, config_nodes, short_type
 from mmseg_m2f.config.type_lookup import accepted_arguments
@@ -28,16 +34,22 @@ def drop_initial_weights(model: MutableMapping) -> None:
 
 
 def set_pretrained(cfg: Config, pretrained: bool | str | None) -> None:
-    """Start the backbone from weights or not.
+    """Start the backbone from weights or not, or the model from those of another.
 
     Args:
         pretrained: False, None or "off" for random weights, in all parts of the model; True or "on" for those that the
-            config or timm knows; else a file or address for the backbone.
+            config or timm knows; a checkpoint of a whole model, from which the model takes what fits (see
+            `engine.hooks.FineTune`); else a file or address for the backbone.
 
     Raises:
         ValueError: Weights are asked for, and none are known.
     """
     value = {"on": True, "off": False, "none": False}.get(str(pretrained).lower(), pretrained)
+    if is_whole_model_address(cfg.get("load_from")):
+        cfg.load_from = None
+    if is_whole_model(value):
+        cfg.load_from = whole_model_address(str(value))
+        return
     if value is None or value is False:
         _drop_pretrained(cfg.model)
         return
@@ -63,6 +75,28 @@ def set_pretrained(cfg: Config, pretrained: bool | str | None) -> None:
         backbone["checkpoint_path"] = value
     else:
         backbone["init_cfg"] = ConfigDict(type="Pretrained", checkpoint=value)
+
+
+def drop_replaced_weights(cfg: Config, *, resumes: bool) -> None:
+    """Let the backbone be built without its initial weights where those of `load_from`, or a resumed run's, fill it.
+
+    Where they fit less than 90 % of the backbone's numbers by name and shape, it keeps its own initial weights.
+
+    Raises:
+        FileNotFoundError, ValueError: The checkpoint is missing or refused.
+    """
+    if not is_whole_model_address(cfg.get("load_from")) or not isinstance(cfg.model.get("backbone"), MutableMapping):
+        return
+    if not resumes:
+        weights = read_whole_model(cfg.load_from).weights
+        expected = _backbone_shapes(cfg)
+        sizes = {name: torch.Size(shape).numel() for name, shape in expected.items()}
+        found = {name: tuple(weights[f"backbone.{name}"].shape) for name in expected if f"backbone.{name}" in weights}
+        filled = sum(sizes[name] for name, shape in found.items() if shape == expected[name])
+        if filled < _LEAST_FILLED * sum(sizes.values()):
+            return
+    _drop_pretrained(cfg.model.backbone)
+    _drop_names(cfg.model)
 
 
 def check_initial_weights(cfg: Config) -> None:
@@ -137,12 +171,9 @@ def _drop_names(node: MutableMapping) -> None:
 
 def _misfit_of_tensors(cfg: Config, content: Mapping[str, object]) -> str | None:
     """What of the file contradicts the backbone; None where nothing does or where their names are unrelated."""
-    backbone = copy.deepcopy(cfg.model.backbone)
-    init_cfg = backbone.get("init_cfg")
+    init_cfg = cfg.model.backbone.get("init_cfg")
     prefix = init_cfg.get("prefix", "") if isinstance(init_cfg, Mapping) else ""
-    drop_initial_weights(backbone)
-    with DefaultScope.overwrite_default_scope(cfg.get("default_scope")), torch.device("meta"):
-        expected = {name: tuple(value.shape) for name, value in MODELS.build(backbone).state_dict().items()}
+    expected = _backbone_shapes(cfg)
     weights = content.get("state_dict") or content.get("model") or content
     assert isinstance(weights, Mapping)
     starts = (f"{prefix.rstrip('.')}.",) if prefix else ("backbone.", "module.")
@@ -163,3 +194,10 @@ def _misfit_of_tensors(cfg: Config, content: Mapping[str, object]) -> str | None
         missing = next(name for name in expected if name not in found)
         return f"it fills {filled / total:.0%} of its weights; '{missing}', for instance, is missing"
     return None
+
+
+def _backbone_shapes(cfg: Config) -> dict[str, tuple[int, ...]]:
+    backbone = copy.deepcopy(cfg.model.backbone)
+    drop_initial_weights(backbone)
+    with DefaultScope.overwrite_default_scope(cfg.get("default_scope")), torch.device("meta"):
+        return {name: tuple(value.shape) for name, value in MODELS.build(backbone).state_dict().items()}

@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping, MutableMapping
 
 from mmengine.config import Config, ConfigDict
 
+from mmseg_m2f.checkpoints.whole_models import is_whole_model_address
 from mmseg_m2f.config.checks import builder_keys
 from mmseg_m2f.config.class_names import classes_in_use, set_class_names, set_num_classes, set_thing_classes
 from mmseg_m2f.config.crops import crop_in_use, set_crop_size
+from mmseg_m2f.config.fine_tuning import ema_in_use, set_ema, set_layer_decay
 from mmseg_m2f.config.initial_weights import set_pretrained
 from mmseg_m2f.config.keys import OWN_KEYS, READ_KEYS, RUNNER_KEYS, RUNNER_VALUES, TOOL_KEYS
 from mmseg_m2f.config.nodes import classes_of, config_nodes, find_place, hold
@@ -111,6 +113,8 @@ OPTIONS: Mapping[str, Callable[[Config, object], None]] = {
     "max_iters": set_max_iters,  # type: ignore[dict-item]
     "val_interval": set_val_interval,  # type: ignore[dict-item]
     "lr": set_lr,  # type: ignore[dict-item]
+    "layer_decay": set_layer_decay,  # type: ignore[dict-item]
+    "ema": set_ema,  # type: ignore[dict-item]
     "num_queries": set_num_queries,  # type: ignore[dict-item]
 }
 
@@ -205,7 +209,7 @@ def apply_layer(cfg: Config, named: Options, dotted: Options, *, source: str) ->
                 f"{source}: {name}={named[name]} and a setting beside it, which makes it {now}, contradict each other. "
                 f"Keep one of both."
             )
-        if now is not None and now != before[name]:
+        if now is not None and now != before[name] and name not in ("pretrained", "ema"):
             hold(cfg, name, now)
 
 
@@ -221,6 +225,10 @@ def in_use(cfg: Config, name: str) -> object | None:
         return window_overlap(cfg)
     if name == "num_queries":
         return next((node["num_queries"] for node in config_nodes(cfg.get("model")) if "num_queries" in node), None)
+    if name == "pretrained":
+        return cfg.get("load_from") if is_whole_model_address(cfg.get("load_from")) else None
+    if name == "ema":
+        return ema_in_use(cfg)
     place = _PLACES.get(name)
     return None if place is None else find_place(cfg, place)
 
@@ -228,6 +236,7 @@ def in_use(cfg: Config, name: str) -> object | None:
 _PLACES = {
     "batch_size": "train_dataloader.batch_size",
     "lr": "optim_wrapper.optimizer.lr",
+    "layer_decay": "optim_wrapper.paramwise_cfg.layer_decay",
     "max_iters": "train_cfg.max_iters",
     "val_interval": "train_cfg.val_interval",
     "thing_classes": "model.thing_classes",

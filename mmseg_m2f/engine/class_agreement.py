@@ -41,6 +41,17 @@ def same_names(first: Sequence[str], second: Sequence[str]) -> bool:
     return list(map(_plain, first)) == list(map(_plain, second))
 
 
+def matching_rows(names: Sequence[str], stored: Sequence[str]) -> list[int | None]:
+    """For each name its number among the stored ones; None where it is not among them, or not the only such name."""
+    exact = {name: number for number, name in enumerate(stored) if list(stored).count(name) == 1}
+    plain = list(map(_plain, stored))
+    rows: list[int | None] = []
+    for name in names:
+        unique = plain.count(_plain(name)) == 1
+        rows.append(exact.get(name, plain.index(_plain(name)) if unique else None))
+    return rows
+
+
 def check_same_classes(found: NamedClasses | None, expected: NamedClasses | None, *, remedy: str) -> None:
     """Raise ValueError where both are known and differ."""
     if found is not None and expected is not None and not same_names(found.names, expected.names):

@@ -17,9 +17,10 @@ from mmengine.runner import Runner
 from mmseg_m2f import compat, processors
 from mmseg_m2f.checkpoints.checking import check_checkpoint, non_finite_names
 from mmseg_m2f.checkpoints.published import is_published, published_url, read_published
+from mmseg_m2f.checkpoints.whole_models import is_whole_model_address
 from mmseg_m2f.config.checks import check_config
 from mmseg_m2f.config.data_paths import Loop, check_data_paths
-from mmseg_m2f.config.initial_weights import check_initial_weights, drop_initial_weights
+from mmseg_m2f.config.initial_weights import check_initial_weights, drop_initial_weights, drop_replaced_weights
 from mmseg_m2f.config.load import load_config
 from mmseg_m2f.config.nodes import short_type
 from mmseg_m2f.config.operators import check_operators
@@ -73,6 +74,7 @@ def train(
         _enable_lr_scaling(cfg)
     with _sole_training(cfg.work_dir, launcher):
         checkpoint = _resumed_checkpoint(cfg, resume)
+        drop_replaced_weights(cfg, resumes=checkpoint is not None)
         cfg.resume = checkpoint is not None
         cfg.load_from = checkpoint or cfg.get("load_from")
         runner = build_runner(cfg, launcher=launcher, loops=("train", "val"))
@@ -242,7 +244,10 @@ def _install_hooks(cfg: Config, *, training: bool) -> None:
             hooks = [hook for hook in hooks if not (isinstance(hook, Mapping) and short_type(hook) == name)]
         elif wanted and switch and not listed:
             hooks.append(dict(type=f"mmseg_m2f.{name}"))
-    for name in ("NonFiniteGuard", "ExactResume") if training else ():
+    added = ["NonFiniteGuard", "ExactResume"] if training else []
+    if training and is_whole_model_address(cfg.get("load_from")):
+        added.append("FineTune")
+    for name in added:
         if not any(isinstance(hook, Mapping) and short_type(hook) == name for hook in hooks):
             hooks.append(dict(type=f"mmseg_m2f.{name}"))
     cfg.custom_hooks = hooks

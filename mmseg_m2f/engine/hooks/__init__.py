@@ -3,6 +3,7 @@
 from mmseg_m2f.engine.hooks.deferred_log import DeferredRuntimeInfo, keep_norm_on_device
 from mmseg_m2f.engine.hooks.draw_predictions import DrawPredictions, SavePredictions
 from mmseg_m2f.engine.hooks.exact_resume import ExactResume
+from mmseg_m2f.engine.hooks.fine_tune import FineTune
 from mmseg_m2f.engine.hooks.mask_annealing import MaskAnnealing
 from mmseg_m2f.engine.hooks.non_finite_guard import NonFiniteGuard
 from mmseg_m2f.engine.hooks.preflight import Preflight
@@ -14,6 +15,7 @@ __all__ = [
     "DeferredRuntimeInfo",
     "DrawPredictions",
     "ExactResume",
+    "FineTune",
     "MaskAnnealing",
     "NonFiniteGuard",
     "Preflight",
