@@ -95,8 +95,8 @@ def check_fit(fit: Fit, weights: Mapping[str, Tensor], *, source: str, layout: s
     got = ", ".join(_with_shape(name, value) for name, value in list(weights.items())[:2])
     raise InvalidValueError(
         f"pretrained={source}: none of its {len(weights)} weights ({layout}) fits the model by name and shape; "
-        f"expected such as {expected}, got {got or 'none'}. Choose a config with the method and backbone of the checkpoint, or "
-        "start without it: pretrained=off."
+        f"expected such as {expected}, got {got or 'none'}. Choose a config with the method and backbone of "
+        "the checkpoint, or start without it: pretrained=off."
     )
 
 
