@@ -183,7 +183,10 @@ def _misfit_of_tensors(cfg: Config, content: Mapping[str, object]) -> str | None
         if isinstance(value, torch.Tensor)
     }
     shared = [name for name in expected if name in found and not any(table in name for table in _RESIZED)]
+    inflates = "num_channels" in (cfg.model.get("data_preprocessor") or cfg.get("data_preprocessor") or {})
     for name in shared:
+        if inflates and len(found[name]) == 4 and _without_inputs(expected[name]) == _without_inputs(found[name]):
+            continue  # the first convolution, which is fitted to the images' channels
         if expected[name] != found[name] and torch.Size(expected[name]).numel() != torch.Size(found[name]).numel():
             return f"'{name}' has shape {found[name]} there, expected {expected[name]}"
     if len(shared) < len(found) / 2:  # another library's names, which the backbone itself may translate
@@ -201,3 +204,7 @@ def _backbone_shapes(cfg: Config) -> dict[str, tuple[int, ...]]:
     drop_initial_weights(backbone)
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope")), torch.device("meta"):
         return {name: tuple(value.shape) for name, value in MODELS.build(backbone).state_dict().items()}
+
+
+def _without_inputs(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (*shape[:1], *shape[2:])

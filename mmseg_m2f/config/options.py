@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, MutableMapping
 from mmengine.config import Config, ConfigDict
 
 from mmseg_m2f.checkpoints.whole_models import is_whole_model_address
+from mmseg_m2f.config.channels import channels_in_use, set_channels
 from mmseg_m2f.config.checks import builder_keys
 from mmseg_m2f.config.class_names import classes_in_use, set_class_names, set_num_classes, set_thing_classes
 from mmseg_m2f.config.crops import crop_in_use, set_crop_size
@@ -101,6 +102,7 @@ OPTIONS: Mapping[str, Callable[[Config, object], None]] = {
     "data": _set_data,
     "backbone": _set_backbone,  # type: ignore[dict-item]
     "pretrained": set_pretrained,  # type: ignore[dict-item]
+    "channels": set_channels,  # type: ignore[dict-item]
     "data_root": _set_data_root,  # type: ignore[dict-item]
     "num_classes": set_num_classes,  # type: ignore[dict-item]
     "classes": set_class_names,  # type: ignore[dict-item]
@@ -217,6 +219,8 @@ def in_use(cfg: Config, name: str) -> object | None:
     """The value that a config uses of an option; None where it uses none, or it is no single value."""
     if name == "crop_size":
         return crop_in_use(cfg)
+    if name == "channels":
+        return channels_in_use(cfg)
     if name == "num_classes":
         return classes_in_use(cfg)
     if name == "window_size":

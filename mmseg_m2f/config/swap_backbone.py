@@ -101,7 +101,7 @@ def _swap_normalization(cfg: Config, new: Mapping[str, object], *, option: str) 
         ("model.data_preprocessor", cfg.model.get("data_preprocessor")),
         ("data_preprocessor", cfg.get("data_preprocessor")),
     ):
-        if not preprocessor or preprocessor.get("mean") is None:
+        if not preprocessor or preprocessor.get("mean") is None or "num_channels" in preprocessor:
             continue
         now = {key: preprocessor.get(key, IMAGENET[key]) for key in new}
         if not (_same(now, former) or _same(now, IMAGENET)):

@@ -6,6 +6,7 @@ from mmseg_m2f.datasets.coco_panoptic import CocoPanoptic
 from mmseg_m2f.datasets.compact_segments import CompactSegments
 from mmseg_m2f.datasets.describe_objects import DescribeObjects
 from mmseg_m2f.datasets.ignore_labels import IgnoreLabels
+from mmseg_m2f.datasets.load_bands import LoadBands
 from mmseg_m2f.datasets.load_label_map import LoadLabelMap
 from mmseg_m2f.datasets.magnified_crop import MagnifiedCrop
 from mmseg_m2f.datasets.present_classes import ListClasses
@@ -14,6 +15,7 @@ from mmseg_m2f.datasets.segment_conversion import ObjectsToSegments, SegmentsToL
 from mmseg_m2f.datasets.segment_files import LoadCityscapesSegments, LoadPanoptic
 from mmseg_m2f.datasets.segments import Segment
 from mmseg_m2f.datasets.shapes import GeneratedShapes
+from mmseg_m2f.datasets.vary_bands import VaryBands
 
 __all__ = [
     "CheckedLoading",
@@ -24,6 +26,7 @@ __all__ = [
     "GeneratedShapes",
     "IgnoreLabels",
     "ListClasses",
+    "LoadBands",
     "LoadCityscapesSegments",
     "LoadLabelMap",
     "LoadPanoptic",
@@ -33,5 +36,6 @@ __all__ = [
     "Segment",
     "SegmentsToLabels",
     "SegmentsToObjects",
+    "VaryBands",
     "draw_scene",
 ]

@@ -35,7 +35,7 @@ class CheckedLoading(BaseTransform):
     OpenCV decodes a truncated JPEG to an image that is grey from some row on; such a file is refused as well,
     at the price of reading its last 4 KB twice. Files on remote storage are checked for what their decoders say.
     Images of 16 bits are read as their upper bytes (value // 256) by OpenCV; the dark images that 12 bits or fewer give
-    are warned about once.
+    are warned about once. `LoadBands` among the transforms keeps all bits and channels.
 
     Args:
         transforms: The loading transforms, as configs or callables; the image before its label.
@@ -130,7 +130,7 @@ def _check_complete(kind: str, path: object) -> None:
 
 def _check_bits(loader: Loader, stored: StoredPixels | None, path: object) -> None:
     """Raise where the decoder would cut values off instead of scaling them."""
-    if stored is None:
+    if stored is None or getattr(loader, "keeps_bits", False):
         return
     if stored.format == "TIFF" and stored.num_pages > 1 and type(loader).__name__ == "LoadImageFromFile":
         raise InvalidValueError(
@@ -166,7 +166,8 @@ def _check_image(results: Mapping) -> None:
 
 def _unclear_orientation(loader: Loader, stored: StoredPixels | None, results: Mapping) -> int:
     """The EXIF orientation of a turned image whose size does not tell what an annotation is meant for; else 1."""
-    if stored is None or "ignore_orientation" in str(getattr(loader, "color_type", "")):
+    as_stored = "ignore_orientation" in str(getattr(loader, "color_type", "")) or getattr(loader, "keeps_bits", False)
+    if stored is None or as_stored:
         return 1
     height, width = results["img"].shape[:2]
     return 1 if stored.is_sideways and height != width else stored.orientation

@@ -5,7 +5,6 @@ import os
 from pathlib import Path
 
 import cv2
-import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -17,8 +16,9 @@ from mmseg_m2f.predictions.file_names import ImageName, result_files
 from mmseg_m2f.predictions.palettes import Categories
 from mmseg_m2f.predictions.result_files import ImageRecord, write_maps, write_records
 from mmseg_m2f.visualization import annotate
+from mmseg_m2f.visualization.bands import show_bands
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".npy")
 # What resizing and the model raise for images of extreme sizes; an image alone must not end the run.
 _UNUSABLE = (ValueError, RuntimeError, MemoryError, ZeroDivisionError, AssertionError, cv2.error)
 
@@ -69,7 +69,7 @@ def predict_folder(
         ):
             try:
                 pixels, result = _predict(predictor, root / image)
-                rgb = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+                rgb = show_bands(pixels.transpose(2, 0, 1), predictor.shown)
                 page = annotate(
                     rgb, result, categories.names, categories.palette, opacity=opacity, score_threshold=score_threshold
                 )
@@ -90,7 +90,7 @@ def predict_folder(
     return faults
 
 
-def _predict(predictor: Predictor, path: Path) -> tuple[NDArray[np.uint8], ImageResult]:
+def _predict(predictor: Predictor, path: Path) -> tuple[NDArray, ImageResult]:
     """The pixels of an image and its result.
 
     Raises:

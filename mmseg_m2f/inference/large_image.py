@@ -51,7 +51,7 @@ def predict_large(predictor: Predictor, image: str | os.PathLike[str], out_dir: 
 
     Args:
         predictor: of a model with `test_cfg.mode="slide"`.
-        image: a file that GDAL reads, of 8 bits.
+        image: a file that GDAL reads: of 8 bits or, with option `channels`, of so many channels of any bits.
 
     Raises:
         FileNotFoundError: the image is missing.
@@ -68,7 +68,7 @@ def predict_large(predictor: Predictor, image: str | os.PathLike[str], out_dir: 
     crop, stride = (_in_file(settings[key], scale) for key in ("crop_size", "stride"))
     predictor.model.test_cfg = ConfigDict(settings, mode="whole", scale=1.0)  # each window is an image
     try:
-        with open_raster(image) as raster:
+        with open_raster(image, num_channels=predictor.num_channels) as raster:
             stem = Path(out_dir) / Path(image).stem
             grid = window_grid(raster.size, crop, stride)
             return _Run(predictor, raster, grid, scale=scale, min_iou=settings.get("min_iou", 0.5), stem=stem).write()

@@ -9,11 +9,14 @@ from mmengine.dataset import Compose, pseudo_collate
 from numpy.typing import NDArray
 from torch import nn
 
+from mmseg_m2f.config.channels import channels_in_use
+from mmseg_m2f.datasets.band_files import check_bands
 from mmseg_m2f.datasets.stored_pixels import check_num_pixels
 from mmseg_m2f.engine.trained_model import find_trained, load_trained, test_transforms
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.models.backbones import folding
 from mmseg_m2f.predictions import ImageResult, read_result
+from mmseg_m2f.visualization.bands import shown_channels
 
 
 class Predictor:
@@ -35,6 +38,8 @@ class Predictor:
         classes: Names of the K classes.
         palette: K RGB triples.
         category_ids: K numbers of the classes in the data set's files, or else their indices.
+        num_channels: Of the images, where option `channels` is set; None for BGR.
+        shown: The channels that pictures show as red, green and blue, or one; None for BGR.
 
     Raises:
         FileNotFoundError: The config or the checkpoint is missing.
@@ -55,6 +60,8 @@ class Predictor:
         self.model: nn.Module = found.model
         self.classes, self.palette, self.category_ids = found.classes, found.palette, found.category_ids
         self._load_image, self._transforms = test_transforms(cfg, found.dataset)
+        self.num_channels = channels_in_use(cfg)
+        self.shown = shown_channels(self.model)
         kept = [each for each in self._transforms.transforms if "Resize" not in type(each).__name__]
         self._transforms_of_parts = Compose(kept)
         self.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
@@ -62,18 +69,21 @@ class Predictor:
             folding.fold_norms(self.model.get_submodule("backbone"))
 
     @torch.no_grad()
-    def __call__(self, image: str | os.PathLike[str] | NDArray[np.uint8]) -> ImageResult:
+    def __call__(self, image: str | os.PathLike[str] | NDArray) -> ImageResult:
         """What the model predicts for an image, in its own size: label map, panoptic map, objects.
 
         Args:
-            image: A file, or a BGR array H W 3 (uint8).
+            image: A file, or a BGR array H W 3 (uint8); with option `channels` an array H W C of real numbers, in the
+                values and the order of channels of the training images.
 
         Raises:
             FileNotFoundError: The file is missing.
             ValueError: The file cannot be decoded, the array is no such image, or the model predicts nothing.
         """
         pixels = image if isinstance(image, np.ndarray) else self.read(image)
-        if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape:
+        if self.num_channels is not None:
+            pixels = check_bands(pixels, channels=self.num_channels, source="Predictor, image")
+        elif pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape:
             raise InvalidValueError(
                 f"Predictor: expected a BGR image H W 3 of uint8, got shape {pixels.shape} of {pixels.dtype}. "
                 "Read files with cv2.imread, or flip the last axis of an RGB array."
@@ -81,16 +91,16 @@ class Predictor:
         return self._predict(pixels, self._transforms, size=(pixels.shape[0], pixels.shape[1]))
 
     @torch.no_grad()
-    def predict_part(self, pixels: NDArray[np.uint8], size: tuple[int, int]) -> ImageResult:
+    def predict_part(self, pixels: NDArray, size: tuple[int, int]) -> ImageResult:
         """What the model predicts for a window of an image, as it is: the pipeline's resizing is left out.
 
         Args:
-            pixels: BGR H W 3.
+            pixels: BGR H W 3; with option `channels` H W C, float32.
             size: height and width of the result.
         """
         return self._predict(pixels, self._transforms_of_parts, size=size)
 
-    def _predict(self, pixels: NDArray[np.uint8], transforms: Compose, *, size: tuple[int, int]) -> ImageResult:
+    def _predict(self, pixels: NDArray, transforms: Compose, *, size: tuple[int, int]) -> ImageResult:
         inputs = transforms(dict(img=pixels, img_shape=pixels.shape[:2], ori_shape=size, seg_fields=[]))
         batch = pseudo_collate([inputs])
         sample = self.model.test_step(batch)[0]  # type: ignore[operator]
@@ -103,8 +113,8 @@ class Predictor:
             )
         return result
 
-    def read(self, path: str | os.PathLike[str]) -> NDArray[np.uint8]:
-        """The image of a file as the config reads it: BGR H W 3, uint8.
+    def read(self, path: str | os.PathLike[str]) -> NDArray:
+        """The image of a file as the config reads it: BGR H W 3, uint8; with option `channels` H W C, float32.
 
         Raises:
             FileNotFoundError: The file is missing.

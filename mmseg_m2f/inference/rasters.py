@@ -11,9 +11,10 @@ from types import ModuleType
 from typing import Any, cast
 
 import numpy as np
-from jaxtyping import Integer, UInt8
+from jaxtyping import Integer, Shaped
 from numpy.typing import DTypeLike
 
+from mmseg_m2f.datasets.band_files import check_bands
 from mmseg_m2f.errors import InvalidTypeError, InvalidValueError, MissingFileError
 from mmseg_m2f.files import unfinished_file
 from mmseg_m2f.predictions.palettes import Palette
@@ -30,19 +31,28 @@ class Raster:
         size: height and width in pixels.
     """
 
-    def __init__(self, path: str | os.PathLike[str], file: Any) -> None:  # noqa: ANN401 — rasterio ships no types
-        self.path, self._file = os.fspath(path), file
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        file: Any,  # noqa: ANN401 — rasterio ships no types
+        *,
+        num_channels: int | None = None,
+    ) -> None:
+        self.path, self._file, self._num_channels = os.fspath(path), file, num_channels
         self.size: tuple[int, int] = (file.height, file.width)
         self.georeference = dict(crs=file.crs, transform=file.transform) if file.crs is not None else {}
 
-    def read(self, rows: slice, columns: slice) -> UInt8[np.ndarray, "H W 3"]:
+    def read(self, rows: slice, columns: slice) -> Shaped[np.ndarray, "H W C"]:
         """A part of the image, BGR as OpenCV reads it; grey images have three equal channels, alpha is left out.
 
+        With a number of channels all of them, as float32 in the order of the file.
+
         Raises:
-            ValueError: the file is damaged there.
+            ValueError: the file is damaged there, or holds NaN or infinite values.
         """
         rasterio = _rasterio()
-        channels = [3, 2, 1] if self._file.count >= 3 else [1, 1, 1]
+        bgr = [3, 2, 1] if self._file.count >= 3 else [1, 1, 1]
+        channels = bgr if self._num_channels is None else list(range(1, self._num_channels + 1))
         window = rasterio.windows.Window.from_slices((rows.start, rows.stop), (columns.start, columns.stop))
         try:
             pixels = self._file.read(channels, window=window)
@@ -52,12 +62,14 @@ class Raster:
                 f"{self.path}: expected readable pixels in rows {rows.start}…{rows.stop - 1} and columns "
                 f"{columns.start}…{columns.stop - 1}, got a damaged part ({cause}). Copy or export the file again."
             ) from error
+        if self._num_channels is not None:
+            return check_bands(pixels.transpose(1, 2, 0), channels=self._num_channels, source=self.path)
         return np.ascontiguousarray(pixels.transpose(1, 2, 0))
 
 
 @contextmanager
-def open_raster(path: str | os.PathLike[str]) -> Iterator[Raster]:
-    """Open an image of 8 bits with 1, 3 or 4 channels.
+def open_raster(path: str | os.PathLike[str], *, num_channels: int | None = None) -> Iterator[Raster]:
+    """Open an image of 8 bits with 1, 3 or 4 channels; with `num_channels` one of so many channels of any bits.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -78,13 +90,18 @@ def open_raster(path: str | os.PathLike[str]) -> Iterator[Raster]:
             ) from error
         with file:
             kinds = {*file.dtypes[:3]}
-            if file.count not in (1, 3, 4) or kinds != {"uint8"}:
+            if num_channels is not None and file.count != num_channels:
+                raise InvalidValueError(
+                    f"{os.fspath(path)}: expected {num_channels} channels, as the model was trained on, got "
+                    f"{file.count}. Convert it, for example with `gdal_translate -b 1 -b 2 ...`."
+                )
+            if num_channels is None and (file.count not in (1, 3, 4) or kinds != {"uint8"}):
                 raise InvalidValueError(
                     f"{os.fspath(path)}: expected 1, 3 or 4 channels of uint8, got {file.count} of "
                     f"{', '.join(sorted(kinds))}. Convert it, for example with "
                     "`gdal_translate -ot Byte -scale -b 1 -b 2 -b 3`."
                 )
-            yield Raster(path, file)
+            yield Raster(path, file, num_channels=num_channels)
 
 
 class BandWriter:

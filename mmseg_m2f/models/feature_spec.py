@@ -69,9 +69,14 @@ def probe_feature_spec(
 
 
 def image_channels_of(data_preprocessor: nn.Module) -> int | None:
-    """Channels of the images that a data preprocessor gives: the length of `mean`; None where it has one or none."""
+    """Channels of the images that a data preprocessor gives: `num_channels`, or the length of `mean`.
+
+    None where neither tells: a single mean fits any number of channels.
+    """
+    if (num_channels := getattr(data_preprocessor, "num_channels", None)) is not None:
+        return num_channels
     mean = getattr(data_preprocessor, "mean", None)
-    return None if mean is None or mean.numel() == 1 else mean.numel()  # a single value fits any number of channels
+    return None if mean is None or mean.numel() == 1 else mean.numel()
 
 
 def crop_size_of(data_preprocessor: nn.Module) -> int | tuple[int, int] | None:

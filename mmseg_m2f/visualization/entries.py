@@ -3,24 +3,31 @@
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 
-import numpy as np
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 from mmseg_m2f.predictions import read_result, read_truth
+from mmseg_m2f.visualization.bands import show_bands
 from mmseg_m2f.visualization.sheets import SheetEntry
 
 
-def sheet_entry(data_batch: Mapping, index: int, sample: BaseDataElement, *, num_classes: int) -> SheetEntry | None:
+def sheet_entry(
+    data_batch: Mapping,
+    index: int,
+    sample: BaseDataElement,
+    *,
+    num_classes: int,
+    shown: Sequence[int] | None = None,
+) -> SheetEntry | None:
     """Input, truth and prediction of image `index` of a batch; None where nothing was predicted.
 
-    The input is taken from the batch before normalisation (3 H W, BGR).
+    The input is taken from the batch before normalisation: 3 H W, BGR, or C H W with `shown`, see `show_bands`.
     """
     result = read_result(sample)
     if result is None:
         return None
     inputs = _plain_view(data_batch)[index]
-    image = np.ascontiguousarray(inputs.cpu().numpy()[::-1].transpose(1, 2, 0))  # C H W, BGR -> H W C, RGB
+    image = show_bands(inputs.cpu().numpy(), shown)
     return SheetEntry(_heading(sample), image, read_truth(sample, num_classes), result)
 
 

@@ -30,6 +30,7 @@ from mmseg_m2f.files import replace_file, save_png
 from mmseg_m2f.predictions import KINDS
 from mmseg_m2f.predictions.palettes import class_colours
 from mmseg_m2f.visualization import overlay_result, scale_entry
+from mmseg_m2f.visualization.bands import shown_channels
 from mmseg_m2f.visualization.entries import sheet_entry
 
 _WIDTH = 256
@@ -90,7 +91,7 @@ def _draw_pictures(runner: Runner, folder: Path, num_images: int) -> list[dict[s
     drawn = []
     for index in sorted(set(np.linspace(0, len(dataset) - 1, num_images).astype(int).tolist())):
         batch = pseudo_collate([dataset[index]])
-        entry = sheet_entry(batch, 0, model.test_step(batch)[0], num_classes=len(classes))
+        entry = sheet_entry(batch, 0, model.test_step(batch)[0], num_classes=len(classes), shown=shown_channels(model))
         if entry is None or entry.prediction is None:
             continue
         entry = scale_entry(entry, _WIDTH)

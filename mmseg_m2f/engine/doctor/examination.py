@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from numpy.typing import NDArray
 
+from mmseg_m2f.config.channels import channels_in_use
 from mmseg_m2f.config.checks import check_config
 from mmseg_m2f.config.data_paths import check_data_paths
 from mmseg_m2f.config.load import load_config
@@ -29,8 +30,10 @@ from mmseg_m2f.engine.doctor.findings import (
 from mmseg_m2f.engine.doctor.findings_page import render_page
 from mmseg_m2f.errors import UserError, message_of
 from mmseg_m2f.files import replace_file
+from mmseg_m2f.models.segmentors.channel_values import check_shown
 from mmseg_m2f.predictions import read_truth
 from mmseg_m2f.predictions.palettes import class_colours
+from mmseg_m2f.visualization.bands import show_bands
 from mmseg_m2f.visualization.overlays import overlay_result
 
 _PICTURES = 10
@@ -55,7 +58,9 @@ class Examination:
         """Write the HTML page, with ten samples as stored and after the training pipeline."""
         train = self.datasets.get("train")
         classes = (getattr(train, "metainfo", None) or {}).get("classes") or ()
-        pictures = {} if train is None else {"Samples of the training pipeline": list(_pictures(train, classes))}
+        pictures = (
+            {} if train is None else {"Samples of the training pipeline": list(_pictures(train, classes, self.cfg))}
+        )
         histograms = {
             loop: (total_histogram(facts, mapped=False), total_histogram(facts, mapped=True))
             for loop, facts in self.facts.items()
@@ -178,15 +183,18 @@ def _memory(cfg: Config) -> list[Finding]:
     return [Finding("note", "model", text, "activations come on top (tools/benchmark.py step measures them).")]
 
 
-def _pictures(dataset: object, classes: Sequence[str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+def _pictures(dataset: object, classes: Sequence[str], cfg: Config) -> Iterator[tuple[str, NDArray[np.uint8]]]:
     """Ten samples as training sees them, labels drawn."""
     _, palette = class_colours(dataset)
+    channels = channels_in_use(cfg)
+    given = (cfg.model.get("data_preprocessor") or cfg.get("data_preprocessor") or {}).get("shown")
+    shown = None if channels is None else check_shown(given, channels)
     for index in spread(len(dataset), _PICTURES):  # type: ignore[arg-type]
         try:
             sample = dataset[index]  # type: ignore[index]
         except (UserError, OSError, ValueError):
             continue
-        image = np.ascontiguousarray(sample["inputs"].numpy()[::-1].transpose(1, 2, 0)).astype(np.uint8)
+        image = show_bands(sample["inputs"].numpy(), shown)
         name = Path(str(sample["data_samples"].metainfo.get("img_path") or index)).name
         yield name, image
         truth = read_truth(sample["data_samples"], len(classes))

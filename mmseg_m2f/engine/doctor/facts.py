@@ -70,7 +70,8 @@ def total_histogram(facts: Sequence[SampleFacts], *, mapped: bool) -> Histogram:
 def _read(dataset: Any, index: int) -> SampleFacts:  # noqa: ANN401  (datasets of any package)
     info = dataset.get_data_info(index)
     facts = SampleFacts(image=str(info.get("img_path") or f"sample {index}"), label=str(info.get("seg_map_path") or ""))
-    _read_image(facts)
+    keeps_bits = any(_keeps_bits(each) for each in dataset.pipeline.transforms)
+    _read_image(facts, decode=not keeps_bits)
     _read_stored_label(facts)
     _read_objects(facts, info)
     if not facts.fault:
@@ -78,11 +79,19 @@ def _read(dataset: Any, index: int) -> SampleFacts:  # noqa: ANN401  (datasets o
     return facts
 
 
-def _read_image(facts: SampleFacts) -> None:
+def _keeps_bits(transform: object) -> bool:
+    """Whether a transform reads images of any number of channels and bits, which Pillow does not know."""
+    parts = (transform, *getattr(transform, "transforms", ()))
+    return any(getattr(part, "keeps_bits", False) for part in parts)
+
+
+def _read_image(facts: SampleFacts, *, decode: bool) -> None:
     path = Path(facts.image)
     if not path.is_file():
         return
     facts.digest = hashlib.sha1(path.read_bytes(), usedforsecurity=False).hexdigest()
+    if not decode:
+        return
     facts.pixels = read_stored_pixels(path)
     try:
         with Image.open(path) as picture:
@@ -127,6 +136,9 @@ def _run_pipeline(facts: SampleFacts, dataset: Any, info: Mapping[str, Any]) -> 
             results = transform(results)
             if results is None:
                 break
+            if facts.size is None and "img" in results:
+                height, width, facts.channels = (*results["img"].shape, 1)[:3]
+                facts.size = (height, width)
             if "gt_seg_map" in results and not facts.mapped:
                 facts.mapped = _histogram(np.asarray(results["gt_seg_map"]))
     except UserError as error:

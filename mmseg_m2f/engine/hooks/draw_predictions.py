@@ -17,6 +17,7 @@ from mmseg_m2f.predictions.palettes import read_categories
 from mmseg_m2f.predictions.result_files import ImageRecord, write_maps, write_records
 from mmseg_m2f.registry import HOOKS
 from mmseg_m2f.visualization import contact_sheet
+from mmseg_m2f.visualization.bands import shown_channels
 from mmseg_m2f.visualization.entries import sheet_entry
 
 
@@ -50,8 +51,9 @@ class DrawPredictions(Hook):
         dataset = runner.test_dataloader.dataset
         self._names = self._names or ImageNames(dataset)
         classes, palette, _ = read_categories(dataset)
+        shown = shown_channels(runner.model)
         for index, sample in enumerate(outputs or ()):
-            entry = sheet_entry(data_batch or {}, index, sample, num_classes=len(classes))
+            entry = sheet_entry(data_batch or {}, index, sample, num_classes=len(classes), shown=shown)
             if entry is None:
                 raise _no_prediction("DrawPredictions", sample)
             width = min(max(entry.image.shape[1], 256), 1024)

@@ -16,6 +16,7 @@ from mmseg_m2f.files import replace_file, save_png
 from mmseg_m2f.predictions.palettes import class_colours
 from mmseg_m2f.registry import HOOKS
 from mmseg_m2f.visualization import Curve, SheetEntry, contact_sheet, plot_curves, scale_entry
+from mmseg_m2f.visualization.bands import shown_channels
 from mmseg_m2f.visualization.entries import sheet_entry
 
 _MAX_LOSS_CURVES = 6
@@ -85,8 +86,9 @@ class Report(Hook):
             return
         classes, _ = class_colours(runner.val_dataloader.dataset)
         wanted = min(-(-self.num_images // num_batches), self.num_images - len(self._entries))
+        shown = shown_channels(runner.model)
         for index, sample in enumerate((outputs or ())[:wanted]):
-            entry = sheet_entry(data_batch or {}, index, sample, num_classes=len(classes))
+            entry = sheet_entry(data_batch or {}, index, sample, num_classes=len(classes), shown=shown)
             if entry is not None:
                 self._entries.append(scale_entry(entry, _CELL_WIDTH))  # hundreds of full masks would fill the memory
 

@@ -12,6 +12,7 @@ from mmseg_m2f.layers.matrix_products import use_fast_products
 from mmseg_m2f.models.compiled_parts import compile_parts
 from mmseg_m2f.models.feature_spec import check_head, crop_size_of, image_channels_of, probe_feature_spec
 from mmseg_m2f.models.segmentors.upload import upload_batches_in_one_copy
+from mmseg_m2f.models.stem import widen_stem
 from mmseg_m2f.registry import MODELS
 
 
@@ -28,15 +29,18 @@ def build_parts(
     """Give a shell its `backbone`, `neck` (if any), `decode_head` and `feature_strides`; gives the frozen modules.
 
     Args:
-        shell: has `data_preprocessor` and `extract_feat`.
+        shell: has `data_preprocessor` and `extract_feat`. The number of channels of the former, where it has one, is
+            what the backbone is widened to.
         crop_size: height and width of the images in training; that of the data preprocessor unless given.
         trainable: see `freeze_others`; None trains everything.
         compile: see `compile_parts`.
     """
     shell.backbone = built = MODELS.build(backbone)
+    preprocessor = cast(nn.Module, shell.data_preprocessor)
+    if hasattr(preprocessor, "num_channels"):
+        widen_stem(built, cast(int, preprocessor.num_channels))
     if neck is not None:
         shell.neck = MODELS.build(neck)
-    preprocessor = cast(nn.Module, shell.data_preprocessor)
     feature_spec = probe_feature_spec(
         built,
         built if neck is None else cast(Callable[[Tensor], object], shell.extract_feat),
