@@ -15,7 +15,7 @@ def draw_bands(seed: int, size: tuple[int, int] = (48, 64)) -> tuple[np.ndarray,
     generator = np.random.default_rng(seed)
     labels = np.kron(generator.integers(0, 2, (size[0] // 16, size[1] // 16)), np.ones((16, 16), int)).astype(np.uint8)
     image = generator.integers(0, 3000, (*size, CHANNELS)).astype(np.uint16)
-    image[..., -1] += labels * 20000
+    image[..., -1] += labels.astype(np.uint16) * 20000
     return image, labels
 
 

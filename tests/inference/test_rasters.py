@@ -8,6 +8,7 @@ from rasterio.crs import CRS
 from rasterio.transform import from_origin
 
 from mmseg_m2f.inference.rasters import map_writer, open_raster
+from tests.band_images import draw_bands, save_tiff
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")  # of files without a place
 
@@ -99,3 +100,27 @@ def test_map_writer__nothing_is_left_after_an_error(pixels, tmp_path):
     ):
         raise ZeroDivisionError
     assert [path.name for path in tmp_path.iterdir()] == ["source.png"]
+
+
+def test_raster__all_channels_of_any_bits(tmp_path):
+    image, _ = draw_bands(0)
+    save_tiff(image, tmp_path / "bands.tif")
+    with open_raster(tmp_path / "bands.tif", num_channels=6) as raster:
+        part = raster.read(slice(10, 33), slice(5, 60))
+    assert part.dtype == np.float32
+    np.testing.assert_array_equal(part, image[10:33, 5:60])
+    with (
+        pytest.raises(ValueError, match=r"bands\.tif: expected 4 channels, as the model was trained on, got 6"),
+        open_raster(tmp_path / "bands.tif", num_channels=4),
+    ):
+        pass
+
+
+def test_raster__not_finite(tmp_path):
+    image = draw_bands(0)[0].astype(np.float32)
+    image[3, 4, 5] = np.nan
+    save_tiff(image, tmp_path / "bands.tif")
+    with open_raster(tmp_path / "bands.tif", num_channels=6) as raster:
+        raster.read(slice(8, 16), slice(0, 64))
+        with pytest.raises(ValueError, match="expected finite numbers, got NaN or infinity in 1 of"):
+            raster.read(slice(0, 8), slice(0, 64))
