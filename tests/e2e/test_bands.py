@@ -50,7 +50,10 @@ def run(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     assert words[0] == "mmseg_m2f"
     capsys.readouterr()
     words, target = (words[: words.index(">")], words[-1]) if ">" in words else (words, None)
-    COMMANDS[words[1]].main(words[2:], call=Call.of_command(words[1]))
+    try:
+        COMMANDS[words[1]].main(words[2:], call=Call.of_command(words[1]))
+    except SystemExit as ended:
+        assert not ended.code, capsys.readouterr().err
     printed = capsys.readouterr().out
     if target is not None:
         Path(target).write_text(printed)
