@@ -2,11 +2,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.registry import DATASETS, MODELS
+from mmengine.registry import DATASETS
 
 from mmseg_m2f.config.channels import channels_in_use
 from mmseg_m2f.config.load import load_config
 from mmseg_m2f.config.nodes import config_nodes, short_type
+from mmseg_m2f.registry import MODELS
 from tests.band_images import write_band_data
 from tests.config.test_every_option import write_objects
 

@@ -50,11 +50,13 @@ def run(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     assert words[0] == "mmseg_m2f"
     capsys.readouterr()
     words, target = (words[: words.index(">")], words[-1]) if ">" in words else (words, None)
+    status = 0
     try:
         COMMANDS[words[1]].main(words[2:], call=Call.of_command(words[1]))
     except SystemExit as ended:
-        assert not ended.code, capsys.readouterr().err
-    printed = capsys.readouterr().out
+        status = int(ended.code or 0)
+    printed, errors = capsys.readouterr()
+    assert status == 0, errors
     if target is not None:
         Path(target).write_text(printed)
     return printed

@@ -1,10 +1,9 @@
 import pytest
 import torch
-from mmengine.registry import MODELS
 from torch import nn
 
-import mmseg_m2f.registry  # noqa: F401
 from mmseg_m2f.models.stem import widen_stem
+from mmseg_m2f.registry import MODELS
 
 VIT = dict(type="mmseg.VisionTransformer", img_size=32, patch_size=8, embed_dims=24, num_layers=1, num_heads=2)
 BACKBONES = {
