@@ -9,7 +9,7 @@ from mmseg_m2f.config.load import load_config
 from mmseg_m2f.config.nodes import config_nodes, short_type
 from mmseg_m2f.registry import MODELS
 from tests.band_images import write_band_data
-from tests.config.test_every_option import write_objects
+from tests.config.test_every_option import NAMES, write_objects
 
 SEMANTIC = "mask2former-tiny_r18_camvid-240x320_cpu"
 
@@ -77,7 +77,8 @@ def test_set_channels__on_the_command_line_keeps_known_values(root: Path, tmp_pa
 
 def test_set_channels__objects(tmp_path: Path):
     write_objects(tmp_path / "data")
-    options = {"data": "dsb2018_256", "data_root": str(tmp_path / "data"), "channels": 3, "pretrained": False}
+    options = {"data": "dsb2018_256", "data_root": str(tmp_path / "data"), "channels": 3}
+    options |= {"classes": NAMES, "pretrained": False}
     cfg = load_config("mask2former_r18_shapes-instance_demo", options)
     assert cfg.model.data_preprocessor.type == "mmseg_m2f.BandDetPreprocessor"
     cfg.model.data_preprocessor.update(mean=[0.0] * 3, std=[1.0] * 3)

@@ -12,8 +12,8 @@ def set_channel_values(
     preprocessor: nn.Module,
     *,
     num_channels: int,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
+    mean: Sequence[float | int] | None,
+    std: Sequence[float | int] | None,
     shown: Sequence[int] | None,
 ) -> None:
     """Give a preprocessor of mmengine its `num_channels` and `shown`, and `mean` and `std` of any length.
