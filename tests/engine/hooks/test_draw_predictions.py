@@ -41,7 +41,7 @@ class Images:
 
 def runner(*paths: str, **dataset: object) -> Mock:
     dataset = Images(*(paths or ["folder/street.jpg"]), **dataset)
-    return Mock(spec=Runner, test_dataloader=SimpleNamespace(dataset=dataset))
+    return Mock(spec=Runner, test_dataloader=SimpleNamespace(dataset=dataset), model=SimpleNamespace())
 
 
 def sample(path: str = "folder/street.jpg", **metainfo: object) -> BaseDataElement:
