@@ -89,7 +89,7 @@ class MaskDetector(BaseDetector):
         self.register_buffer("is_thing", is_thing, persistent=False)
         self.num_things = len(set(thing_classes))
         self.train_cfg = train_cfg
-        self.test_cfg = test_cfg  # type: ignore[assignment]  # by the setter
+        self._test_cfg = checked_test_cfg(test_cfg)
         check_window_size(self.test_cfg, self.feature_strides)
         if self.test_cfg.panoptic and len(is_thing) >= INSTANCE_OFFSET:
             raise InvalidValueError(

@@ -96,7 +96,7 @@ class MaskSegmentor(BaseSegmentor):
             )
             trainable = ["decode_head."] if trainable is None else trainable
         self.train_cfg = train_cfg
-        self.test_cfg = test_cfg  # type: ignore[assignment]  # by the setter
+        self._test_cfg = _checked_test_cfg(test_cfg)
         self.ignore_index = ignore_index
         self._frozen = build_parts(
             self,
