@@ -51,6 +51,15 @@ def check_mask(mask: object, size: tuple[int, int], place: str) -> tuple[CocoMas
     return polygons, box
 
 
+def check_points(points: list, size: tuple[int, int], place: str) -> None:
+    """Refuse points [x1, y1, x2, y2, ...] that cannot be those of an image of that height and width, in pixels.
+
+    Raises:
+        ValueError: A coordinate is not finite, far outside of the image or, as all others, a fraction of it.
+    """
+    _check_box(_box_of_points(_read_points([points], place)), size, place)
+
+
 def _read_points(polygons: Sequence[list], place: str) -> Float[np.ndarray, "N 2"]:
     values = [*chain.from_iterable(polygons)]
     if set(map(type, values)) <= {int, float}:

@@ -1,6 +1,7 @@
 """What every reader of a foreign format gives: images of a split, each with a label map, with objects, or with both."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from jaxtyping import Bool, UInt8
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from mmseg_m2f.datasets.load_label_map import LoadLabelMap
 from mmseg_m2f.errors import InvalidValueError, MissingFileError
 
 VOID = 255
@@ -77,13 +79,41 @@ def read_names(file: Path) -> list[str]:
     """
     if not file.is_file():
         raise MissingFileError(f"{file}: no such list of images. Expected one name on each line.")
-    return [line.split()[0] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [line.split()[0] for line in read_text(file).splitlines() if line.strip()]
+
+
+def read_text(file: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        ValueError: It is none in UTF-8.
+    """
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidValueError(f"{file}: expected text in UTF-8, got other bytes ({error}). Save it anew.") from error
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[Image.Image]:
+    """A picture, whose decoding may also fail later.
+
+    Raises:
+        ValueError: It cannot be decoded.
+    """
+    try:
+        with Image.open(file) as picture:
+            yield picture
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InvalidValueError(
+            f"{file}: expected a complete picture, got {error}. Copy or export it again."
+        ) from error
 
 
 def image_size(image: Path) -> tuple[int, int]:
     """Height and width; only the header is read."""
-    with Image.open(image) as opened:
-        return opened.height, opened.width
+    with opened(image) as picture:
+        return picture.height, picture.width
 
 
 def draw_polygon(points: NDArray[np.float64], size: tuple[int, int]) -> Bool[np.ndarray, "H W"]:
@@ -127,8 +157,8 @@ def read_colours(file: Path) -> NDArray[np.int64]:
     """
     if not file.is_file():
         raise MissingFileError(f"{file}: no such mask. Expected one for each image of the list.")
-    with Image.open(file) as opened:
-        colours = np.asarray(opened.convert("RGB"), dtype=np.int64)
+    with opened(file) as picture:
+        colours = np.asarray(picture.convert("RGB"), dtype=np.int64)
     return colours[..., 0] * 65536 + colours[..., 1] * 256 + colours[..., 2]
 
 
@@ -136,17 +166,20 @@ def read_indices(file: Path) -> UInt8[np.ndarray, "H W"]:
     """A picture of indices: grey values or palette entries, as stored.
 
     Raises:
-        ValueError: Colours, or more than 8 bits.
+        FileNotFoundError: There is none.
+        ValueError: Colours, values beyond 255, a lossy format, or a broken file.
     """
     if not file.is_file():
         raise MissingFileError(f"{file}: no such mask. Expected one for each image.")
-    with Image.open(file) as opened:
-        if opened.mode not in ("L", "P", "1"):
-            raise InvalidValueError(
-                f"{file}: expected grey values or palette entries of 8 bits, got mode {opened.mode}. Give the colours "
-                "of the classes in a labelmap (--labelmap)."
-            )
-        return np.array(opened, dtype=np.uint8)
+    with opened(file):
+        labels = LoadLabelMap().transform(dict(seg_map_path=str(file), seg_fields=[]))["gt_seg_map"]
+    if labels.ndim != 2 or labels.dtype != np.uint8:
+        found = "colours" if labels.ndim != 2 else f"values up to {labels.max()}"
+        raise InvalidValueError(
+            f"{file}: expected grey values or palette entries of 8 bits, got {found}. Give the colours of the classes "
+            "in a labelmap (--labelmap), or save indices below 256."
+        )
+    return labels
 
 
 def name_colours(

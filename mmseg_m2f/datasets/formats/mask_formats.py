@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from mmseg_m2f.datasets.formats.examples import (
     SUFFIXES,
@@ -13,9 +12,11 @@ from mmseg_m2f.datasets.formats.examples import (
     ForeignData,
     find_image,
     name_colours,
+    opened,
     read_colours,
     read_indices,
     read_names,
+    read_text,
     split_segments,
 )
 from mmseg_m2f.errors import InvalidValueError, MissingFileError
@@ -41,7 +42,7 @@ def read_labelmap(file: Path) -> tuple[list[str], list[tuple[int, int, int]]]:
     if not file.is_file():
         raise MissingFileError(f"{file}: no such labelmap. Expected lines such as car:0,0,142:: with a colour each.")
     names, colours = [], []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(file).splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
         name, _, rest = line.partition(":")
@@ -149,6 +150,6 @@ def read_label_folder(root: Path, *, classes: Sequence[str] = (), labelmap: Path
 def _cityscapes_objects(file: Path, labels: np.ndarray) -> list | None:
     if not file.is_file():
         return None
-    with Image.open(file) as opened:
-        ids = np.array(opened, dtype=np.int64)
+    with opened(file) as picture:
+        ids = np.array(picture, dtype=np.int64)
     return split_segments(labels, np.where(ids >= 1000, ids, 0))

@@ -1,12 +1,15 @@
 """Formats whose annotations are polygons: LabelMe and YOLO's segmentation."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import yaml
 
+from mmseg_m2f.datasets.coco_masks import check_points
 from mmseg_m2f.datasets.formats.examples import (
     SUFFIXES,
     VOID,
@@ -17,8 +20,11 @@ from mmseg_m2f.datasets.formats.examples import (
     find_image,
     flatten,
     image_size,
+    read_text,
 )
 from mmseg_m2f.errors import InvalidValueError, MissingFileError
+
+_ROOM = 0.5  # of the image's side: polygons that leave the image by more are those of another image
 
 
 def read_labelme(root: Path, *, classes: Sequence[str] = ()) -> ForeignData:
@@ -75,13 +81,10 @@ def read_yolo(root: Path) -> ForeignData:
     found = sorted([*root.glob("*.yaml"), *root.glob("*.yml")])
     if not found:
         raise MissingFileError(f"{root}: expected data.yaml with names, train and val, got no .yaml file.")
-    content = yaml.safe_load(found[0].read_text(encoding="utf-8"))
-    names = content.get("names") if isinstance(content, Mapping) else None
-    if not names:
-        raise InvalidValueError(f"{found[0]}: expected names: a list of classes, got {names}.")
-    classes = [str(names[key]) for key in sorted(names)] if isinstance(names, Mapping) else [str(n) for n in names]
+    content = _read_yaml(found[0])
+    classes = _yolo_classes(content.get("names"), found[0])
     base = root / str(content.get("path") or "") if not Path(str(content.get("path") or "")).is_absolute() else root
-    splits = {split: base / content[split] for split in ("train", "val", "test") if content.get(split)}
+    splits = {split: base / str(content[split]) for split in ("train", "val", "test") if content.get(split)}
 
     def read(folder: Path) -> Iterator[Example]:
         if not folder.is_dir():
@@ -94,13 +97,38 @@ def read_yolo(root: Path) -> ForeignData:
     return ForeignData(classes, {split: read(folder) for split, folder in splits.items()})
 
 
+def _read_yaml(file: Path) -> Mapping:
+    try:
+        content = yaml.safe_load(read_text(file))
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InvalidValueError(
+            f"{file}: expected YAML with names, train and val, got {reason}. Correct it."
+        ) from error
+    return content if isinstance(content, Mapping) else {}
+
+
+def _yolo_classes(names: object, file: Path) -> list[str]:
+    if isinstance(names, Mapping) and names and all(type(key) is int for key in names):
+        return [str(names[key]) for key in sorted(names)]
+    if isinstance(names, list) and names:
+        return [str(name) for name in names]
+    raise InvalidValueError(f"{file}: expected names: a list of classes, got {names}. Write [{names}] for one class.")
+
+
 def _yolo_objects(file: Path, size: tuple[int, int], num_classes: int) -> list[FoundObject]:
     objects: list[FoundObject] = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines() if file.is_file() else (), 1):
+    for number, line in enumerate(read_text(file).splitlines() if file.is_file() else (), 1):
         try:
             label, *values = (float(value) for value in line.split())
         except ValueError as error:
             raise InvalidValueError(f"{file}, line {number}: expected numbers, got '{line[:60]}'.") from error
+        wrong = next((value for value in values if not -_ROOM <= value <= 1 + _ROOM), None)
+        if not math.isfinite(label) or wrong is not None:
+            raise InvalidValueError(
+                f"{file}, line {number}: expected a class, and x and y as fractions of width and height (0…1), got "
+                f"class {label:g} and {wrong}. Divide pixels by the side of the image, or remove the line."
+            )
         if label != int(label) or not 0 <= label < num_classes or len(values) < 6 or len(values) % 2:
             raise InvalidValueError(
                 f"{file}, line {number}: expected a class below {num_classes} and at least 3 points, got class "
@@ -117,12 +145,29 @@ def _folders(root: Path) -> list[str]:
 
 def _shapes(file: Path) -> list[dict]:
     try:
-        return list(json.loads(file.read_text(encoding="utf-8"))["shapes"])
-    except (ValueError, KeyError, TypeError) as error:
+        shapes = list(json.loads(read_text(file))["shapes"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InvalidValueError(f"{file}: expected LabelMe's JSON with 'shapes'; {error}.") from error
+    for number, shape in enumerate(shapes):
+        if not _is_shape(shape):
+            raise InvalidValueError(
+                f"{file}: expected shapes with a label, points [[x, y], ...] and a group_id that is a number or none, "
+                f"got {str(shape)[:60]} as shape {number}. Correct or remove it."
+            )
+    return shapes
+
+
+def _is_shape(shape: object) -> bool:
+    if not isinstance(shape, dict) or not isinstance(shape.get("label"), str):
+        return False
+    points, group = shape.get("points"), shape.get("group_id")
+    pairs = isinstance(points, list) and all(isinstance(point, list) and len(point) == 2 for point in points)
+    return pairs and (group is None or isinstance(group, (int, str)))
 
 
 def _draw_shape(shape: Mapping, size: tuple[int, int], *, where: str) -> np.ndarray:
+    if shape["points"]:
+        check_points([*chain.from_iterable(shape["points"])], size, where)
     points = np.asarray(shape["points"], dtype=np.float64)
     kind = shape.get("shape_type") or "polygon"
     if kind == "rectangle" and len(points) == 2:

@@ -12,6 +12,7 @@ from PIL import Image
 from mmseg_m2f.datasets import CocoInstance, LoadLabelMap
 from mmseg_m2f.datasets.formats.conversion import FORMATS, convert_dataset
 from tests.datasets.formats import foreign_data
+from tests.datasets.stored_files import write_grey_png
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
 
@@ -112,6 +113,10 @@ def test_labelme__a_group_is_one_object_and_what_no_shape_covers_is_void(tmp_pat
     assert (labels[foreign_data.label_map() == 0] == 255).all()
 
 
+def labelme(**change: object) -> str:
+    return json.dumps(dict(shapes=[dict(label="cat", points=[[1, 1], [9, 1], [9, 9]]) | change]))
+
+
 @pytest.mark.parametrize(
     ("format", "file", "content", "message"),
     [
@@ -122,6 +127,21 @@ def test_labelme__a_group_is_one_object_and_what_no_shape_covers_is_void(tmp_pat
         ("labelme", "val/c.json", '{"shapes": [{"label": "cow", "points": []}]}', r"c.json: shape 0 is a 'cow'"),
         ("labelme", "val/c.json", '{"shapes": [{"label": "cat", "points": [[1, 2]], "shape_type": "point"}]}', "point"),
         ("labelme", "val/c.json", '{"shape', r"c.json: expected LabelMe's JSON"),
+        ("labelme", "val/c.json", '{"shapes": ' + "[" * 100_000, r"c.json: expected LabelMe's JSON"),
+        ("labelme", "val/c.json", '{"shapes": [5]}', r"c.json: expected shapes with a label.*got 5 as shape 0"),
+        ("labelme", "val/c.json", labelme(points="abc"), r"c.json: expected shapes with a label"),
+        ("labelme", "val/c.json", labelme(group_id=[1]), r"c.json: expected shapes with a label"),
+        ("labelme", "val/c.json", labelme(points=[[1, 1], [9, 1], [9, float("nan")]]), r"shape 0: .*finite.*got nan"),
+        ("labelme", "val/c.json", labelme(points=[[1, 1], [9, 1], [9, 900]]), r"shape 0: .*within the image"),
+        ("labelme", "val/c.json", labelme(points=[[0.1, 0.1], [0.9, 0.1], [0.9, 0.9]]), r"shape 0: .*in pixels"),
+        ("yolo", "labels/val/c.txt", "1 10 10 20 10 20 20\n", r"c.txt, line 1: .*fractions .*got class 1 and 10.0"),
+        ("yolo", "labels/val/c.txt", "1 0.1 nan 0.2 0.1 0.2 0.2\n", r"c.txt, line 1: .*fractions .*and nan"),
+        ("yolo", "labels/val/c.txt", "nan 0.1 0.1 0.2 0.1 0.2 0.2\n", r"c.txt, line 1: .*got class nan"),
+        ("yolo", "data.yaml", "names: [cat\ntrain: images/train\n", r"data.yaml: expected YAML"),
+        ("yolo", "data.yaml", "names: cat\ntrain: images/train\n", r"data.yaml: expected names.*got cat"),
+        ("yolo", "images/val/c.png", "no picture", r"c.png: expected a complete picture"),
+        ("cvat", "SegmentationClass/c.png", "no picture", r"c.png: expected a complete picture"),
+        ("pascal-voc", "SegmentationClass/c.png", "no picture", r"c.png: expected a complete picture"),
         ("cvat", "labelmap.txt", "background:0,0,0::\ncat:200,10\n", r"labelmap.txt, line 2: expected name:red"),
         ("cvat", "labelmap.txt", "background:0,0,0::\n", r"pixels have a colour that is no class's, such as \(200, 10"),
         ("cvat", "ImageSets/Segmentation/val.txt", "nothing\n", r"nothing.png: no such mask"),
@@ -160,3 +180,15 @@ def test_convert_dataset__refuses_a_full_target_and_wrong_arguments(tmp_path: Pa
         (tmp_path / "empty").mkdir(exist_ok=True)
         with pytest.raises((FileNotFoundError, ValueError), match="expected"):
             convert_dataset(tmp_path / "empty", tmp_path / "ours", format=format, to="labels")
+
+
+def test_convert_dataset__masks_are_read_as_stored(tmp_path: Path) -> None:
+    """Grey of two bits, which Pillow spreads over 0…255; JPEG changes values."""
+    foreign_data.write_label_folder(tmp_path / "source", colours=False)
+    write_grey_png(tmp_path / "source/masks/val/c.png", foreign_data.label_map(), 2)
+    arguments = dict(format="label-folder", to="labels", classes=["a", "b", "c"])
+    convert_dataset(tmp_path / "source", tmp_path / "ours", **arguments)
+    np.testing.assert_array_equal(Image.open(tmp_path / "ours/labels/val/c.png"), foreign_data.label_map())
+    Image.fromarray(foreign_data.label_map()).save(tmp_path / "source/masks/val/c.png", format="JPEG")
+    with pytest.raises(ValueError, match=r"c.png: expected class indices .*JPEG, whose compression"):
+        convert_dataset(tmp_path / "source", tmp_path / "other", **arguments)
