@@ -95,7 +95,7 @@ def _is_plain(x: Tensor, weight: Tensor) -> bool:
         x.dim() >= 2
         and x.dtype == weight.dtype
         and x.numel() > 0
-        and not torch.is_autocast_enabled(x.device.type)
+        and (x.device.type == "meta" or not torch.is_autocast_enabled(x.device.type))  # "meta" has none
         and not torch.jit.is_tracing()
     )
 

@@ -2,7 +2,7 @@
 
 import re
 
-_MARKS = re.compile(r"[\\`*|<>\[\]&#~]|(?<!\w)_|_(?!\w)")  # an underscore between letters is none
+_MARKS = re.compile(r"[\\`*|<>\[\]&#~]|(?<![^\W_])_|_(?![^\W_])")  # an underscore between letters is none
 
 
 def escape_markdown(text: str) -> str:

@@ -25,8 +25,9 @@ BACKBONES = {
 
 
 def first_map(backbone: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    backbone.eval()  # mmseg's give nothing back
     with torch.no_grad():
-        maps = backbone.eval()(images)
+        maps = backbone(images)
     return maps[0] if isinstance(maps, (list, tuple)) else maps.tokens
 
 
