@@ -89,7 +89,8 @@ class DetrMaskHead(nn.Module):
         """Lazy masks of the last layer's normed queries."""
         attention = self.attend(queries, features.memory, features.valid)
         device = attention.device.type
-        autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        casts = device != "meta" and torch.is_autocast_enabled(device)  # "meta" has no autocast
+        autocast = torch.get_autocast_dtype(device) if casts else None
         return LazyMasks(self, attention, features.mask_features, features.levels, autocast)
 
     def attend(

@@ -79,7 +79,9 @@ def autocast_off_meta(monkeypatch: pytest.MonkeyPatch) -> None:
     """Switching autocast off, which `meta` does not know, switches nothing."""
     usual = torch.autocast
     monkeypatch.setattr(
-        torch, "autocast", lambda device, **options: nullcontext() if device == "meta" else usual(device, **options)
+        torch,
+        "autocast",
+        lambda device, *dtype, **options: nullcontext() if device == "meta" else usual(device, *dtype, **options),
     )
 
 
