@@ -215,7 +215,9 @@ def test_evaluate__writes_metrics_labels_and_pictures(run: Path, tmp_path: Path,
         show_dir=str(tmp_path / "show"),
         tta=tta,
     )
-    assert json.loads((tmp_path / "out/metrics.json").read_text()) == pytest.approx(metrics)
+    written = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert (written.pop("without_tta", None) is not None) == tta
+    assert written == pytest.approx(metrics)
     assert 0 <= metrics["mIoU"] <= 1
     names = [f"{index:03}.png" for index in range(4)]
     assert sorted(os.listdir(tmp_path / "out/labels")) == sorted(os.listdir(tmp_path / "show")) == names
