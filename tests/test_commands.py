@@ -28,12 +28,13 @@ def test_command__help_shows_how_it_was_called(name: str, capsys: pytest.Capture
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_tool__is_a_thin_file_around_the_command(name: str) -> None:
-    tool = TOOLS.get(name, name)
+    module = name.replace("-", "_")
+    tool = TOOLS.get(name, module)
     source = (ROOT / f"tools/{tool}.py").read_text()
-    assert f"from mmseg_m2f.command_line.{name} import main\n" in source
+    assert f"from mmseg_m2f.command_line.{module} import main\n" in source
     assert f'    main(call=Call.of_tool("{tool}"))\n' in source
     assert len(source.splitlines()) <= 7
-    assert source.splitlines()[0] == f'"""{importlib.import_module(f"mmseg_m2f.command_line.{name}").__doc__}"""'
+    assert source.splitlines()[0] == f'"""{importlib.import_module(f"mmseg_m2f.command_line.{module}").__doc__}"""'
 
 
 def test_command__unknown_ones_are_refused_with_the_list(capsys: pytest.CaptureFixture[str]) -> None:

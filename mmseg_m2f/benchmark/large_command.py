@@ -19,9 +19,7 @@ DEFAULT_CONFIG = "mask2former_r18_shapes_demo"
 
 def add_large(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """`large`: a config on one image of any size."""
-    parser = commands.add_parser(
-        "large", help="memory and time of one image, window by window (tools/predict.py --large)"
-    )
+    parser = commands.add_parser("large", help="memory and time of one image, window by window, as `predict --large`")
     parser.add_argument("config", nargs="?", default=DEFAULT_CONFIG, help="default %(default)s; random weights")
     parser.add_argument("--size", type=int, default=20000, help="height and width, pixels; default %(default)s")
     parser.add_argument("--window", type=int, default=512, help="height and width, pixels; default %(default)s")

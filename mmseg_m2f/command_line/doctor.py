@@ -13,7 +13,7 @@ EXAMPLES = """examples:
   {run} CONFIG
   {run} CONFIG --samples 500 --out doctor.html
   {run} CONFIG --statistics
-  {run} CONFIG --fix fixed.py && python tools/train.py fixed.py
+  {run} CONFIG --fix fixed.py
 """
 
 

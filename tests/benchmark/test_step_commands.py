@@ -2,15 +2,13 @@
 
 import json
 import os
-import runpy
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from mmseg_m2f.benchmark import machine
-from tests.benchmark.tiny import CONFIG, ROOT, write_variant
+from tests.benchmark.tiny import CONFIG, write_variant
 
 COUNTS = ["--size", "64", "--objects", "3", "--queries", "10", "--classes", "5", "--points", "64", "--rounds", "2"]
 
@@ -19,20 +17,6 @@ COUNTS = ["--size", "64", "--objects", "3", "--queries", "10", "--classes", "5",
 def quiet_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "num_cores", lambda: 4)
     monkeypatch.setattr(os, "getloadavg", lambda: (0.5, 0.0, 0.0))
-
-
-@pytest.fixture
-def run_tool(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    def run(*arguments: str) -> int:
-        """Run the tool in this process and give its exit status."""
-        monkeypatch.setattr(sys, "argv", ["tools/benchmark.py", *arguments])
-        try:
-            runpy.run_path(str(ROOT / "tools/benchmark.py"), run_name="__main__")
-        except SystemExit as ended:
-            return int(ended.code or 0)
-        return 0
-
-    return run
 
 
 @pytest.mark.slow

@@ -54,7 +54,7 @@ class PlantNaN(Hook):
             inputs[0] = inputs[0].float()
             (inputs[0][1, 3, 5] if self.place == "pixel" else inputs[0]).fill_(NAN)
         elif self.place == "weight":
-            weight_of(model)[1].data.flatten()[0] = NAN
+            weight_of(model)[1].data.flatten()[-1] = NAN  # the first of SegViT's positions is the class token's
         elif self.place == "loss":
             spoil_loss(model)
         else:

@@ -79,8 +79,16 @@ def roi_align(features, rois, size, scale, sampling_ratio, aligned, offset=None,
                         y = y1 + moved_y + p * bins[0] + (i + 0.5) * bins[0] / grid[0]
                         x = x1 + moved_x + q * bins[1] + (j + 0.5) * bins[1] / grid[1]
                         if -1 <= y <= height and -1 <= x <= width:
-                            y = y * 0 + min(max(float(y), 0), height - 1) if not 0 <= y <= height - 1 else y
-                            x = x * 0 + min(max(float(x), 0), width - 1) if not 0 <= x <= width - 1 else x
+                            y = (
+                                y * 0 + min(max(float(torch.as_tensor(y).detach()), 0), height - 1)
+                                if not 0 <= y <= height - 1
+                                else y
+                            )
+                            x = (
+                                x * 0 + min(max(float(torch.as_tensor(x).detach()), 0), width - 1)
+                                if not 0 <= x <= width - 1
+                                else x
+                            )
                             values = torch.stack([bilinear(plane, y, x) for plane in features[image]])
                             out[r, :, p, q] = out[r, :, p, q] + values / max(grid[0] * grid[1], 1)
     return out
