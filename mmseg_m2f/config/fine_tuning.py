@@ -11,7 +11,7 @@ _USUAL_DECAY = 0.9998  # of an average over about 5000 iterations; mmengine's de
 _ANNEALING = 100  # iteration t moves the average by at least 100 / (100 + t): short trainings forget the start, too
 
 
-def set_layer_decay(cfg: Config, decay: float | None) -> None:
+def set_layer_decay(cfg: Config, decay: int | float | str | None) -> None:
     """Multiply the learning rate of each block of a vision transformer by `decay` for each block behind it.
 
     Args:
@@ -34,7 +34,7 @@ def set_layer_decay(cfg: Config, decay: float | None) -> None:
     cfg.optim_wrapper.paramwise_cfg = ConfigDict(rule, **({} if decay is None else dict(layer_decay=decay)))
 
 
-def set_ema(cfg: Config, ema: bool | float | str | None) -> None:
+def set_ema(cfg: Config, ema: bool | int | float | str | None) -> None:
     """Validate and store a moving average of the weights, `average ← d · average + (1 - d) · weights` per iteration.
 
     The share d of the average that stays rises as t / (100 + t) up to the given one.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import DATA_SAMPLERS, DATASETS, METRICS, MODELS, TRANSFORMS
+from mmengine.registry import DATA_SAMPLERS, DATASETS, METRICS, MODELS, TRANSFORMS, VISBACKENDS, VISUALIZERS
 from mmengine.runner import Runner
 from mmengine.structures import PixelData
 from PIL import Image
@@ -52,7 +52,7 @@ def test_dataset_config__has_the_agreed_keys(path: Path) -> None:
 
 @pytest.mark.parametrize("path", COMPLETE, ids=lambda path: path.stem)
 def test_dataset_config__names_registered_parts_with_their_scope(path: Path) -> None:
-    registries = (DATASETS, TRANSFORMS, METRICS, MODELS, DATA_SAMPLERS)
+    registries = (DATASETS, TRANSFORMS, METRICS, MODELS, DATA_SAMPLERS, VISUALIZERS, VISBACKENDS)
     for name in set(types(load(path).to_dict())):
         assert name.partition(".")[0] in ("mmengine", "mmseg", "mmseg_m2f"), name
         assert any(registry.get(name) for registry in registries), name

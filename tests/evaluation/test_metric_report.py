@@ -11,7 +11,8 @@ from tests.command_line import ROOT
 #: TensorBoard's rule, the strictest of the three: MLflow also takes spaces and colons.
 TAKEN_UNCHANGED = re.compile(r"[-/\w.]+")
 SHIPPED = [
-    *("ADE20KDataset", "CityscapesDataset", "COCOStuffDataset", "MapillaryDataset_v1", "PascalContextDataset"),
+    *("mmseg.ADE20KDataset", "mmseg.CityscapesDataset", "mmseg.COCOStuffDataset", "mmseg.MapillaryDataset_v1"),
+    "mmseg.PascalContextDataset",
     *("mmdet.CocoDataset", "mmdet.CocoPanopticDataset", "mmdet.ADE20KPanopticDataset", "mmdet.ADE20KInstanceDataset"),
     "mmseg_m2f.GeneratedShapes",
 ]

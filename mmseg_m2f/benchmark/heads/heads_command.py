@@ -95,7 +95,8 @@ def write_summary(runs: Sequence[Run], failures: Sequence[Failure], budget: Budg
     if unfinished:
         warnings.append(f"Not finished: {'; '.join(unfinished)}.")
     remarks = _remarks(rows, budget, machine)
-    text = markdown(rows, [*warnings, *remarks]) if rows else "No run is finished.\n"
+    command = f"python {shlex.join(sys.argv)}"
+    text = f"{markdown(rows, [*warnings, *remarks])}\nCommand:\n\n    {command}\n" if rows else "No run is finished.\n"
     content = dict(
         schema=1,
         command=sys.argv,
@@ -108,7 +109,8 @@ def write_summary(runs: Sequence[Run], failures: Sequence[Failure], budget: Budg
     replace_file(out / "heads.md", text.encode())
     replace_file(out / "heads.json", (json.dumps(content, indent=1) + "\n").encode())
     title = f"Heads after {budget.iterations} iterations"
-    replace_file(out / "heads.html", page(rows, failures, title=title, remarks=remarks, warnings=warnings).encode())
+    html = page(rows, failures, title=title, remarks=[*remarks, f"Command: {command}"], warnings=warnings)
+    replace_file(out / "heads.html", html.encode())
     print(f"\n{text}\nWrote {out}/heads.md, heads.json and heads.html.")
 
 
@@ -126,5 +128,4 @@ def _remarks(rows: Sequence[Row], budget: Budget, machine: dict[str, object]) ->
             f"{setting['device']}."
         )
     remarks.append(f"{machine['processor']}, {machine['cores']} cores, torch {machine['torch']}, {machine['date']}.")
-    remarks.append(f"Command: python {shlex.join(sys.argv)}")
     return remarks

@@ -1,5 +1,6 @@
 """A NaN or an infinite number ends the run with its place, before the optimizer spreads it over all weights."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,18 +82,19 @@ class NonFiniteGuard(Hook):
         self._buffers = _persistent_buffers(unwrapped(runner.model))
         self._buffers_before = [buffer.clone() for buffer in self._buffers]
         self._original = dict(train_step=runner.model.train_step, backward=wrapper.backward, step=wrapper.step)
+        make_step = functools.partial(self._make_step, runner)
         object.__setattr__(
             runner.model, "train_step", lambda *args, **kwargs: self._train_step(runner, *args, **kwargs)
         )
         wrapper.backward = lambda loss, **kwargs: self._backward(runner, loss, **kwargs)
-        wrapper.step = lambda **kwargs: self._make_step(runner, **kwargs)
+        wrapper.step = functools.wraps(wrapper.step)(make_step)  # with the mark by which schedulers know it
 
     def after_train(self, runner: Runner) -> None:
         """Takes itself out again."""
         if self._original:
             object.__setattr__(runner.model, "train_step", self._original["train_step"])
-            for name in ("backward", "step"):
-                runner.optim_wrapper.__dict__.pop(name, None)
+            runner.optim_wrapper.__dict__.pop("backward", None)
+            runner.optim_wrapper.step = self._original["step"]
             self._original = {}
 
     def _train_step(self, runner: Runner, data: object, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
