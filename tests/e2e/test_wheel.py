@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
+from mmseg_m2f.config.finding import published_configs
 from tests.command_line import ROOT
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -21,9 +23,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the package installed from the wheel that is built of the source archive."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
-    for name in ("mmseg_m2f", "configs"):
+    for name in ("mmseg_m2f", "configs", "tools"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "model-index.yml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     archive = build("sdist", source, folder)
     shutil.unpack_archive(folder / archive, folder / "unpacked")
@@ -56,6 +58,16 @@ def run(site: Path, folder: Path, *arguments: str) -> str:
 def test_wheel__has_every_config(site: Path) -> None:
     shipped = {path.relative_to(site / "mmseg_m2f/configs") for path in (site / "mmseg_m2f/configs").rglob("*.py")}
     assert shipped == {path.relative_to(ROOT / "configs") for path in (ROOT / "configs").rglob("*.py")}
+
+
+def test_wheel__has_what_mim_reads(site: Path) -> None:
+    package = site / "mmseg_m2f"
+    imports = yaml.safe_load((package / "model-index.yml").read_text())["Import"]
+    models = [model for name in imports for model in yaml.safe_load((package / name).read_text())["Models"]]
+    assert {model["Name"] for model in models} == set(published_configs())
+    assert all((package / model["Config"]).is_file() for model in models)
+    shipped = {path.name for path in (package / ".mim/tools").glob("*.py")}
+    assert shipped == {path.name for path in (ROOT / "tools").glob("*.py")}
 
 
 def test_wheel__trains_and_predicts_by_name(site: Path, tmp_path: Path) -> None:
