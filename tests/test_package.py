@@ -13,7 +13,7 @@ import mmseg_m2f
 PACKAGE = Path(mmseg_m2f.__file__).parent
 
 #: Rooms (folders and files of the package) that every room above may import.
-GROUND = ("errors", "structures", "registry", "compat", "files", "processors")
+GROUND = ("errors", "structures", "registry", "compat", "files", "json_files", "processors")
 #: Room -> the rooms that it may import besides those of `GROUND`. Rooms of one floor do not import each other.
 ROOMS: dict[str, tuple[str, ...]] = {
     "core": (),

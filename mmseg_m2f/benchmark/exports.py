@@ -1,7 +1,6 @@
 """Which methods export to which formats: one small leaf per method, through the checks of `tools/export.py`."""
 
 import argparse
-import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from mmseg_m2f.export.latency import latencies
 from mmseg_m2f.export.model_export import ExportOptions, export_model
 from mmseg_m2f.export.wrappers import Logits
 from mmseg_m2f.files import replace_file, save_json
+from mmseg_m2f.json_files import read_json
 from mmseg_m2f.runtime import ExportedModel
 
 #: A small leaf of each method, and options that make it smaller still.
@@ -131,9 +131,16 @@ def export_table(records: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     return "\n".join([*lines, *(["", *reasons] if reasons else [])])
 
 
+_RECORDS: dict[str, Any] = dict(
+    what="the record of exports",
+    structure={str: {str: {"refused?": str, "error?": float, "bits?": int}}},
+    remedy="Move the file away, or give another --records.",
+)
+
+
 def _run(args: argparse.Namespace) -> None:
     path = Path(args.records)
-    records: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
+    records: dict[str, dict[str, Any]] = read_json(path, **_RECORDS) if path.is_file() else {}
     for config in args.configs:
         for kind in args.formats:
             if kind in records.get(config, {}):

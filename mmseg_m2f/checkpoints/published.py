@@ -1,7 +1,6 @@
 """Folders of `tools/publish.py`, on disk or on the Hugging Face Hub, read as data."""
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,9 +11,17 @@ from torch import Tensor
 
 from mmseg_m2f import compat
 from mmseg_m2f.errors import InvalidValueError, MissingFileError
+from mmseg_m2f.json_files import read_json
 
 WEIGHTS, CONFIG, SUMS = "model.safetensors", "config.json", "SHA256SUMS"
 _FOLDER, _HUB = "published://", "hf://"
+_STRUCTURE = {
+    "config": str,
+    "classes": [str],
+    "palette": [[int]],
+    "category_ids": [(int, str)],
+    "metrics?": {str: float},
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +38,7 @@ class PublishedModel:
     config: str
     classes: list[str]
     palette: list[tuple[int, ...]]
-    category_ids: list[int]
+    category_ids: list[int | str]
     metrics: Mapping[str, float]
 
     @property
@@ -70,7 +77,7 @@ def read_published(source: str | os.PathLike[str]) -> PublishedModel:
         raise MissingFileError(
             f"{source}: expected a folder of tools/publish.py, got one without {', '.join(missing)}. Copy it again."
         )
-    for line in (folder / SUMS).read_text(encoding="utf-8").splitlines():
+    for line in (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines():
         value, _, name = line.partition("  ")
         path = folder / Path(name).name
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != value:
@@ -78,16 +85,12 @@ def read_published(source: str | os.PathLike[str]) -> PublishedModel:
                 f"{source}: expected {name} as it was published, got another file or none (its hash differs). Copy the "
                 f"folder again, or remove {name} from {SUMS} if you changed it on purpose."
             )
-    try:
-        content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        palette = [tuple(colour) for colour in content["palette"]]
-        return PublishedModel(
-            folder, content["config"], content["classes"], palette, content["category_ids"], content.get("metrics", {})
-        )
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise InvalidValueError(
-            f"{source}: expected {CONFIG} as tools/publish.py writes it, got {error!r}. Publish the model again."
-        ) from error
+    what = f"{CONFIG} as tools/publish.py writes it"
+    content = read_json(folder / CONFIG, what=what, structure=_STRUCTURE, remedy="Publish the model again.")
+    palette = [tuple(colour) for colour in content["palette"]]
+    return PublishedModel(
+        folder, content["config"], content["classes"], palette, content["category_ids"], content.get("metrics", {})
+    )
 
 
 def published_url(source: str | os.PathLike[str]) -> str:

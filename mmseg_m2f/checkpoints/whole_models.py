@@ -3,7 +3,6 @@
 The weights get our names, from every layout of `mmseg_m2f.checkpoints.layouts`; other models of OpenMMLab keep theirs.
 """
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from mmseg_m2f.checkpoints.layouts import KEY_MAPS, detect_content
 from mmseg_m2f.checkpoints.published import is_published, read_published
 from mmseg_m2f.errors import InvalidValueError, MissingFileError
 from mmseg_m2f.files import is_remote
+from mmseg_m2f.json_files import read_json
 
 SCHEME = "whole-model://"
 _SUFFIXES = (".pth", ".pt", ".bin", ".pkl", ".safetensors")
@@ -138,11 +138,14 @@ def _class_names(path: Path) -> tuple[str, ...] | None:
 
 def _huggingface_names(file: str | os.PathLike[str]) -> list[str] | None:
     """Class names of a `config.json`; None where it has none but "LABEL_0", which stand for unknown ones."""
-    try:
-        content = json.loads(Path(file).read_text(encoding="utf-8"))
-        labels = {int(number): str(name) for number, name in content["id2label"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    if not Path(file).is_file():
         return None
+    structure = {"id2label?": {str: str}}
+    what = "the description of a Hugging Face model"
+    content = read_json(file, what=what, structure=structure, remedy="Copy the model's folder again.")
+    if not all(number.isdecimal() for number in content.get("id2label", {})):
+        return None
+    labels = {int(number): name for number, name in content.get("id2label", {}).items()}
     if sorted(labels) != list(range(len(labels))) or labels.get(0) == "LABEL_0":
         return None
     return [labels[number] for number in range(len(labels))]

@@ -1,13 +1,13 @@
 """Write a trained model as one folder: safetensors weights, config, classes, figures, card, hashes."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from mmseg_m2f.command_line.arguments import Call, add_config
 from mmseg_m2f.engine.trained_model import find_trained, load_trained
-from mmseg_m2f.errors import InvalidValueError, concise_errors
+from mmseg_m2f.errors import concise_errors
 from mmseg_m2f.export.publishing import publish
+from mmseg_m2f.json_files import read_json
 
 EXAMPLES = """examples:
   {run} CONFIG work_dirs/RUN/best_mIoU_iter_80000.pth OUT/
@@ -35,12 +35,5 @@ def main(arguments: Sequence[str] | None = None, *, call: Call) -> None:
 
 
 def _read_metrics(path: Path) -> dict[str, float]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return {str(name): float(value) for name, value in content.items()}
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise InvalidValueError(
-            f"--metrics {path}: expected a JSON file of names and numbers, as tools/test.py --out "
-            f"writes it, got {error}. "
-            "Correct the path, or leave --metrics out."
-        ) from error
+    what = "a JSON file of names and numbers, as tools/test.py --out writes it"
+    return read_json(path, what=what, structure={str: float}, remedy="Correct --metrics, or leave it out.")

@@ -1,7 +1,6 @@
 """Reading COCO's JSON files, for objects and for panoptic labels, with errors that name the entry at fault."""
 
 import difflib
-import json
 import os
 import re
 from collections import Counter
@@ -9,10 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence, Set, Sized
 from pathlib import PurePath
 from typing import NamedTuple
 
-from mmengine.fileio import get_text
+from mmengine.fileio import get
 from mmengine.logging import print_log
 
 from mmseg_m2f.errors import InvalidValueError, MissingFileError
+from mmseg_m2f.json_files import parse_json
 
 _UNWRITABLE = re.compile("[\\0\ud800-\udfff]")
 
@@ -39,16 +39,15 @@ def read_coco(path: str) -> CocoFile:
             or refers to an image or category that it does not have.
     """
     try:
-        content = json.loads(get_text(path))
+        data = get(path)
     except FileNotFoundError as error:
         raise MissingFileError(
             f"Annotation file {path} does not exist (working directory {os.getcwd()}); expected a COCO JSON file. "
             "Check data_root and ann_file in the dataset config."
         ) from error
-    except (ValueError, RecursionError) as error:  # broken JSON, no text at all, or lists in lists in lists
-        raise InvalidValueError(
-            f"Annotation file {path} is no JSON: {error}. Expected a complete COCO file; copy or write it again."
-        ) from error
+    content = parse_json(
+        data, source=f"Annotation file {path}", what="a complete COCO file", remedy="Copy or write it again."
+    )
     lists = ("categories", "images", "annotations")
     missing = [key for key in lists if not isinstance(content, Mapping) or not isinstance(content.get(key), list)]
     if missing:

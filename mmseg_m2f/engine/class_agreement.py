@@ -78,6 +78,31 @@ def check_initial_classes(found: NamedClasses | None, initial: NamedClasses | No
     )
 
 
+def agreed_metainfo(known: Mapping, trained_on: Mapping, *, source: object) -> Mapping:
+    """Names, colours and ids of what a model predicts, where a config and a checkpoint both name the classes.
+
+    A model numbers classes as it was trained. Where the config lists the same names in another order, the checkpoint's
+    order holds, with the config's colours; other names are only shown, and that is said.
+
+    Args:
+        known: Metainfo of the config.
+        trained_on: Metainfo that the checkpoint holds; may be empty.
+        source: The checkpoint, for messages.
+    """
+    found = NamedClasses(tuple(map(str, known["classes"])), "test_dataloader.dataset")
+    trained = NamedClasses(tuple(map(str, trained_on.get("classes") or ())), f"checkpoint {source}")
+    if not trained.names or len(trained.names) != len(found.names) or same_names(found.names, trained.names):
+        return known
+    if sorted(map(_plain, found.names)) != sorted(map(_plain, trained.names)):
+        remedy = "Results carry the names of test_dataloader.dataset; remove its metainfo.classes for the checkpoint's."
+        print_log(_difference(found, trained, remedy=remedy), logger="current", level=30)
+        return known
+    remedy = "Results are numbered and named as in the checkpoint."
+    print_log(_difference(found, trained, remedy=remedy), logger="current", level=30)
+    ids = {key: trained_on[key] for key in ("category_ids",) if key in trained_on}
+    return _reordered(dict(known), known, trained.names) | ids
+
+
 def align_dataset(runner: Runner, loop: str, expected: NamedClasses | None) -> None:
     """Let a validation or test set number its classes as `expected` does.
 

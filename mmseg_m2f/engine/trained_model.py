@@ -20,6 +20,7 @@ from mmseg_m2f.config.load import load_config
 from mmseg_m2f.config.options import Options, apply_options
 from mmseg_m2f.config.stored_config import read_stored_config
 from mmseg_m2f.datasets.checked_loading import CheckedLoading
+from mmseg_m2f.engine.class_agreement import agreed_metainfo
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.models.exported_network import use_exported
 from mmseg_m2f.models.image_pipeline import inner_dataset, split_pipeline
@@ -36,14 +37,14 @@ class TrainedModel:
         dataset: Config of the dataset below wrappers that testing reads.
         classes: Names of the K classes.
         palette: K RGB triples.
-        category_ids: K numbers of the classes in the data set's files, or else their indices.
+        category_ids: K numbers or texts of the classes in the data set's files, or else their indices.
     """
 
     model: nn.Module
     dataset: Mapping
     classes: list[str]
     palette: Palette
-    category_ids: Sequence[int]
+    category_ids: Sequence[int | str]
 
 
 def find_trained(
@@ -79,7 +80,7 @@ def load_trained(cfg: Config, checkpoint: str | os.PathLike[str] | None = None) 
     """Build the model of a config and fill it with the weights of a checkpoint.
 
     The names of the classes are the config's or its dataset's, else those of the data that the checkpoint was trained
-    on, else those in the dataset's annotation file.
+    on, else those in the dataset's annotation file. Their order is the checkpoint's, where it names the same ones.
 
     Args:
         cfg: Changed in place: initial weights that the checkpoint replaces are dropped.
@@ -107,10 +108,10 @@ def load_trained(cfg: Config, checkpoint: str | os.PathLike[str] | None = None) 
     dataset = _test_dataset(cfg)
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope")):
         model: nn.Module = MODELS.build(_model_config(cfg))
-        metainfo = _metainfo(dataset, content)
+        metainfo = _metainfo(dataset, content, source=checkpoint)
     classes = list(cast(Sequence[str], metainfo.get("classes", ())))
     palette = cast(Palette, metainfo.get("palette") or ())
-    ids = cast(Sequence[int], metainfo.get("category_ids") or ())
+    ids = cast(Sequence[int | str], metainfo.get("category_ids") or ())
     _check_class_count(model, classes, type_name=str(dataset.get("type")))
     if checkpoint is not None:
         weights = cast(Mapping[str, torch.Tensor], content.get("state_dict", content))
@@ -159,16 +160,15 @@ def _test_dataset(cfg: Config) -> Mapping:
     return inner_dataset(loader["dataset"])
 
 
-def _metainfo(dataset: Mapping, checkpoint: Mapping) -> Mapping[str, object]:
+def _metainfo(dataset: Mapping, checkpoint: Mapping, *, source: object) -> Mapping[str, object]:
     """Classes and palette that the dataset's config sets, or its class, the checkpoint, or the data."""
     found = DATASETS.get(dataset["type"]) if isinstance(dataset["type"], str) else dataset["type"]
     own = dict(dataset.get("metainfo") or {})
-    if "classes" in own:  # a palette of the class has other entries
-        return own
-    known = dict(getattr(found, "METAINFO", {})) | own
     trained_on = (checkpoint.get("meta") or {}).get("dataset_meta") or {}
+    # A palette of the class has other entries.
+    known = own if "classes" in own else dict(getattr(found, "METAINFO", {})) | own
     if "classes" in known:
-        return known
+        return agreed_metainfo(known, trained_on, source=source)
     if "classes" in trained_on:
         return trained_on
     try:

@@ -75,7 +75,7 @@ def publish(
         config=repr(plain_values(cfg.to_dict())),
         classes=list(trained.classes),
         palette=[list(map(int, colour)) for colour in trained.palette],
-        category_ids=[int(number) for number in trained.category_ids],
+        category_ids=list(trained.category_ids),
         metrics=dict(metrics or {}),
         licence=licence,
     )

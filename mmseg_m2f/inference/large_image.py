@@ -162,7 +162,7 @@ class _Run:
             entries.append(
                 dict(
                     image_id=Path(self.raster.path).name,
-                    category_id=int(self.predictor.category_ids[each.label]),
+                    category_id=self.predictor.category_ids[each.label],
                     score=each.score,
                     bbox=[left, top, right - left, bottom - top],
                     segmentation=encode_crop(each.crop, (top, left), self.raster.size),
@@ -193,7 +193,7 @@ class _Run:
         infos = [
             dict(
                 id=number,
-                category_id=int(self.predictor.category_ids[label]),
+                category_id=self.predictor.category_ids[label],
                 isthing=int(number <= len(things)),
                 area=int(areas[number]),
                 iscrowd=0,

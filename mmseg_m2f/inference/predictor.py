@@ -37,7 +37,7 @@ class Predictor:
     Attributes:
         classes: Names of the K classes.
         palette: K RGB triples.
-        category_ids: K numbers of the classes in the data set's files, or else their indices.
+        category_ids: K numbers or texts of the classes in the data set's files, or else their indices.
         num_channels: Of the images, where option `channels` is set; None for BGR.
         shown: The channels that pictures show as red, green and blue, or one; None for BGR.
 

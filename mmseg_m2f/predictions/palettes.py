@@ -21,7 +21,7 @@ class Categories(NamedTuple):
     names: Sequence[str]
     palette: Palette
     """K RGB triples."""
-    ids: Sequence[int]
+    ids: Sequence[int | str]
     """The data set's own number of each class; its index where the data set has none."""
 
 

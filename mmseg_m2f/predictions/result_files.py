@@ -65,7 +65,7 @@ def write_records(records: Sequence[ImageRecord], out_dir: Path, *, categories: 
 
 
 def number_segments(
-    panoptic: NDArray[np.int64], category_ids: Sequence[int]
+    panoptic: NDArray[np.int64], category_ids: Sequence[int | str]
 ) -> tuple[NDArray[np.int64], list[dict[str, object]]]:
     """The map with segments numbered from 1 (0 is void), and COCO's `segments_info`; boxes are x y width height.
 
@@ -85,7 +85,7 @@ def number_segments(
         infos.append(
             dict(
                 id=len(infos) + 1,
-                category_id=int(category_ids[ids[index] % INSTANCE_OFFSET]),
+                category_id=category_ids[ids[index] % INSTANCE_OFFSET],
                 isthing=int(ids[index] >= INSTANCE_OFFSET),
                 area=int(inside.sum()),
                 bbox=[left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top],
@@ -95,7 +95,7 @@ def number_segments(
     return numbered, infos
 
 
-def coco_objects(objects: Objects, category_ids: Sequence[int]) -> list[dict[str, object]]:
+def coco_objects(objects: Objects, category_ids: Sequence[int | str]) -> list[dict[str, object]]:
     """Entries of COCO's result format, the highest score first; without `segmentation` where there are no masks.
 
     Scores keep the precision of float32, so that no two change places.
@@ -103,7 +103,7 @@ def coco_objects(objects: Objects, category_ids: Sequence[int]) -> list[dict[str
     boxes = objects.boxes_px.astype(np.float64)
     boxes[:, 2:] -= boxes[:, :2]
     entries: list[dict[str, object]] = [
-        dict(category_id=int(category_ids[label]), score=float(str(score)), bbox=[round(v, 2) for v in box])
+        dict(category_id=category_ids[label], score=float(str(score)), bbox=[round(v, 2) for v in box])
         for label, score, box in zip(objects.labels, objects.scores, boxes.tolist(), strict=True)
     ]
     if objects.masks is not None and entries:

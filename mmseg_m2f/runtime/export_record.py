@@ -5,13 +5,29 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, TypeAlias
 
-from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.json_files import parse_json
 
 #: Of the entry in the file's own metadata.
 KEY = "mmseg_m2f"
 
 Output: TypeAlias = Literal["logits", "full"]
 Task: TypeAlias = Literal["semantic", "panoptic", "instance"]
+
+_STRUCTURE = {
+    **dict.fromkeys(("output", "config"), str),
+    **{key: [str] for key in ("tasks", "classes")},
+    **dict.fromkeys(("precision?", "licence?"), str),
+    **{key: [float] for key in ("mean?", "std?")},
+    **dict.fromkeys(("to_rgb?", "reads_valid?"), bool),
+    **dict.fromkeys(("size_divisor?", "multiple?", "input_channels?", "max_per_image?"), int),
+    **dict.fromkeys(("batch?", "opset?"), (int, None)),
+    "palette?": [[int]],
+    "category_ids?": [(int, str)],
+    "pad_value?": float,
+    "size?": ([int], None),
+    "tolerances?": {str: float},
+    "versions?": {str: str},
+}
 
 
 @dataclass(frozen=True)
@@ -24,7 +40,7 @@ class ExportRecord:
         config: Text of the resolved config.
         classes: Names of the K classes.
         palette: K RGB triples.
-        category_ids: K numbers of the classes in the data set's files.
+        category_ids: K numbers or texts of the classes in the data set's files.
         mean, std: Of the three channels after their order was changed, in grey levels 0...255.
         to_rgb: Whether the network sees RGB; images are given as BGR.
         size_divisor: Images are padded below and on the right to multiples of it.
@@ -47,7 +63,7 @@ class ExportRecord:
     config: str
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...] = ()
-    category_ids: tuple[int, ...] = ()
+    category_ids: tuple[int | str, ...] = ()
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     to_rgb: bool = True
@@ -77,15 +93,15 @@ class ExportRecord:
             ValueError: There is none, or it was written by something else.
         """
         known = {each.name for each in fields(cls)}
-        try:
-            content = json.loads(text or "")
-            entries: dict[str, Any] = {name: _hashable(value) for name, value in content.items() if name in known}
-            return cls(**entries)
-        except (ValueError, TypeError, AttributeError) as error:
-            raise InvalidValueError(
-                f"{file}: expected a file that tools/export.py wrote, whose metadata has the entry '{KEY}', got one "
-                "without it. Export the checkpoint with tools/export.py, or run the file with its own runtime."
-            ) from error
+        content = parse_json(
+            text or "null",
+            source=file,
+            what=f"a file that tools/export.py wrote, whose metadata has the entry '{KEY}'",
+            structure=_STRUCTURE,
+            remedy="Export the checkpoint with tools/export.py, or run the file with its own runtime.",
+        )
+        entries: dict[str, Any] = {name: _hashable(value) for name, value in content.items() if name in known}
+        return cls(**entries)
 
 
 def _hashable(value: object) -> object:

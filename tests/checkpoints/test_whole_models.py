@@ -63,6 +63,9 @@ def test_read_whole_model__class_names_of_hugging_face(weights: dict, tmp_path: 
     write_weights(tmp_path / "model.safetensors", convert(weights, to="transformers").weights, layout="transformers")
     (tmp_path / "config.json").write_text(json.dumps(dict(id2label=dict(enumerate(labels)))))
     assert read_whole_model(str(tmp_path / "model.safetensors")).classes == expected
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"config.json: expected the description of a Hugging Face model"):
+        read_whole_model(str(tmp_path / "model.safetensors"))
 
 
 @pytest.mark.parametrize(

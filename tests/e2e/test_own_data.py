@@ -23,7 +23,6 @@ COMMANDS = dict(train=train, test=test, predict=predict)
 SMALL = [
     *("backbone=r18_from_scratch", "batch_size=1", "crop_size=64", "max_iters=2", "val_interval=2"),
     *(f"{loop}_dataloader.num_workers=0" for loop in ("train", "val", "test")),
-    *(f"{loop}_dataloader.persistent_workers=False" for loop in ("train", "val", "test")),
     *(f"model.decode_head.{part}.num_layers=1" for part in ("pixel_decoder", "query_decoder")),
     *(f"{loop}_dataloader.dataset.pipeline.1.scale=(64,48)" for loop in ("val", "test")),
     "default_hooks.checkpoint.interval=2",

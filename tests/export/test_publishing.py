@@ -77,6 +77,33 @@ def test_publish__hub_repositories_come_through_huggingface_hub(folder, monkeypa
     assert set(asked) == {"owner/name"}
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[" * 100_000, "got lists or entries inside each other"),
+        ("[]", "expected entries config, classes, palette, category_ids, got a list of 0"),
+        (dict(classes=7), "classes: expected a list, got 7"),
+        (dict(palette=[[1, 2, 3], None]), r"palette\[1\]: expected a list, got None"),
+        (dict(metrics=dict(mIoU="high")), "metrics.mIoU: expected a number, got 'high'"),
+    ],
+)
+def test_publish__config_of_another_structure_is_refused(folder, tmp_path, content, said):
+    (tmp_path / "model.safetensors").write_bytes((folder / "out/model.safetensors").read_bytes())
+    if isinstance(content, dict):
+        content = json.dumps(json.loads((folder / "out/config.json").read_text()) | content)
+    (tmp_path / "config.json").write_text(content)
+    (tmp_path / "SHA256SUMS").write_text("")
+    with pytest.raises(ValueError, match=rf"config.json.*{said}.*Publish the model again"):
+        read_published(tmp_path)
+
+
+def test_publish__ids_may_be_texts(folder, tmp_path):
+    cfg = tiny_config(folder / "data")
+    trained = replace(load_trained(cfg, folder / "weights.pth"), category_ids=["n01", "n02"])
+    publish(trained, cfg, tmp_path / "out")
+    assert read_published(tmp_path / "out").category_ids == ["n01", "n02"]
+
+
 def test_publish__changed_files_are_refused(folder, tmp_path):
     for name in ("README.md", "config.json", "model.safetensors", "SHA256SUMS"):
         (tmp_path / name).write_bytes((folder / "out" / name).read_bytes())

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from torch import nn
 
 from mmseg_m2f.config.load import load_config
+from mmseg_m2f.engine import class_agreement
 from mmseg_m2f.inference.predictor import Predictor
 from tests.command_line import ROOT
 from tests.inference.bright_objects import detector_config
@@ -123,6 +124,34 @@ def test_predictor__names_from_the_checkpoint_need_no_data(coco_config: Config, 
     torch.save(dict(state_dict={}, meta=meta), tmp_path / "trained.pth")
     predictor = Predictor(coco_config, tmp_path / "trained.pth")
     assert (predictor.classes, predictor.palette) == (["from", "training"], PALETTE)
+
+
+def trained_on(folder: Path, out: Path, *classes: str) -> Path:
+    """The weights of `folder` with the names that training would have stored."""
+    weights = torch.load(folder / "good.pth")["state_dict"]
+    torch.save(dict(state_dict=weights, meta=dict(dataset_meta=dict(classes=classes))), out / "named.pth")
+    return out / "named.pth"
+
+
+def test_predictor__numbers_classes_as_the_checkpoint_does(folder: Path, cfg: Config, tmp_path: Path) -> None:
+    """The config lists the same names the other way round; what the network says does not change with it."""
+    swapped = Predictor(cfg, trained_on(folder, tmp_path, "Bright", "dark"))
+    assert swapped.classes == ["Bright", "dark"]
+    assert [list(colour) for colour in swapped.palette] == PALETTE[::-1]
+    image = folder / "data/images/001.png"
+    labels = swapped(image).semantic
+    assert np.array_equal(labels, Predictor(cfg, folder / "good.pth")(image).semantic)
+
+
+def test_predictor__other_names_than_the_checkpoints_are_shown_and_said(
+    folder: Path, cfg: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(class_agreement, "print_log", lambda text, **_: lines.append(text))
+    assert Predictor(cfg, trained_on(folder, tmp_path, "night", "day")).classes == list(CLASSES)
+    (line,) = lines
+    assert "has other classes than checkpoint" in line
+    assert "Results carry the names of test_dataloader.dataset" in line
 
 
 def test_predictor__missing_names_say_where_to_put_them(coco_config: Config, tmp_path: Path) -> None:

@@ -65,6 +65,13 @@ def test_coco_objects__scores_keep_their_order() -> None:
     assert entries[0]["score"] > entries[1]["score"]
 
 
+def test_results__ids_may_be_texts() -> None:
+    entries = coco_objects(make_objects(), ["cat", "n02"])
+    assert [entry["category_id"] for entry in entries] == ["n02", "n02"]
+    _, infos = number_segments(np.full((2, 2), 1 + 1000), ["cat", "n02"])
+    assert [info["category_id"] for info in infos] == ["n02"]
+
+
 def test_coco_objects__boxes_alone_and_none() -> None:
     assert "segmentation" not in coco_objects(make_objects()._replace(masks=None), [3, 90])[0]
     none = Objects(*(field[:0] for field in make_objects()))

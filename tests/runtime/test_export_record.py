@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,23 @@ def test_export_record__comes_back_from_its_text():
     assert ExportRecord.from_json(record.to_json(), file="model.onnx") == record
 
 
-@pytest.mark.parametrize("text", [None, "", "no json", "[]", '{"output": "logits"}'])
+@pytest.mark.parametrize("text", [None, "", "no json", "[]", '{"output": "logits"}', "[" * 100_000])
 def test_export_record__refuses_other_metadata(text):
     with pytest.raises(ValueError, match=r"model.onnx: expected a file that tools/export.py wrote"):
+        ExportRecord.from_json(text, file="model.onnx")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (dict(classes="cat"), "classes: expected a list, got 'cat'"),
+        (dict(to_rgb=1), "to_rgb: expected true or false, got 1"),
+        (dict(size=[64, "96"]), r"size\[1\]: expected a whole number, got '96'"),
+        (dict(mean=[None]), r"mean\[0\]: expected a number, got None"),
+        (dict(palette=[1]), r"palette\[0\]: expected a list, got 1"),
+    ],
+)
+def test_export_record__names_the_entry_of_another_kind(change, said):
+    text = json.dumps(json.loads(RECORD.to_json()) | change)
+    with pytest.raises(ValueError, match=rf"model.onnx, {said}.*Export the checkpoint"):
         ExportRecord.from_json(text, file="model.onnx")

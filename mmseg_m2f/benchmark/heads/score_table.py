@@ -1,12 +1,11 @@
 """What finished runs say together: one row for each head, and the table."""
 
-import json
 from collections.abc import Mapping, Sequence
 from statistics import mean, median
 from typing import Any, NamedTuple
 
 from mmseg_m2f.benchmark.heads.running import Run
-from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.json_files import read_json
 from mmseg_m2f.visualization.markdown import escape_markdown
 
 
@@ -48,6 +47,20 @@ class Row(NamedTuple):
     pictures: list[dict[str, Any]]
 
 
+_RESULT = {
+    "batch": object,
+    "processes": int,
+    "data": {"type": str, "images": int, "classes": int},
+    "scores": {str: float},
+    "history": [{"iteration": int, "scores": {str: float}}],
+    "costs": {
+        **dict.fromkeys(("parameters", "multiply_adds", "step_s", "latency_s"), float),
+        "step_bytes": (float, None),
+        "image_size": [int],
+        "device": str,
+    },
+    "pictures": [{"input": str, "kinds": {str: {str: str}}}],
+}
 _COSTS = ("parameters, M", "multiply–adds, G", "training step, s", "training memory, MB", "latency, ms")
 
 
@@ -147,15 +160,9 @@ def as_json(row: Row) -> dict[str, Any]:
 
 
 def _read(run: Run) -> dict[str, Any]:
-    try:
-        content = json.loads(run.result.read_text(encoding="utf-8"))
-        content["scores"], content["costs"], content["history"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise InvalidValueError(
-            f"{run.result}: expected the result of a run with 'scores', 'costs' and 'history', got something else "
-            f"({error}). Delete the file; the run is then tested again."
-        ) from error
-    return content
+    what = "the result of a run with 'scores', 'costs' and 'history'"
+    remedy = "Delete the file; the run is then tested again."
+    return read_json(run.result, what=what, structure=_RESULT, remedy=remedy)
 
 
 def _row(name: str, results: Sequence[tuple[Run, Mapping[str, Any]]]) -> Row:

@@ -24,6 +24,7 @@ from PIL import Image
 from mmseg_m2f.benchmark.heads.costs import measure_costs
 from mmseg_m2f.benchmark.heads.running import writing
 from mmseg_m2f.benchmark.heads.scores import check_scores, scores_of
+from mmseg_m2f.engine.hooks.report import read_history
 from mmseg_m2f.engine.launch import Launcher, evaluate, find_checkpoint, train
 from mmseg_m2f.errors import concise_errors
 from mmseg_m2f.files import replace_file, save_png
@@ -73,7 +74,7 @@ def _perform(path: Path, *, num_images: int, launcher: Launcher) -> None:
         scores=scores,
         history=[
             dict(iteration=entry["iteration"], scores=scores_of(entry, cfg.get("val_evaluator"), scope=scope))
-            for entry in (json.loads(report.read_text())["history"] if report.exists() else [])
+            for entry in (read_history(report, remedy="Delete the folder of this run.") if report.exists() else [])
         ],
         costs=costs,
         pictures=pictures,

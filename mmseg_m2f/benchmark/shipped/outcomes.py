@@ -1,6 +1,5 @@
 """Trying one config after the other, and going on after an interruption."""
 
-import json
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +12,7 @@ from mmseg_m2f.benchmark.shipped.catalogue import Shipped, model_key
 from mmseg_m2f.benchmark.shipped.trial import Limits, try_config
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.files import save_json
+from mmseg_m2f.json_files import read_json
 
 Outcomes = dict[str, dict[str, str]]
 
@@ -27,9 +27,11 @@ def count(configs: Sequence[Shipped], out: Path, limits: Limits, *, say: Callabl
     """
     file = out / "outcomes.json"
     setting = vars(limits)
-    known = (
-        json.loads(file.read_text(encoding="utf-8")) if file.exists() else dict(limits=setting, models={}, configs={})
-    )
+    known = dict(limits=setting, models={}, configs={})
+    if file.exists():
+        stages = {str: {str: str}}
+        structure = {"limits": {str: object}, "models": stages, "configs": stages}
+        known = read_json(file, what="the outcomes of a count", structure=structure, remedy="Give another --out.")
     if known["limits"] != setting:
         raise InvalidValueError(
             f"{file}: expected a count under {setting}, got one under {known['limits']}. Give another --out."

@@ -8,7 +8,15 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from PIL import Image
 
-from mmseg_m2f.datasets.formats.examples import VOID, Example, ForeignData, FoundObject, flatten, image_size
+from mmseg_m2f.datasets.formats.examples import (
+    VOID,
+    Example,
+    ForeignData,
+    FoundObject,
+    flatten,
+    image_size,
+    require_class_names,
+)
 from mmseg_m2f.datasets.formats.mask_formats import read_cityscapes, read_label_folder, read_pascal_voc
 from mmseg_m2f.datasets.formats.polygon_formats import read_labelme, read_yolo
 from mmseg_m2f.errors import InvalidValueError
@@ -61,6 +69,7 @@ def convert_dataset(
     """
     source, target = Path(source), Path(target)
     data = _READERS[format](source, **_arguments(format, classes, labelmap))
+    require_class_names(data.classes, file=source)
     if target.exists() and any(target.iterdir()):
         raise InvalidValueError(f"{target}: expected a new or empty folder, got one with files. Choose another.")
     if to == "labels" and len(data.classes) > VOID:

@@ -1,9 +1,10 @@
 """What every reader of a foreign format gives: images of a split, each with a label map, with objects, or with both."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -72,14 +73,32 @@ def find_image(folder: Path, name: str, *, needed_by: Path | str) -> Path:
 
 
 def read_names(file: Path) -> list[str]:
-    """The lines of a list of images, without empty ones and without what follows a blank.
+    """The lines of a list of images, without empty ones and without blanks around a name.
 
     Raises:
         FileNotFoundError: There is no such file.
+        ValueError: A name occurs twice, or is that of no file.
     """
     if not file.is_file():
         raise MissingFileError(f"{file}: no such list of images. Expected one name on each line.")
-    return [line.split()[0] for line in read_text(file).splitlines() if line.strip()]
+    names = [line.strip() for line in read_text(file).splitlines() if line.strip()]
+    repeated = [name for name, number in Counter(names).items() if number > 1]
+    if repeated:
+        raise InvalidValueError(f"{file}: expected each name once, got {repeated[:8]} repeatedly. Remove the lines.")
+    odd = [name for name in names if not name.isprintable() or ".." in PurePath(name).parts or name.startswith("/")]
+    if odd:
+        raise InvalidValueError(f"{file}: expected names of images below the folder, got {odd[0]!r}. Correct the line.")
+    return names
+
+
+def require_class_names(names: Sequence[str], *, file: Path | str) -> None:
+    """Raise ValueError unless each name is printable text that occurs once."""
+    counts = Counter(names)
+    odd = [name for name in counts if counts[name] > 1 or not name.strip() or not name.isprintable()]
+    if odd or not names:
+        raise InvalidValueError(
+            f"{file}: expected the name of each class once, in letters, got {odd[:8] or 'none'}. Correct the names."
+        )
 
 
 def read_text(file: Path) -> str:
@@ -154,12 +173,44 @@ def read_colours(file: Path) -> NDArray[np.int64]:
 
     Raises:
         FileNotFoundError: There is no such file.
+        ValueError: More than 8 bits, a lossy format, or a broken file.
+    """
+    _read_stored(file)
+    with opened(file) as picture:
+        if picture.mode not in ("1", "L", "P", "RGB", "RGBA"):
+            raise InvalidValueError(f"{file}: expected colours of 8 bits, got {picture.mode}. Save it as an RGB PNG.")
+        return _colour_numbers(np.asarray(picture.convert("RGB"), dtype=np.int64))
+
+
+def read_numbers(file: Path) -> NDArray[np.int64]:
+    """A map of object numbers (H W): values as stored, of any number of bits, or one number for each colour.
+
+    Raises:
+        FileNotFoundError, ValueError: As of `read_colours`.
+    """
+    stored = _read_stored(file).astype(np.int64)
+    if stored.ndim == 2:
+        return stored
+    if stored.shape[2] not in (3, 4):
+        raise InvalidValueError(f"{file}: expected numbers or colours, got {stored.shape[2]} channels. Save it as RGB.")
+    return _colour_numbers(stored)
+
+
+def _colour_numbers(colours: NDArray[np.int64]) -> NDArray[np.int64]:
+    return colours[..., 0] * 65536 + colours[..., 1] * 256 + colours[..., 2]
+
+
+def _read_stored(file: Path) -> np.ndarray:
+    """Values as they are stored, H W or H W C.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: A lossy format, fractions, several pages, or a broken file.
     """
     if not file.is_file():
-        raise MissingFileError(f"{file}: no such mask. Expected one for each image of the list.")
-    with opened(file) as picture:
-        colours = np.asarray(picture.convert("RGB"), dtype=np.int64)
-    return colours[..., 0] * 65536 + colours[..., 1] * 256 + colours[..., 2]
+        raise MissingFileError(f"{file}: no such mask. Expected one for each image.")
+    with opened(file):
+        return LoadLabelMap().transform(dict(seg_map_path=str(file), seg_fields=[]))["gt_seg_map"]
 
 
 def read_indices(file: Path) -> UInt8[np.ndarray, "H W"]:
@@ -169,10 +220,7 @@ def read_indices(file: Path) -> UInt8[np.ndarray, "H W"]:
         FileNotFoundError: There is none.
         ValueError: Colours, values beyond 255, a lossy format, or a broken file.
     """
-    if not file.is_file():
-        raise MissingFileError(f"{file}: no such mask. Expected one for each image.")
-    with opened(file):
-        labels = LoadLabelMap().transform(dict(seg_map_path=str(file), seg_fields=[]))["gt_seg_map"]
+    labels = _read_stored(file)
     if labels.ndim != 2 or labels.dtype != np.uint8:
         found = "colours" if labels.ndim != 2 else f"values up to {labels.max()}"
         raise InvalidValueError(
@@ -180,6 +228,16 @@ def read_indices(file: Path) -> UInt8[np.ndarray, "H W"]:
             "in a labelmap (--labelmap), or save indices below 256."
         )
     return labels
+
+
+def require_known(labels: UInt8[np.ndarray, "H W"], num_classes: int, *, file: Path) -> None:
+    """Raise ValueError where a label is neither a class nor void."""
+    odd = labels[(labels >= num_classes) & (labels != VOID)]
+    if odd.size:
+        raise InvalidValueError(
+            f"{file}: {odd.size} pixels have a label that is no class's, such as {odd[0]}. Expected labels below "
+            f"{num_classes}, or {VOID} for void; name all classes, or correct the mask."
+        )
 
 
 def name_colours(

@@ -10,13 +10,16 @@ from mmseg_m2f.datasets.formats.examples import (
     VOID,
     Example,
     ForeignData,
+    FoundObject,
     find_image,
     name_colours,
-    opened,
     read_colours,
     read_indices,
     read_names,
+    read_numbers,
     read_text,
+    require_class_names,
+    require_known,
     split_segments,
 )
 from mmseg_m2f.errors import InvalidValueError, MissingFileError
@@ -53,6 +56,10 @@ def read_labelmap(file: Path) -> tuple[list[str], list[tuple[int, int, int]]]:
             )
         names.append(name.strip())
         colours.append((int(values[0]), int(values[1]), int(values[2])))
+    require_class_names(names, file=file)
+    if len(set(colours)) < len(colours):
+        shared = next(colour for colour in colours if colours.count(colour) > 1)
+        raise InvalidValueError(f"{file}: expected a colour for each class, got {shared} twice. Correct the lines.")
     return names, colours
 
 
@@ -80,10 +87,9 @@ def read_pascal_voc(root: Path) -> ForeignData:
         for name in read_names(file):
             mask = root / f"SegmentationClass/{name}.png"
             labels = name_colours(read_colours(mask), palette, file=mask) if palette else read_indices(mask)
+            require_known(labels, len(classes), file=mask)
             numbers = root / f"SegmentationObject/{name}.png"
-            objects = (
-                split_segments(labels, read_colours(numbers), background=background) if numbers.is_file() else None
-            )
+            objects = _voc_objects(numbers, labels, background) if numbers.is_file() else None
             image = find_image(root / "JPEGImages", name, needed_by=file)
             yield Example(image, name, labels, objects)
 
@@ -109,7 +115,7 @@ def read_cityscapes(root: Path) -> ForeignData:
             name = image.relative_to(root / "leftImg8bit" / split).as_posix().removesuffix("_leftImg8bit.png")
             stem = root / "gtFine" / split / f"{name}_gtFine"
             labels = table[read_indices(Path(f"{stem}_labelIds.png"))]
-            yield Example(image, name, labels, _cityscapes_objects(Path(f"{stem}_instanceIds.png"), labels))
+            yield Example(image, name, labels, _cityscapes_objects(Path(f"{stem}_instanceIds.png"), labels, table))
 
     return ForeignData(CITYSCAPES_CLASSES, {split: read(split) for split in splits})
 
@@ -140,16 +146,42 @@ def read_label_folder(root: Path, *, classes: Sequence[str] = (), labelmap: Path
                 continue
             name = image.relative_to(root / "images" / split).with_suffix("").as_posix()
             mask = masks / split / f"{name}.png"
-            yield Example(
-                image, name, name_colours(read_colours(mask), palette, file=mask) if palette else read_indices(mask)
-            )
+            labels = name_colours(read_colours(mask), palette, file=mask) if palette else read_indices(mask)
+            require_known(labels, len(classes), file=mask)
+            yield Example(image, name, labels)
 
     return ForeignData(classes, {split or "train": read(split) for split in splits}, palette)
 
 
-def _cityscapes_objects(file: Path, labels: np.ndarray) -> list | None:
+def _voc_objects(file: Path, labels: np.ndarray, background: Sequence[int]) -> list[FoundObject]:
+    numbers = read_numbers(file)
+    _require_same_size(numbers, labels, file)
+    return split_segments(labels, numbers, background=background)
+
+
+def _cityscapes_objects(file: Path, labels: np.ndarray, table: np.ndarray) -> list[FoundObject] | None:
+    """Objects of an instance map: their class is that of the label map there, as the id says it."""
     if not file.is_file():
         return None
-    with opened(file) as picture:
-        ids = np.array(picture, dtype=np.int64)
-    return split_segments(labels, np.where(ids >= 1000, ids, 0))
+    ids = read_numbers(file)
+    _require_same_size(ids, labels, file)
+    found = []
+    for number in np.unique(ids[ids >= 1000]).tolist():
+        mask, label_id = ids == number, number // 1000
+        label = int(table[label_id]) if label_id < len(table) else VOID
+        if (labels[mask] != label).any():
+            raise InvalidValueError(
+                f"{file}: object {number} is of label id {label_id}, but the label map has other labels there. "
+                "Expected the files of one export; create both anew."
+            )
+        if label != VOID:
+            found.append(FoundObject(label, mask))
+    return found
+
+
+def _require_same_size(numbers: np.ndarray, labels: np.ndarray, file: Path) -> None:
+    if numbers.shape != labels.shape:
+        raise InvalidValueError(
+            f"{file}: expected the size of the label map, {labels.shape[0]} × {labels.shape[1]} pixels, got "
+            f"{numbers.shape[0]} × {numbers.shape[1]}. Export both at the image's size."
+        )

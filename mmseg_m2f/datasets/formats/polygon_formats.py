@@ -1,6 +1,5 @@
 """Formats whose annotations are polygons: LabelMe and YOLO's segmentation."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
@@ -23,6 +22,7 @@ from mmseg_m2f.datasets.formats.examples import (
     read_text,
 )
 from mmseg_m2f.errors import InvalidValueError, MissingFileError
+from mmseg_m2f.json_files import read_json
 
 _ROOM = 0.5  # of the image's side: polygons that leave the image by more are those of another image
 
@@ -51,6 +51,7 @@ def read_labelme(root: Path, *, classes: Sequence[str] = ()) -> ForeignData:
             name = file.relative_to(root / split).with_suffix("").as_posix()
             image = find_image(file.parent, file.stem, needed_by=file)
             size = image_size(image)
+            _require_drawn_on(file, size)
             joined: dict[tuple[str, object], np.ndarray] = {}
             for number, shape in enumerate(_shapes(file)):
                 if shape["label"] not in classes:
@@ -109,11 +110,21 @@ def _read_yaml(file: Path) -> Mapping:
 
 
 def _yolo_classes(names: object, file: Path) -> list[str]:
-    if isinstance(names, Mapping) and names and all(type(key) is int for key in names):
-        return [str(names[key]) for key in sorted(names)]
-    if isinstance(names, list) and names:
-        return [str(name) for name in names]
-    raise InvalidValueError(f"{file}: expected names: a list of classes, got {names}. Write [{names}] for one class.")
+    if isinstance(names, Mapping) and all(type(key) is int for key in names):
+        if sorted(names) != list(range(len(names))):
+            raise InvalidValueError(f"{file}: expected names numbered from 0 without a gap, got {sorted(names)[:8]}.")
+        names = [names[key] for key in sorted(names)]
+    if not isinstance(names, list) or not names:
+        raise InvalidValueError(
+            f"{file}: expected names: a list of classes, got {names}. Write [{names}] for one class."
+        )
+    odd = [name for name in names if not isinstance(name, str) and type(name) is not int]
+    if odd:
+        raise InvalidValueError(
+            f"{file}: expected texts as names, got {odd[0]!r} as YAML reads it (no, yes, on and off are truth values). "
+            "Put the name in quotes."
+        )
+    return [str(name) for name in names]
 
 
 def _yolo_objects(file: Path, size: tuple[int, int], num_classes: int) -> list[FoundObject]:
@@ -121,6 +132,8 @@ def _yolo_objects(file: Path, size: tuple[int, int], num_classes: int) -> list[F
     for number, line in enumerate(read_text(file).splitlines() if file.is_file() else (), 1):
         try:
             label, *values = (float(value) for value in line.split())
+            if "_" in line:  # which Python reads between digits
+                raise ValueError("an underscore is no part of a number")
         except ValueError as error:
             raise InvalidValueError(f"{file}, line {number}: expected numbers, got '{line[:60]}'.") from error
         wrong = next((value for value in values if not -_ROOM <= value <= 1 + _ROOM), None)
@@ -144,10 +157,7 @@ def _folders(root: Path) -> list[str]:
 
 
 def _shapes(file: Path) -> list[dict]:
-    try:
-        shapes = list(json.loads(read_text(file))["shapes"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InvalidValueError(f"{file}: expected LabelMe's JSON with 'shapes'; {error}.") from error
+    shapes = _read_labelme(file)["shapes"]
     for number, shape in enumerate(shapes):
         if not _is_shape(shape):
             raise InvalidValueError(
@@ -157,12 +167,35 @@ def _shapes(file: Path) -> list[dict]:
     return shapes
 
 
+def _read_labelme(file: Path) -> dict:
+    side = (int, None)
+    structure = {"shapes": [object], "imageHeight?": side, "imageWidth?": side}
+    return read_json(
+        file, what="LabelMe's JSON with 'shapes'", structure=structure, remedy="Save it with LabelMe again."
+    )
+
+
+def _require_drawn_on(file: Path, size: tuple[int, int]) -> None:
+    """Raise ValueError where the shapes were drawn on an image of another size."""
+    content = _read_labelme(file)
+    drawn = tuple(
+        own if (side := content.get(key)) is None else side
+        for key, own in zip(("imageHeight", "imageWidth"), size, strict=True)
+    )
+    if drawn != size:
+        raise InvalidValueError(
+            f"{file}: drawn on {drawn[0]} × {drawn[1]} pixels, but the image has {size[0]} × {size[1]} (height × "
+            "width). Expected the image as it was annotated, upright and not resized; take that one."
+        )
+
+
 def _is_shape(shape: object) -> bool:
     if not isinstance(shape, dict) or not isinstance(shape.get("label"), str):
         return False
     points, group = shape.get("points"), shape.get("group_id")
     pairs = isinstance(points, list) and all(isinstance(point, list) and len(point) == 2 for point in points)
-    return pairs and (group is None or isinstance(group, (int, str)))
+    kind = shape.get("shape_type")
+    return pairs and type(group) in (int, str, type(None)) and (kind is None or isinstance(kind, str))
 
 
 def _draw_shape(shape: Mapping, size: tuple[int, int], *, where: str) -> np.ndarray:
@@ -178,7 +211,7 @@ def _draw_shape(shape: Mapping, size: tuple[int, int], *, where: str) -> np.ndar
         points = points[0] + np.hypot(*(points[1] - points[0])) * np.stack([np.cos(angles), np.sin(angles)], 1)
     elif kind != "polygon" or len(points) < 3:
         raise InvalidValueError(
-            f"{where} is a {kind} of {len(points)} points; expected a polygon of 3 or more, a rectangle or a circle. "
-            "Draw it as a polygon."
+            f"{where} is a {kind[:40]} of {len(points)} points; expected a polygon of 3 or more, a rectangle or a "
+            "circle. Draw it as a polygon."
         )
     return draw_polygon(points, size)

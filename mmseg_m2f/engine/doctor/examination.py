@@ -1,6 +1,5 @@
 """Data and config of a run, examined as `tools/doctor.py` shows it."""
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from mmseg_m2f.engine.doctor.findings import (
 from mmseg_m2f.engine.doctor.findings_page import render_page
 from mmseg_m2f.errors import UserError, message_of
 from mmseg_m2f.files import replace_file
+from mmseg_m2f.json_files import read_json
 from mmseg_m2f.models.segmentors.channel_values import check_shown
 from mmseg_m2f.predictions import read_truth
 from mmseg_m2f.predictions.palettes import class_colours
@@ -37,6 +37,10 @@ from mmseg_m2f.visualization.bands import show_bands
 from mmseg_m2f.visualization.overlays import overlay_result
 
 _PICTURES = 10
+_COCO = {
+    "images?": [{"id": (int, str), "file_name": str}],
+    "annotations?": [{"image_id": (int, str), "bbox?": ([float], None), "segmentation?": ([[float]], dict, None)}],
+}
 
 
 @dataclass
@@ -148,7 +152,7 @@ def _boxes(dataset: object, loop: str) -> list[Finding]:
     for leaf in leaf_datasets(dataset):
         path = Path(str(getattr(leaf, "ann_file", None) or ""))
         if path.suffix == ".json" and path.is_file():
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path, what="a COCO file", structure=_COCO, remedy="Copy or write it again.")
             names = {image["id"]: image["file_name"] for image in content.get("images", ())}
             wrong = [each for each in content.get("annotations", ()) if is_box_off(each)]
             files += [f"{names.get(each['image_id'])}, annotation {each.get('id')}" for each in wrong]

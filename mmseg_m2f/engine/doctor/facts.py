@@ -157,7 +157,10 @@ def _histogram(values: np.ndarray) -> Histogram:
 def is_box_off(annotation: Mapping[str, Any]) -> bool:
     """Whether the box of COCO's annotation (x, y, width, height) lies elsewhere than its polygons."""
     polygons, box = annotation.get("segmentation"), annotation.get("bbox")
-    if not isinstance(polygons, list) or not polygons or not box or len(box) != 4:
+    if not isinstance(polygons, list) or not box or len(box) != 4:
+        return False
+    polygons = [polygon for polygon in polygons if len(polygon) >= 6 and len(polygon) % 2 == 0]
+    if not polygons:
         return False
     points = np.concatenate([np.asarray(polygon, dtype=float).reshape(-1, 2) for polygon in polygons])
     x, y, width, height = map(float, box)

@@ -27,7 +27,7 @@ from mmseg_m2f.engine.class_agreement import (
     dataset_classes,
     leaf_datasets,
 )
-from mmseg_m2f.engine.class_weights import check_class_weights
+from mmseg_m2f.engine.class_weights import settle_class_weights
 from mmseg_m2f.engine.label_survey import check_ignore_index, survey_labels
 from mmseg_m2f.engine.learning_rate import ConfiguredSchedule, check_trained_parameters
 from mmseg_m2f.engine.ranks import on_first_rank
@@ -78,7 +78,7 @@ class Preflight(Hook):
             runner.register_hook(SkipAbsentBest())
         check_ignore_index(runner, model)
         if classes is not None:
-            check_class_weights(model, classes.names)
+            settle_class_weights(model, classes.names)
         self._watches = guard_batch_norms(model, runner.train_dataloader)
         print_log("A few samples were looked at; `python tools/doctor.py CONFIG` looks at all.", logger="current")
 

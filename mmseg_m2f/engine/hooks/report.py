@@ -11,8 +11,8 @@ from mmengine.hooks import Hook
 from mmengine.logging import MessageHub
 from mmengine.runner import Runner
 
-from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.files import replace_file, save_png
+from mmseg_m2f.json_files import read_json
 from mmseg_m2f.predictions.palettes import class_colours
 from mmseg_m2f.registry import HOOKS
 from mmseg_m2f.visualization import Curve, SheetEntry, contact_sheet, plot_curves, scale_entry
@@ -189,16 +189,18 @@ def _read_history(folder: Path) -> list[_Validation]:
         ValueError: The file is there, but not one of this hook.
     """
     path = folder / "metrics.json"
-    if not path.exists():
-        return []
-    try:
-        history = json.loads(path.read_text())["history"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise InvalidValueError(
-            f"{path}: expected the metrics of an earlier run with a 'history', got something else ({error}). "
-            "Move the file away or choose another work folder."
-        ) from error
-    return [m for m in history if "iteration" in m]
+    return read_history(path, remedy="Move the file away or choose another work folder.") if path.exists() else []
+
+
+def read_history(path: Path, *, remedy: str) -> list[_Validation]:
+    """The validations of a `metrics.json`.
+
+    Raises:
+        FileNotFoundError, ValueError: There is no such file, or it is not one of this hook.
+    """
+    structure = {"history": [{"iteration": int, str: float}]}
+    what = "the metrics of a run with a 'history'"
+    return read_json(path, what=what, structure=structure, remedy=remedy)["history"]
 
 
 def _loss_curves(hub: MessageHub, iteration: int) -> dict[str, Curve]:

@@ -1,5 +1,7 @@
 """Registered losses of the criterion; each calls a function of `core.losses`."""
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -17,7 +19,8 @@ class ClassLoss(nn.Module):
     Args:
         loss_weight: factor of the value.
         no_object_weight: weight of queries whose target is "no object".
-        class_weight: weights of the K classes; 1 each unless given.
+        class_weight: weights of the K classes in their order, or by name; 1 each unless given. Before the first step
+            of a training, names give way to the list in the order of the training data's classes.
     """
 
     _class_weights: Tensor
@@ -26,22 +29,33 @@ class ClassLoss(nn.Module):
         self,
         loss_weight: float = 2.0,
         no_object_weight: float = 0.1,
-        class_weight: list[float] | None = None,
+        class_weight: Sequence[float] | Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.loss_weight = loss_weight
         self.no_object_weight = no_object_weight
         self.class_weight = class_weight
         # A buffer moves with the model, once, and not in every step.
-        self.register_buffer("_class_weights", torch.tensor(class_weight or []), persistent=False)
+        listed = [] if isinstance(class_weight, Mapping) else list(class_weight or ())
+        self.register_buffer("_class_weights", torch.tensor(listed), persistent=False)
+
+    def set_class_weight(self, class_weight: Sequence[float]) -> None:
+        """Give the weights of the K classes in their order."""
+        self.class_weight = list(class_weight)
+        self._class_weights = torch.tensor(self.class_weight, device=self._class_weights.device)
 
     def forward(self, class_logits: Float[Tensor, "L N K1"], classes: Int[Tensor, "L N"]) -> Float[Tensor, "L"]:
         """One value per layer: Σ w_c · -log p_c / Σ w_c over its queries, where c is the class of a query's target.
 
         Raises:
-            ValueError: the number of class weights is not the number of classes.
+            ValueError: the number of class weights is not the number of classes, or they are still by name.
         """
         num_classes = class_logits.shape[-1] - 1
+        if isinstance(self.class_weight, Mapping):
+            raise InvalidValueError(
+                "ClassLoss: expected class_weight as a list, got one by name, and no classes in an order. Train with "
+                "tools/train.py, which knows the classes of the data, or list the weights in the order of the classes."
+            )
         if self.class_weight is not None and len(self.class_weight) != num_classes:
             raise InvalidValueError(
                 f"ClassLoss: class_weight has {len(self.class_weight)} entries, but the head has {num_classes} "

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as run_lengths
 
 from mmseg_m2f.datasets import CocoInstance, LoadLabelMap
 from mmseg_m2f.datasets.formats.conversion import FORMATS, convert_dataset
@@ -138,6 +139,38 @@ def labelme(**change: object) -> str:
         ("yolo", "labels/val/c.txt", "1 0.1 nan 0.2 0.1 0.2 0.2\n", r"c.txt, line 1: .*fractions .*and nan"),
         ("yolo", "labels/val/c.txt", "nan 0.1 0.1 0.2 0.1 0.2 0.2\n", r"c.txt, line 1: .*got class nan"),
         ("yolo", "data.yaml", "names: [cat\ntrain: images/train\n", r"data.yaml: expected YAML"),
+        (
+            "yolo",
+            "data.yaml",
+            "names: [a, no, c]\ntrain: images/train\n",
+            r"expected texts as names, got False .*quotes",
+        ),
+        ("yolo", "data.yaml", "names: [a, null]\ntrain: images/train\n", r"expected texts as names, got None"),
+        (
+            "yolo",
+            "data.yaml",
+            "names: {0: a, 2: c}\ntrain: images/train\n",
+            r"numbered from 0 without a gap, got \[0, 2",
+        ),
+        ("yolo", "data.yaml", "names: [a, a]\ntrain: images/train\n", r"the name of each class once.*got \['a'\]"),
+        ("yolo", "labels/val/c.txt", "1 0.1 0.1 0.5 0.1 0_5 0.5\n", r"c.txt, line 1: expected numbers"),
+        ("labelme", "val/c.json", labelme(shape_type=7), r"c.json: expected shapes with a label"),
+        (
+            "labelme",
+            "val/c.json",
+            '{"shapes": [], "imageHeight": 48, "imageWidth": 32}',
+            r"drawn on 48 × 32 .*has 24 × 32",
+        ),
+        (
+            "labelme",
+            "val/c.json",
+            '{"shapes": [], "imageHeight": "24"}',
+            r"imageHeight: expected a whole number or null",
+        ),
+        ("cvat", "labelmap.txt", "cat:1,2,3::\ndog:1,2,3::\n", r"a colour for each class, got \(1, 2, 3\) twice"),
+        ("cvat", "labelmap.txt", "cat:1,2,3::\ncat:1,2,4::\n", r"the name of each class once.*got \['cat'\]"),
+        ("cvat", "ImageSets/Segmentation/val.txt", "c\nc\n", r"val.txt: expected each name once, got \['c'\]"),
+        ("cvat", "ImageSets/Segmentation/val.txt", "../c\n", r"val.txt: expected names of images below the folder"),
         ("yolo", "data.yaml", "names: cat\ntrain: images/train\n", r"data.yaml: expected names.*got cat"),
         ("yolo", "images/val/c.png", "no picture", r"c.png: expected a complete picture"),
         ("cvat", "SegmentationClass/c.png", "no picture", r"c.png: expected a complete picture"),
@@ -164,6 +197,69 @@ def test_convert_dataset__refuses_a_mask_of_another_size(tmp_path: Path) -> None
         convert_dataset(
             tmp_path / "source", tmp_path / "ours", format="label-folder", to="labels", classes=["a", "b", "c"]
         )
+
+
+def convert_with(
+    tmp_path: Path, format: str, file: str, pixels: np.ndarray, **options: object
+) -> dict[str, np.ndarray]:
+    """The masks of the objects of image c, where a mask of a valid data set is replaced."""
+    WRITERS[format](tmp_path / "source")
+    (tmp_path / "source" / file).unlink()
+    Image.fromarray(pixels).save(tmp_path / "source" / file, **options)
+    convert_dataset(tmp_path / "source", tmp_path / "ours", format=format, to="objects")
+    content = json.loads((tmp_path / "ours/instances_val.json").read_text())
+    return [run_lengths.decode(each["segmentation"]).astype(bool) for each in content["annotations"]]
+
+
+def test_pascal_voc__more_than_255_objects_stay_apart(tmp_path: Path) -> None:
+    """16-bit numbers, which a conversion to 8-bit colours cuts off at 255."""
+    numbers = foreign_data.object_map().astype(np.uint16)
+    numbers[numbers > 0] += 300
+    masks = convert_with(tmp_path, "pascal-voc", "SegmentationObject/c.png", numbers)
+    np.testing.assert_array_equal(masks, [mask for _, mask in foreign_data.masks()])
+
+
+def test_pascal_voc__palette_entries_of_one_colour_stay_apart(tmp_path: Path) -> None:
+    picture = Image.fromarray(foreign_data.object_map())
+    picture.putpalette([0, 0, 0, *[9] * 765])
+    masks = convert_with(tmp_path, "pascal-voc", "SegmentationObject/c.png", np.asarray(picture))
+    np.testing.assert_array_equal(masks, [mask for _, mask in foreign_data.masks()])
+
+
+@pytest.mark.parametrize(
+    ("format", "file", "pixels", "options", "said"),
+    [
+        ("pascal-voc", "SegmentationObject/c.png", foreign_data.object_map(), dict(format="JPEG"), "JPEG"),
+        ("pascal-voc", "SegmentationObject/c.png", foreign_data.object_map()[:5], {}, "expected the size of the label"),
+        (
+            "pascal-voc",
+            "SegmentationClass/c.png",
+            foreign_data.label_map() + 40,
+            {},
+            "a label that is no class's, such as",
+        ),
+        ("cvat", "SegmentationClass/c.png", foreign_data.label_map().astype(np.uint16), {}, "8 bits, got I;16"),
+        (
+            "cityscapes",
+            "gtFine/val/town/c_gtFine_instanceIds.png",
+            np.full((24, 32), 26001, np.uint16),
+            {},
+            "other labels",
+        ),
+        (
+            "cityscapes",
+            "gtFine/val/town/c_gtFine_instanceIds.png",
+            np.zeros((9, 9), np.uint16),
+            {},
+            "expected the size",
+        ),
+    ],
+)
+def test_convert_dataset__refuses_masks_that_disagree(
+    tmp_path: Path, format: str, file: str, pixels: np.ndarray, options: dict, said: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"c.*png: .*{said}"):
+        convert_with(tmp_path, format, file, pixels, **options)
 
 
 def test_convert_dataset__refuses_a_full_target_and_wrong_arguments(tmp_path: Path) -> None:

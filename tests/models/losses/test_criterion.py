@@ -1,6 +1,7 @@
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS
 
 from mmseg_m2f.structures import BACKGROUND, VOID, BoxPrediction, MaskPrediction, MaskTarget
@@ -94,6 +95,39 @@ def test_criterion__images_without_segments(reference):
     for prediction in predictions:  # all parameters stay in the graph, as DistributedDataParallel wants
         assert prediction.mask_embeddings.grad is not None
         assert prediction.mask_features.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("second", "together", "accumulated"),
+    [
+        ([1, 2], (-1 / 4 + 1 / 4 + 1 / 4) / 3, (-1 / 4 + (1 / 4 + 1 / 4) / 2) / 2),  # the documented difference
+        ([1], -1 / 4, -1 / 4),  # equal numbers of segments: the same
+    ],
+)
+def test_criterion__accumulation_over_images_with_other_numbers_of_segments(second, together, accumulated):
+    """One parameter is the logit of every pixel, ln 3: its cross-entropy with a mask of share s has gradient 3/4 - s.
+
+    The first image has one segment, which is the whole image; those of the second share it.
+    """
+    criterion = build_criterion(
+        sampling=dict(type="mmseg_m2f.FullMaskSampling"), loss_mask=dict(type="mmseg_m2f.MaskBCELoss", loss_weight=1.0)
+    )
+    targets = [blocks([0]), blocks(second)]
+
+    def step(batches, counts):
+        logit = torch.nn.Parameter(torch.tensor(3.0).log())
+        wrapper = OptimWrapper(torch.optim.SGD([logit], lr=1.0), accumulative_counts=counts)
+        before = logit.item()
+        for batch in batches:
+            number = len(batch)
+            prediction = MaskPrediction(
+                torch.zeros(number, 2, 5), logit.expand(number, 2, 1), torch.ones(number, 1, 16, 16)
+            )
+            wrapper.update_params(criterion([prediction], batch)["loss_mask"])
+        return before - logit.item()
+
+    assert step([targets], 1) == pytest.approx(together, abs=1e-6)
+    assert step([targets[:1], targets[1:]], 2) == pytest.approx(accumulated, abs=1e-6)
 
 
 def test_criterion__surplus_segments_are_counted():

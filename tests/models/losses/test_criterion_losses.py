@@ -22,6 +22,17 @@ def test_class_loss__weights_of_classes_and_of_no_object():
     assert loss(logits, classes).item() == pytest.approx(2 * expected)
 
 
+def test_class_loss__accumulated_batches_weigh_by_their_own_queries():
+    """Two images: an object of class 0 and "no object"; objects of both classes. Losses are ln 2, ln 4, ln 2, ln 4."""
+    logits = torch.tensor([math.log(2.0), 0.0, 0.0]).expand(1, 4, -1)  # probabilities 1/2, 1/4, 1/4
+    classes = torch.tensor([[0, 2, 0, 1]])
+    loss = build("ClassLoss", loss_weight=1.0, no_object_weight=0.5)
+    together = loss(logits, classes).item()
+    apart = (loss(logits[:, :2], classes[:, :2]) + loss(logits[:, 2:], classes[:, 2:])).item() / 2
+    assert together == pytest.approx(math.log(2) * (1 + 0.5 * 2 + 1 + 2) / 3.5)
+    assert apart == pytest.approx(math.log(2) * ((1 + 0.5 * 2) / 1.5 + (1 + 2) / 2) / 2)
+
+
 def test_class_loss__number_of_weights():
     loss = build("ClassLoss", class_weight=[1.0])
     with pytest.raises(ValueError, match=r"class_weight has 1 entries, but the head has 2 classes"):
