@@ -52,10 +52,8 @@ def parse_json(text: str | bytes, *, source: str, what: str, structure: Structur
     except ValueError as error:
         raise InvalidValueError(f"{source}: expected {what}, got no JSON ({error}). {remedy}") from error
     for place, expected, found in _differences(content, structure, ""):
-        at = f", {place}" if place else ""
-        raise InvalidValueError(
-            f"{source}{at}: expected {expected}, got {_shown(found)}; it should be {what}. {remedy}"
-        )
+        at = f" at {place}" if place else ""
+        raise InvalidValueError(f"{source}: expected {what}, got {_shown(found)} instead of {expected}{at}. {remedy}")
     return content
 
 

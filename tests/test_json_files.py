@@ -27,18 +27,18 @@ def test_parse_json__gives_what_is_there() -> None:
     [
         ([], "", "entries history", "a list of 0"),
         ({"best": "x"}, "", "the entry 'history'", "entries best"),
-        ({"history": {}}, ", history", "a list", "entries none"),
-        ({"history": [GOOD["history"][0], 7]}, r", history\[1\]", "entries iteration", "7"),
-        ({"history": [{"iteration": 3.5}]}, r", history\[0\]\.iteration", "a whole number", "3.5"),
-        ({"history": [{"iteration": True}]}, r", history\[0\]\.iteration", "a whole number", "True"),
-        ({"history": [{"iteration": 3, "mIoU": "1"}]}, r", history\[0\]\.mIoU", "a number", "'1'"),
-        ({"history": [{"iteration": 3, "mIoU": 10**400}]}, r", history\[0\]\.mIoU", "a number", "10+…"),
-        ({"history": [], "best": 7}, ", best", "a text or null", "7"),
-        ({"history": [], "size": [4, None]}, r", size\[1\]", "a whole number", "None"),
+        ({"history": {}}, " at history", "a list", "entries none"),
+        ({"history": [GOOD["history"][0], 7]}, r" at history\[1\]", "entries iteration", "7"),
+        ({"history": [{"iteration": 3.5}]}, r" at history\[0\]\.iteration", "a whole number", "3.5"),
+        ({"history": [{"iteration": True}]}, r" at history\[0\]\.iteration", "a whole number", "True"),
+        ({"history": [{"iteration": 3, "mIoU": "1"}]}, r" at history\[0\]\.mIoU", "a number", "'1'"),
+        ({"history": [{"iteration": 3, "mIoU": 10**400}]}, r" at history\[0\]\.mIoU", "a number", "10+…"),
+        ({"history": [], "best": 7}, " at best", "a text or null", "7"),
+        ({"history": [], "size": [4, None]}, r" at size\[1\]", "a whole number", "None"),
     ],
 )
 def test_parse_json__names_the_entry(content: object, place: str, expected: str, found: str) -> None:
-    message = rf"^a\.json{place}: expected {expected}, got {found}; it should be some metrics\. Delete it\.$"
+    message = rf"^a\.json: expected some metrics, got {found} instead of {expected}{place}\. Delete it\.$"
     with pytest.raises(InvalidValueError, match=message):
         read(content)
 

@@ -1,15 +1,18 @@
 """Reading a config file, and applying the options that it and the command line set."""
 
 import os
+from json import JSONDecodeError
 from pathlib import Path
 
 from mmengine.config import Config
+from yaml import YAMLError
 
 from mmseg_m2f.config.finding import find_config
 from mmseg_m2f.config.options import Options, apply_options
 from mmseg_m2f.config.own_modules import find_own_modules, missing_import
 from mmseg_m2f.config.sources import read_sources
 from mmseg_m2f.config.variables import apply_variables, check_variables
+from mmseg_m2f.errors import InvalidValueError
 
 
 def load_config(path: str | os.PathLike[str], options: Options | None = None, *, work_dir: str | None = None) -> Config:
@@ -23,7 +26,7 @@ def load_config(path: str | os.PathLike[str], options: Options | None = None, *,
     Raises:
         FileNotFoundError: No such config; the message names the nearest.
         KeyError: A variable or key that nothing reads, or a module of `custom_imports` that is not there.
-        ValueError, TypeError: An option cannot be applied.
+        ValueError, TypeError: The file cannot be read, or an option cannot be applied.
     """
     path = find_config(path)
     find_own_modules(path)
@@ -31,6 +34,9 @@ def load_config(path: str | os.PathLike[str], options: Options | None = None, *,
         cfg = Config.fromfile(path)
     except ImportError as error:
         raise missing_import(error, path) or error from error
+    except (SyntaxError, JSONDecodeError, YAMLError, RecursionError) as error:
+        reason = "entries or _base_ without an end" if isinstance(error, RecursionError) else str(error)
+        raise InvalidValueError(f"{path}: expected a config, got {reason}. Correct the file.") from error
     source = read_sources(path)
     if source is not None:
         check_variables(cfg, source)

@@ -36,6 +36,23 @@ def test_load_config__names_the_nearest_file(config: Path) -> None:
         load_config(config.parents[1] / "methods/tiny.py")
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.py", "model = dict(\n"),
+        ("a.json", '{"model": '),
+        ("a.json", "[" * 100_000),
+        ("a.yaml", "model: [1"),
+        ("a.yaml", "[" * 100_000),
+        ("a.py", '_base_ = "a.py"\n'),
+    ],
+)
+def test_load_config__what_is_no_config(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=rf"{name}: expected a config, got .*Correct the file"):
+        load_config(tmp_path / name)
+
+
 def test_load_config__work_dir_is_option_or_config_or_name(config: Path) -> None:
     assert load_config(config).work_dir == "work_dirs/tiny"
     assert load_config(config, {"work_dir": "mine"}).work_dir == "mine"

@@ -81,10 +81,10 @@ def test_publish__hub_repositories_come_through_huggingface_hub(folder, monkeypa
     ("content", "said"),
     [
         ("[" * 100_000, "got lists or entries inside each other"),
-        ("[]", "expected entries config, classes, palette, category_ids, got a list of 0"),
-        (dict(classes=7), "classes: expected a list, got 7"),
-        (dict(palette=[[1, 2, 3], None]), r"palette\[1\]: expected a list, got None"),
-        (dict(metrics=dict(mIoU="high")), "metrics.mIoU: expected a number, got 'high'"),
+        ("[]", "got a list of 0 instead of entries config, classes, palette, category_ids"),
+        (dict(classes=7), "got 7 instead of a list at classes"),
+        (dict(palette=[[1, 2, 3], None]), r"got None instead of a list at palette\[1\]"),
+        (dict(metrics=dict(mIoU="high")), "got 'high' instead of a number at metrics.mIoU"),
     ],
 )
 def test_publish__config_of_another_structure_is_refused(folder, tmp_path, content, said):

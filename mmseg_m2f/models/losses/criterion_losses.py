@@ -29,7 +29,7 @@ class ClassLoss(nn.Module):
         self,
         loss_weight: float = 2.0,
         no_object_weight: float = 0.1,
-        class_weight: Sequence[float] | Mapping[str, float] | None = None,
+        class_weight: Sequence[float] | Mapping[str, float | int] | None = None,
     ) -> None:
         super().__init__()
         self.loss_weight = loss_weight
