@@ -4,8 +4,8 @@ import os
 from json import JSONDecodeError
 from pathlib import Path
 
+import yaml
 from mmengine.config import Config
-from yaml import YAMLError
 
 from mmseg_m2f.config.finding import find_config
 from mmseg_m2f.config.options import Options, apply_options
@@ -31,11 +31,15 @@ def load_config(path: str | os.PathLike[str], options: Options | None = None, *,
     path = find_config(path)
     find_own_modules(path)
     try:
+        if path.suffix in (".yaml", ".yml"):  # mmengine's parser crashes on deep nesting, and builds any object
+            yaml.safe_load(path.read_text(encoding="utf-8"))
         cfg = Config.fromfile(path)
     except ImportError as error:
         raise missing_import(error, path) or error from error
-    except (SyntaxError, JSONDecodeError, YAMLError, RecursionError) as error:
-        reason = "entries or _base_ without an end" if isinstance(error, RecursionError) else str(error)
+    except (SyntaxError, JSONDecodeError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        reason = (
+            "entries or _base_ without an end" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        )
         raise InvalidValueError(f"{path}: expected a config, got {reason}. Correct the file.") from error
     source = read_sources(path)
     if source is not None:
