@@ -14,6 +14,8 @@ Importing this module needs the standard library alone. `install()` mends import
 - Python 3.14 dropped `pkgutil.find_loader`, which mmengine 0.10.7 calls.
 
 `allow_safe_checkpoint_globals()` mends loading: torch 2.6 refuses the checkpoints mmengine 0.10.7 writes.
+`keep_config_layouts()` saves time: mmengine lays a config out with yapf for each checkpoint and six times when a run
+starts, about half a second each time.
 """
 
 import functools
@@ -55,6 +57,7 @@ _ORIGINAL_DISTRIBUTIONS = {
     "mmseg": ("mmsegmentation",),
 }
 
+_NUM_LAYOUTS = 8  # texts of configs
 _CONSTRAINTS = {"onedl": "constraints.txt", "original": "constraints-original.txt"}
 
 
@@ -99,6 +102,11 @@ def has_torchvision_operators() -> bool:
         return False
     install()
     return importlib.import_module("torchvision.extension")._has_ops()
+
+
+def has_fully_shard() -> bool:
+    """Whether torch shards parameters module by module (2.6)."""
+    return _major_minor(importlib.metadata.version("torch")) >= (2, 6)
 
 
 def is_served(operator: str) -> bool:
@@ -191,6 +199,29 @@ class _StandInExtension(ModuleType):
             return served(*args, **kwargs)
 
         return operator
+
+
+def keep_config_layouts() -> None:
+    """Let yapf remember the texts that it has laid out, of which a run has one or two."""
+    interface = importlib.import_module("yapf.yapflib.yapf_api")
+    if not isinstance(interface.FormatCode, _KeptLayouts):
+        setattr(interface, "FormatCode", _KeptLayouts(interface.FormatCode))  # noqa: B010
+
+
+class _KeptLayouts:
+    """A function of a text and options that is called once for each."""
+
+    def __init__(self, format_code: Callable[..., object]) -> None:
+        self._format_code = format_code
+        self._kept: dict[tuple[str, str], object] = {}
+
+    def __call__(self, text: str, **options: object) -> object:
+        key = (text, repr(sorted(options.items())))
+        if key not in self._kept:
+            while len(self._kept) >= _NUM_LAYOUTS:
+                self._kept.pop(next(iter(self._kept)))
+            self._kept[key] = self._format_code(text, **options)
+        return self._kept[key]
 
 
 @functools.cache

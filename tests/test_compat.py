@@ -274,3 +274,17 @@ def test_ensure_home__a_process_without_one_gets_a_private_folder(
         compat.ensure_home()
     assert Path.home().parent == tmp_path
     assert Path.home().stat().st_mode & 0o077 == 0
+
+
+def test_keep_config_layouts__lays_a_text_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    interface = importlib.import_module("yapf.yapflib.yapf_api")
+    monkeypatch.setattr(interface, "FormatCode", lambda text, **_: calls.append(text) or (text, False))
+    compat.keep_config_layouts()
+    compat.keep_config_layouts()
+    cfg = Config(dict(a=1))
+    texts = [cfg.pretty_text, cfg.pretty_text]
+    cfg.a = 2
+    texts.append(cfg.pretty_text)
+    assert texts == ["a = 1\n", "a = 1\n", "a = 2\n"]
+    assert calls == ["a = 1\n", "a = 2\n"]

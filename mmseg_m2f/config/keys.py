@@ -5,7 +5,7 @@ RUNNER_KEYS = (
     *("model", "data_preprocessor", "train_dataloader", "val_dataloader", "test_dataloader"),
     *("train_cfg", "val_cfg", "test_cfg", "optim_wrapper", "param_scheduler", "auto_scale_lr"),
     *("val_evaluator", "test_evaluator", "default_hooks", "custom_hooks", "visualizer", "log_processor"),
-    *("model_wrapper_cfg", "env_cfg"),
+    *("model_wrapper_cfg", "strategy", "env_cfg"),
 )
 #: Plain values that the Runner reads.
 RUNNER_VALUES = (

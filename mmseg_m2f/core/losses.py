@@ -12,12 +12,19 @@ from mmseg_m2f.core.boxes import generalized_iou, to_corners
 
 
 def class_loss(
-    class_logits: Float[Tensor, "L N K1"], classes: Int[Tensor, "L N"], class_weight: Float[Tensor, "K1"]
+    class_logits: Float[Tensor, "L N K1"],
+    classes: Int[Tensor, "L N"],
+    class_weight: Float[Tensor, "K1"],
+    *,
+    normalizer: Float[Tensor, "L"] | None = None,
 ) -> Float[Tensor, "L"]:
-    """Cross-entropy of each layer, weighted by the target class and divided by the sum of those weights."""
+    """Cross-entropy of each layer, weighted by the target class and divided by `normalizer`.
+
+    Without one, it is divided by the sum of those weights.
+    """
     nll = F.cross_entropy(class_logits.flatten(0, 1).float(), classes.flatten(), reduction="none")
     weight = class_weight[classes]
-    return (nll.view_as(weight) * weight).sum(-1) / weight.sum(-1)
+    return (nll.view_as(weight) * weight).sum(-1) / (weight.sum(-1) if normalizer is None else normalizer)
 
 
 def mask_bce_loss(

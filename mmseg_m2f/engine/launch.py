@@ -30,6 +30,7 @@ from mmseg_m2f.config.test_time_augmentation import use_views
 from mmseg_m2f.engine.learning_rate import count_accumulation
 from mmseg_m2f.engine.run_checks import check_run
 from mmseg_m2f.engine.runners import SafeRunner
+from mmseg_m2f.engine.strategies import resolve_strategy, sharding_of
 from mmseg_m2f.engine.workers import named_faults
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.files import is_remote, locked, remove_unfinished, save_json
@@ -187,8 +188,11 @@ def build_runner(cfg: Config, *, launcher: Launcher = "none", loops: Sequence[Lo
     # mmengine retries a refused checkpoint without protection; this makes torch refuse again.
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     compat.allow_safe_checkpoint_globals()
-    _refuse_strategies(cfg)
+    compat.keep_config_layouts()
+    resolve_strategy(cfg, launcher=launcher, training="train" in loops)
     _install_hooks(cfg, training="train" in loops)
+    if "train" in loops and launcher != "none":
+        _log_means(cfg)
     check_config(cfg)
     check_operators(cfg)
     check_run(cfg, loops=loops)
@@ -212,21 +216,6 @@ def build_runner(cfg: Config, *, launcher: Launcher = "none", loops: Sequence[Lo
     return runner
 
 
-def _refuse_strategies(cfg: Config) -> None:
-    """Only plain and DDP training exist; another setting was ignored, or failed in mmengine."""
-    wrapper = (cfg.get("model_wrapper_cfg") or {}).get("type", "")
-    for key, value, allowed in (
-        ("strategy", cfg.get("strategy"), (None,)),
-        ("runner_type", cfg.get("runner_type"), (None, "Runner", "mmengine.Runner")),
-        ("model_wrapper_cfg.type", str(wrapper).rpartition(".")[2], ("", "MMDistributedDataParallel")),
-    ):
-        if value not in allowed:
-            raise InvalidValueError(
-                f"{key}={value!r}: expected plain or DDP training (--launcher pytorch), got another way to spread the "
-                f"model over processes, which is not supported. Remove {key}."
-            )
-
-
 def _install_hooks(cfg: Config, *, training: bool) -> None:
     """Add the checks before the first batch and, for training, the report and what resuming and checkpoints need.
 
@@ -245,6 +234,8 @@ def _install_hooks(cfg: Config, *, training: bool) -> None:
         elif wanted and switch and not listed:
             hooks.append(dict(type=f"mmseg_m2f.{name}"))
     added = ["NonFiniteGuard", "ExactResume"] if training else []
+    if sharding_of(cfg) is not None:
+        added.append("GatherForEvaluation")
     if training and is_whole_model_address(cfg.get("load_from")):
         added.append("FineTune")
     for name in added:
@@ -261,6 +252,13 @@ def _make_checkpoints_safe(cfg: Config, hooks: Sequence[object]) -> None:
         if isinstance(hook, MutableMapping) and short_type(hook) == "CheckpointHook":
             hook["type"] = "mmseg_m2f.SafeCheckpointHook"
     cfg.default_hooks = default
+
+
+def _log_means(cfg: Config) -> None:
+    """Put `DeferredRuntimeInfo` in the place of mmengine's hook, which logs the losses of the first process alone."""
+    hook = cfg.default_hooks.setdefault("runtime_info", dict(type="mmengine.RuntimeInfoHook"))
+    if isinstance(hook, MutableMapping) and short_type(hook) == "RuntimeInfoHook":
+        hook["type"] = "mmseg_m2f.DeferredRuntimeInfo"
 
 
 def _resumed_checkpoint(cfg: Config, resume: bool | str) -> str | None:
@@ -291,13 +289,15 @@ def _distribute_on_cpu(cfg: Config) -> None:
     """Start the process group before mmengine does, which would ask for a GPU."""
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group("gloo")
+    cfg.pop("sync_bn", None)  # torch's synchronised batch norm refuses the CPU
+    if sharding_of(cfg) is not None:
+        return
     wrapper = cfg.get("model_wrapper_cfg") or dict(
         type="mmengine.MMDistributedDataParallel",
         broadcast_buffers=False,
         find_unused_parameters=cfg.get("find_unused_parameters", False),
     )
     cfg.model_wrapper_cfg = dict(wrapper, device_ids=None)
-    cfg.pop("sync_bn", None)  # torch's synchronised batch norm refuses the CPU
 
 
 def _use_amp(cfg: Config) -> None:

@@ -1,18 +1,65 @@
-"""mmengine's Runner, writing its files in one step."""
+"""mmengine's Runner, writing its files in one step, with models spread over processes as `strategy` says."""
 
 import os
+from typing import Any
 
-from mmengine.dist import master_only
+from mmengine.device import get_device
+from mmengine.dist import is_main_process, master_only
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
+from torch import nn
 
+from mmseg_m2f.engine.sharding import is_sharded, shard, whole
+from mmseg_m2f.engine.strategies import Sharding, sharding_of
 from mmseg_m2f.files import replace_file
 
 
 class SafeRunner(Runner):
-    """mmengine's Runner, whose copy of the config in the work folder is never half written."""
+    """mmengine's Runner, whose copy of the config in the work folder is never half written.
+
+    With `strategy=dict(type="FSDPStrategy")` it shards the model when weights and optimizer are complete, and gathers
+    them for checkpoints. Hooks may have a method `before_gather_checkpoint(runner)`, which all processes call.
+    """
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """As mmengine does; a model that is to be sharded stays on the CPU until it is."""
+        if self._sharding() is None:
+            return super().wrap_model(model_wrapper_cfg, model)
+        return model
+
+    def load_or_resume(self) -> None:
+        """Loads weights and states, then shards them."""
+        super().load_or_resume()
+        sharding = self._sharding()
+        if sharding is None or is_sharded(self.model):
+            return
+        wrapper: Any = self.optim_wrapper if isinstance(self.optim_wrapper, OptimWrapper) else None
+        optimizer = None if wrapper is None else wrapper.optimizer
+        shard(self.model, optimizer, device=get_device(), min_parameters=sharding.min_parameters)
+        if wrapper is not None and wrapper.clip_grad_kwargs:
+            clip = wrapper.clip_func
+
+            def clip_and_gather(*args: object, **kwargs: object) -> object:
+                norm = clip(*args, **kwargs)
+                return None if norm is None else whole(norm)
+
+            wrapper.clip_func = clip_and_gather
+
+    def save_checkpoint(self, *args: object, **kwargs: Any) -> None:  # noqa: ANN401  (mmengine's signature)
+        """Writes a checkpoint on the first process; the others give their parts of it."""
+        self.call_hook("before_gather_checkpoint")
+        if not is_main_process() and is_sharded(self.model):
+            self.model.state_dict()
+            if kwargs.get("save_optimizer", True):
+                self.optim_wrapper.state_dict()
+        super().save_checkpoint(*args, **kwargs)
 
     @master_only
     def dump_config(self) -> None:
         """Writes the config to the work folder."""
         name = f"{self.timestamp}.py" if self.cfg.filename is None else os.path.basename(self.cfg.filename)
         replace_file(os.path.join(self.work_dir, name), self.cfg.pretty_text.encode())
+
+    def _sharding(self) -> Sharding | None:
+        """How the model is sharded; None where each process holds all of it."""
+        return sharding_of(self.cfg) if self.distributed else None

@@ -267,18 +267,3 @@ def test_build_runner__refuses_a_schedule_that_ends_elsewhere(tmp_path: Path) ->
     cfg.param_scheduler[0].end = 8
     with pytest.raises(ValueError, match="param_scheduler ends after 8 iterations, after training"):
         launch.build_runner(cfg)
-
-
-@pytest.mark.parametrize(
-    "setting",
-    [
-        dict(strategy=dict(type="FSDPStrategy")),
-        dict(runner_type="FlexibleRunner"),
-        dict(model_wrapper_cfg=dict(type="mmengine.MMFullyShardedDataParallel")),
-    ],
-)
-def test_build_runner__refuses_strategies_that_it_would_ignore(tmp_path: Path, setting: dict) -> None:
-    cfg = tiny_config(tmp_path)
-    cfg.update(setting)
-    with pytest.raises(ValueError, match=rf"{next(iter(setting))}.*: expected plain or DDP training"):
-        launch.build_runner(cfg)

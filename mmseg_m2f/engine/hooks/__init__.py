@@ -4,6 +4,7 @@ from mmseg_m2f.engine.hooks.deferred_log import DeferredRuntimeInfo, keep_norm_o
 from mmseg_m2f.engine.hooks.draw_predictions import DrawPredictions, SavePredictions
 from mmseg_m2f.engine.hooks.exact_resume import ExactResume
 from mmseg_m2f.engine.hooks.fine_tune import FineTune
+from mmseg_m2f.engine.hooks.gather_for_evaluation import GatherForEvaluation
 from mmseg_m2f.engine.hooks.mask_annealing import MaskAnnealing
 from mmseg_m2f.engine.hooks.non_finite_guard import NonFiniteGuard
 from mmseg_m2f.engine.hooks.preflight import Preflight
@@ -16,6 +17,7 @@ __all__ = [
     "DrawPredictions",
     "ExactResume",
     "FineTune",
+    "GatherForEvaluation",
     "MaskAnnealing",
     "NonFiniteGuard",
     "Preflight",

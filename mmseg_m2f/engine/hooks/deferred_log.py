@@ -1,9 +1,11 @@
 """Losses in the log without waiting for the device in every iteration."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import torch
+from mmengine.dist import all_gather_object, get_world_size
 from mmengine.hooks import LoggerHook, RuntimeInfoHook
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
@@ -20,7 +22,8 @@ class DeferredRuntimeInfo(RuntimeInfoHook):
 
     The usual one reads each of Mask2Former's 31 losses in each iteration, and the optimizer's wrapper the norm of the
     gradients: 32 times the host waits for the device. Here they stay on it and travel in one copy per logging interval.
-    What the log shows is the same; take the hook as `default_hooks.runtime_info`.
+    With several processes the log shows the mean over them, not the first one's. Take the hook as
+    `default_hooks.runtime_info`; the launcher does so for several processes.
     """
 
     def __init__(self) -> None:
@@ -58,8 +61,12 @@ class DeferredRuntimeInfo(RuntimeInfoHook):
         self._flush(runner)
         super().before_val(runner)
 
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+    def before_gather_checkpoint(self, runner: Runner) -> None:
+        """Called by `SafeRunner` on all processes, `before_save_checkpoint` on the first one."""
         self._flush(runner)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        self._flush(runner, over_ranks=False)
         if "message_hub" in checkpoint:
             checkpoint["message_hub"] = runner.message_hub.state_dict()
 
@@ -67,14 +74,16 @@ class DeferredRuntimeInfo(RuntimeInfoHook):
         self._flush(runner)
         super().after_train(runner)
 
-    def _flush(self, runner: Runner) -> None:
-        if not self._kept:
-            return
-        numbers = torch.cat([values for _, values in self._kept]).tolist()
-        names = [name for kept, _ in self._kept for name in kept]
-        for name, number in zip(names, numbers, strict=True):
-            runner.message_hub.update_scalar(f"train/{name}", number)
+    def _flush(self, runner: Runner, *, over_ranks: bool = True) -> None:
+        """Hand the values since the last time to the log; all processes call this together, if over ranks."""
+        numbers = iter(torch.cat([values for _, values in self._kept]).tolist() if self._kept else ())
+        iterations = [{name: next(numbers) for name in names} for names, _ in self._kept]
         self._kept = []
+        if over_ranks and get_world_size() > 1:
+            iterations = _means(all_gather_object(iterations))
+        for values in iterations:
+            for name, number in values.items():
+                runner.message_hub.update_scalar(f"train/{name}", number)
 
     def _is_logged(self, runner: Runner, batch_idx: int) -> bool:
         loggers = [hook for hook in runner.hooks if isinstance(hook, LoggerHook)]
@@ -91,6 +100,16 @@ class DeferredRuntimeInfo(RuntimeInfoHook):
 
     def _keep_norm(self, norm: Tensor) -> None:
         self._grad_norm = norm.detach()
+
+
+def _means(by_rank: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, float]]:
+    """The mean of each value of each iteration over the ranks that have it; a rank may have left out a step."""
+    means: list[dict[str, float]] = []
+    for ranks in zip_longest(*by_rank, fillvalue={}):
+        names = dict.fromkeys(name for values in ranks for name in values)
+        found = {name: [values[name] for values in ranks if name in values] for name in names}
+        means.append({name: sum(values) / len(values) for name, values in found.items()})
+    return means
 
 
 def keep_norm_on_device(wrapper: OptimWrapper, keep: Callable[[Tensor], None]) -> None:

@@ -11,6 +11,7 @@ from mmengine.dist import all_gather_object, all_reduce, get_rank, get_world_siz
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
+from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
@@ -18,6 +19,7 @@ from mmseg_m2f.engine.non_finite.diagnosis import diagnose, image_files
 from mmseg_m2f.engine.non_finite.stored_steps import save_step
 from mmseg_m2f.engine.resume.random_states import RandomStates, capture_random_states, restore_random_states
 from mmseg_m2f.engine.resume.run_state import unwrapped
+from mmseg_m2f.engine.sharding import is_sharded, local_part
 from mmseg_m2f.errors import InvalidValueError, NonFiniteError
 from mmseg_m2f.registry import HOOKS
 
@@ -116,7 +118,7 @@ class NonFiniteGuard(Hook):
 
     def _backward(self, runner: Runner, loss: Tensor, **kwargs: object) -> None:
         self._original["backward"](loss, **kwargs)
-        gradients = [p.grad for p in unwrapped(runner.model).parameters() if p.grad is not None]
+        gradients = _gradients(unwrapped(runner.model))
         peaks = torch._foreach_norm(gradients, float("inf")) if gradients else []
         finite = torch.isfinite(torch.stack([loss.detach().float(), *(peak.float() for peak in peaks)]))
         state = torch.stack([finite[0], finite.all()]).to(torch.int32)
@@ -170,8 +172,9 @@ class NonFiniteGuard(Hook):
 
     def _explain(self, runner: Runner, step: _Step, said: str, *, norm: float, own: bool) -> str:
         """Repeat the step, write it to a file, and give the message that all processes end with."""
-        model, wrapper = unwrapped(runner.model), runner.optim_wrapper
+        wrapper = runner.optim_wrapper
         wrapper.zero_grad()
+        model = _whole_model(runner)
         restore_random_states(step.random)
         scaler = _scaler(wrapper)
         scale = 1.0 if scaler is None else float(scaler.get_scale())
@@ -212,6 +215,26 @@ def _persistent_buffers(model: nn.Module) -> list[Tensor]:
     return [buffer for name, buffer in model.named_buffers() if name in stored and name not in parameters]
 
 
+def _gradients(model: nn.Module) -> list[Tensor]:
+    """What this process holds of the gradients."""
+    parts = [local_part(p.grad.detach()) for p in model.parameters() if p.grad is not None]
+    return [part for part in parts if part.numel()]
+
+
 def _gradient_norm(model: nn.Module) -> float:
-    norms = [p.grad.detach().float().norm() for p in model.parameters() if p.grad is not None]
-    return float(torch.stack(norms).norm()) if norms else float("nan")
+    norms = [gradient.float().norm() for gradient in _gradients(model)]
+    squares = torch.stack(norms).square().sum() if norms else torch.tensor(float("nan"))
+    if is_sharded(model):
+        all_reduce(squares)
+    return float(squares.sqrt())
+
+
+def _whole_model(runner: Runner) -> nn.Module:
+    """The model that a step is repeated with; where it is sharded, a copy that needs no other process."""
+    model = unwrapped(runner.model)
+    if not is_sharded(model):
+        return model
+    weights = model.state_dict()
+    copy = MODELS.build(runner.cfg.model)
+    copy.load_state_dict(weights)
+    return copy.to(next(model.parameters()).device).train()

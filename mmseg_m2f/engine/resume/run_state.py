@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mmseg_m2f.engine.resume.data_order import sampler_state
 from mmseg_m2f.engine.resume.random_states import capture_random_states
+from mmseg_m2f.engine.sharding import local_part, with_part
 
 RUN_STATE = "run_state"  # its key in a checkpoint
 
@@ -54,7 +55,7 @@ def restore_gradients(runner: Runner, state: Mapping[str, Any]) -> None:
     gradients = by_rank[get_rank()]
     for name, parameter in unwrapped(runner.model).named_parameters():
         if name in gradients:
-            parameter.grad = gradients[name].to(parameter.device, parameter.dtype)
+            parameter.grad = with_part(parameter, gradients[name].to(parameter.device, parameter.dtype))
 
 
 def describe_changes(runner: Runner, state: Mapping[str, Any]) -> list[str]:
@@ -119,7 +120,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def _gradients(model: nn.Module) -> dict[str, Tensor]:
-    return {name: p.grad.detach().cpu() for name, p in model.named_parameters() if p.grad is not None}
+    return {name: local_part(p.grad.detach()).cpu() for name, p in model.named_parameters() if p.grad is not None}
 
 
 def _changed_batch(before: tuple[int, ...], now: tuple[int, ...]) -> str:

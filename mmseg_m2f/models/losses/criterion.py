@@ -21,6 +21,7 @@ from mmseg_m2f.core.chunks import ChunkBudget
 from mmseg_m2f.core.query_similarity import query_similarity
 from mmseg_m2f.core.targets import required_boxes, stack_targets
 from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.models.losses.criterion_losses import ClassLoss
 from mmseg_m2f.models.losses.map_losses import Rows, map_losses, product_losses
 from mmseg_m2f.registry import MODELS, TASK_UTILS
 from mmseg_m2f.structures import (
@@ -83,6 +84,8 @@ class MaskCriterion(nn.Module):
         self.void_is_background = void_is_background or reference is not None
         self.assigner = TASK_UTILS.build(assigner, default_args=dict(sampling=self.sampling))
         self.loss_cls = MODELS.build(loss_cls)
+        if reference is not None and isinstance(self.loss_cls, ClassLoss):
+            self.loss_cls.per_rank = True
         self.loss_orthogonality = None if loss_orthogonality is None else MODELS.build(loss_orthogonality)
         self.mask_losses = nn.ModuleDict({name: MODELS.build(loss) for name, loss in mask_losses.items() if loss})
         self.box_losses = nn.ModuleDict({name: MODELS.build(loss) for name, loss in box_losses.items() if loss})

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
+from mmengine import dist
 from torch import Tensor, nn
 
 from mmseg_m2f.core import losses
@@ -21,6 +22,9 @@ class ClassLoss(nn.Module):
         no_object_weight: weight of queries whose target is "no object".
         class_weight: weights of the K classes in their order, or by name; 1 each unless given. Before the first step
             of a training, names give way to the list in the order of the training data's classes.
+        per_rank: with several processes, each divides by the weights of its own images, as published, so that an image
+            counts for more where its process has fewer segments. Else all divide by their mean, as one process with
+            all images would.
     """
 
     _class_weights: Tensor
@@ -30,10 +34,12 @@ class ClassLoss(nn.Module):
         loss_weight: float = 2.0,
         no_object_weight: float = 0.1,
         class_weight: Sequence[float] | Mapping[str, float | int] | None = None,
+        per_rank: bool = False,
     ) -> None:
         super().__init__()
         self.loss_weight = loss_weight
         self.no_object_weight = no_object_weight
+        self.per_rank = per_rank
         self.class_weight = class_weight
         # A buffer moves with the model, once, and not in every step.
         listed = [] if isinstance(class_weight, Mapping) else list(class_weight or ())
@@ -65,7 +71,11 @@ class ClassLoss(nn.Module):
         if self.class_weight is not None:
             weights[:-1] = self._class_weights
         weights[-1:].fill_(self.no_object_weight)
-        return self.loss_weight * losses.class_loss(class_logits, classes, weights)
+        normalizer = None
+        if not self.per_rank and dist.get_world_size() > 1:
+            normalizer = weights[classes].sum(-1)
+            dist.all_reduce(normalizer, "mean")
+        return self.loss_weight * losses.class_loss(class_logits, classes, weights, normalizer=normalizer)
 
 
 @MODELS.register_module()

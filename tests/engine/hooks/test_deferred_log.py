@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from mmseg_m2f.engine.hooks import DeferredRuntimeInfo
+from mmseg_m2f.engine.hooks import DeferredRuntimeInfo, deferred_log
 from tests.host_reads import count
 
 
@@ -92,3 +93,14 @@ def test_deferred_runtime_info__reads_once_per_interval(tmp_path, monkeypatch):
     monkeypatch.setattr(DeferredRuntimeInfo, "after_train_iter", counted)
     run(tmp_path, "mmseg_m2f.DeferredRuntimeInfo")
     assert reads == [0, 0, 1, 0, 0, 1, 1]  # the last iteration ends the run of seven
+
+
+def test_deferred_runtime_info__logs_the_mean_over_ranks(monkeypatch):
+    """The other rank has left out its second step."""
+    monkeypatch.setattr(deferred_log, "get_world_size", lambda: 2)
+    monkeypatch.setattr(deferred_log, "all_gather_object", lambda own: [own, [dict(loss=5.0)]])
+    hook, runner, logged = DeferredRuntimeInfo(), mock.MagicMock(), []
+    runner.message_hub.update_scalar = lambda name, value: logged.append((name, value))
+    hook._kept = [(("loss", "grad_norm"), torch.tensor([1.0, 0.5])), (("loss",), torch.tensor([2.0]))]
+    hook.before_gather_checkpoint(runner)
+    assert logged == [("train/loss", 3.0), ("train/grad_norm", 0.5), ("train/loss", 2.0)]

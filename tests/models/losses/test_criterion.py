@@ -306,3 +306,8 @@ def test_criterion__orthogonality_of_boxes():
 def test_criterion__orthogonality_of_unknown_queries():
     with pytest.raises(ValueError, match="target must be 'matched' or 'all', got 'content'"):
         build_criterion(loss_orthogonality=dict(type="mmseg_m2f.QueryOrthogonalityLoss", target="content"))
+
+
+def test_criterion__of_reference_divides_class_losses_per_rank():
+    assert build_criterion(reference="mmdet").loss_cls.per_rank
+    assert not build_criterion().loss_cls.per_rank

@@ -4,6 +4,8 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 
+from mmseg_m2f.models.losses import criterion_losses
+
 LOGITS = torch.tensor([[0.0, math.log(3.0)]])  # probabilities 1/2 and 3/4
 MASKS = torch.tensor([[1.0, 0.0]])
 ALL = torch.ones(1, 2)
@@ -31,6 +33,18 @@ def test_class_loss__accumulated_batches_weigh_by_their_own_queries():
     apart = (loss(logits[:, :2], classes[:, :2]) + loss(logits[:, 2:], classes[:, 2:])).item() / 2
     assert together == pytest.approx(math.log(2) * (1 + 0.5 * 2 + 1 + 2) / 3.5)
     assert apart == pytest.approx(math.log(2) * ((1 + 0.5 * 2) / 1.5 + (1 + 2) / 2) / 2)
+
+
+@pytest.mark.parametrize("per_rank", [False, True])
+def test_class_loss__of_two_ranks_is_that_of_one_with_all_images(monkeypatch, per_rank):
+    """This rank has two queries of a class, the other one has two of "no object": weights 2 and 0.2."""
+    logits, classes = torch.randn(1, 4, 3), torch.tensor([[0, 1, 2, 2]])
+    loss = build("ClassLoss", no_object_weight=0.1, per_rank=per_rank)
+    whole = loss(logits, classes)
+    monkeypatch.setattr(criterion_losses.dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(criterion_losses.dist, "all_reduce", lambda total, op: total.fill_((2 + 0.2) / 2))
+    mean = (loss(logits[:, :2], classes[:, :2]) + loss(logits[:, 2:], classes[:, 2:])) / 2
+    assert torch.allclose(mean, whole) is not per_rank
 
 
 def test_class_loss__number_of_weights():

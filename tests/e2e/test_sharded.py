@@ -1,0 +1,94 @@
+"""FSDP on two processes: the losses of DDP, checkpoints as of one process, and resuming in every bit."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from mmseg_m2f.checkpoints.checking import check_checkpoint
+from mmseg_m2f.engine.launch import evaluate
+from mmseg_m2f.inference import Predictor
+from tests.e2e.forked_runs import random_config, tensors, train_in_children
+from tests.tiny_segmentation import tiny_config, write_config, write_dataset
+
+pytestmark = pytest.mark.e2e
+
+FSDP = {
+    "strategy": dict(
+        type="FSDPStrategy",
+        model_wrapper=dict(
+            type="MMFullyShardedDataParallel",
+            auto_wrap_policy=dict(type="size_based_auto_wrap_policy", min_num_params=1000),
+        ),
+    )
+}
+
+
+class Runs(NamedTuple):
+    """A config, and the folder of its runs with DDP (`ddp`) and FSDP (`fsdp`)."""
+
+    config: str
+    folder: Path
+
+
+def log(folder: Path) -> str:
+    return (folder / "rank0.log").read_text()[-3000:] + (folder / "rank1.log").read_text()[-3000:]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    folder = tmp_path_factory.mktemp("sharded")
+    write_dataset(folder / "data", count=5)
+    cfg = random_config(folder / "data", max_iters=8, interval=4)
+    full = tiny_config(folder / "data", max_iters=8)
+    for key in ("val_cfg", "val_dataloader", "val_evaluator"):
+        cfg[key] = full[key]
+    config = write_config(cfg, folder / "sharded.py")
+    for name, options in (("ddp", {}), ("fsdp", FSDP)):
+        assert train_in_children(config, folder / name, options, processes=2) == 0, log(folder / name)
+    return Runs(config, folder)
+
+
+def losses(path: Path) -> torch.Tensor:
+    return torch.tensor(check_checkpoint(path)["message_hub"]["log_scalars"]["train/loss"].data[0])
+
+
+def test_fsdp__gives_the_losses_of_ddp(runs: Runs) -> None:
+    sharded, replicated = losses(runs.folder / "fsdp/iter_8.pth"), losses(runs.folder / "ddp/iter_8.pth")
+    assert len(sharded) == 8
+    torch.testing.assert_close(sharded, replicated, rtol=1e-5, atol=0)
+
+
+def test_fsdp__writes_the_checkpoints_of_ddp(runs: Runs) -> None:
+    sharded, replicated = tensors(runs.folder / "fsdp/iter_8.pth"), tensors(runs.folder / "ddp/iter_8.pth")
+    assert {name: value.shape for name, value in sharded.items()} == {n: v.shape for n, v in replicated.items()}
+    for name, value in sharded.items():
+        torch.testing.assert_close(value, replicated[name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_fsdp__resumes_bit_by_bit(runs: Runs, tmp_path: Path) -> None:
+    killed = dict(FSDP, custom_hooks=[dict(type="KillAfter", iterations=6)])
+    assert train_in_children(runs.config, tmp_path, killed, processes=2) == -9, log(tmp_path)
+    assert train_in_children(runs.config, tmp_path, FSDP, processes=2, resume=True) == 0, log(tmp_path)
+    straight, resumed = tensors(runs.folder / "fsdp/iter_8.pth"), tensors(tmp_path / "iter_8.pth")
+    assert [name for name, value in straight.items() if not torch.equal(value, resumed[name])] == []
+
+
+def test_fsdp__checkpoint_loads_in_one_process(runs: Runs, tmp_path: Path) -> None:
+    checkpoint = str(runs.folder / "fsdp/iter_8.pth")
+    alone = evaluate(runs.config, checkpoint, dict(FSDP), work_dir=str(tmp_path))
+    replicated = evaluate(runs.config, str(runs.folder / "ddp/iter_8.pth"), work_dir=str(tmp_path))
+    assert alone["mIoU"] == pytest.approx(replicated["mIoU"], abs=0.02)
+    predicted = Predictor(runs.config, checkpoint)(str(runs.folder / "data/images/000.png"))
+    assert predicted.semantic.shape == (32, 48)
+
+
+def test_fsdp__names_a_loss_that_is_not_finite(runs: Runs, tmp_path: Path) -> None:
+    planted = dict(FSDP, custom_hooks=[dict(type="SpoilImages", iterations=2)])
+    assert train_in_children(runs.config, tmp_path, planted, processes=2) == 1
+    for rank in range(2):
+        text = (tmp_path / f"rank{rank}.log").read_text()
+        assert "Iteration 2: the loss is not finite (nan)" in text
+        assert "First layer whose output is not finite: backbone.conv1 (Conv2d, float32)" in text
+    assert (tmp_path / "non_finite_iter_2_rank0.pth").exists()
