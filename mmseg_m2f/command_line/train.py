@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from mmseg_m2f.command_line.arguments import Call, add_config, add_launcher
+from mmseg_m2f.config.load import load_config
 from mmseg_m2f.engine.launch import train
 from mmseg_m2f.engine.non_finite.stored_steps import replay_step
 from mmseg_m2f.engine.ranks import warnings_of_first_rank
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None, *, call: Call) -> None:
         "--replay",
         metavar="FILE",
         help="repeat the step that a training stored when a number was not finite, and say where it arises; exit "
-        "status 1 if it does",
+        "status 1 if it does; with CONFIG where the model has parts of your own",
     )
     add_launcher(parser)
     for action in parser._actions:
@@ -50,6 +51,8 @@ def main(arguments: Sequence[str] | None = None, *, call: Call) -> None:
     args = parser.parse_args(arguments)
     with concise_errors(), warnings_of_first_rank(args.launcher):
         if args.replay is not None:
+            if args.config is not None:
+                load_config(args.config, args.cfg_options)  # imports its own parts
             found, lines = replay_step(args.replay)
             print("\n".join(lines))
             raise SystemExit(1 if found else 0)

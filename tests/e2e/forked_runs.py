@@ -44,13 +44,13 @@ class KillAfter(Hook):
 
 @HOOKS.register_module(force=True)
 class SpoilImages(Hook):
-    """Puts a NaN into the images of an iteration, on the first process."""
+    """Puts a NaN into the images of an iteration, on the second process."""
 
     def __init__(self, iterations: int) -> None:
         self.iterations = iterations
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict) -> None:
-        if runner.iter + 1 == self.iterations and runner.rank == 0:
+        if runner.iter + 1 == self.iterations and runner.rank == 1:
             images = [image.float() for image in data_batch["inputs"]]
             images[0][0, 3, 5] = float("nan")
             data_batch["inputs"] = images

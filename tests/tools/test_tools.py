@@ -9,11 +9,29 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
+from mmengine.registry import MODELS
+from torch import Tensor, nn
 
 from tests.checkpoints.test_detr_names import published_coco
 from tests.checkpoints.test_layouts import random_weights
 from tests.command_line import ROOT
 from tests.tiny_segmentation import tiny_config, write_config, write_dataset
+
+
+@MODELS.register_module()
+class SpoiltLoss(nn.Module):
+    """Cross-entropy with a fault: NaN in its value, or a root of zero, which is NaN in the gradient alone."""
+
+    loss_name = "loss_spoilt"
+
+    def __init__(self, place: str) -> None:
+        super().__init__()
+        self.place = place
+
+    def forward(self, logits: Tensor, labels: Tensor, weight: object = None, ignore_index: int = 255) -> Tensor:
+        loss = F.cross_entropy(logits, labels, ignore_index=ignore_index)
+        return loss * float("nan") if self.place == "loss" else loss + (0 * logits.sum()).sqrt()
 
 
 @pytest.fixture
@@ -133,3 +151,30 @@ def test_train__prints_the_message_alone_for_a_wrong_config(
     config = write_config(tiny_config(tmp_path / "data"), tmp_path / "wrong.py")
     assert run_main("train", config, "--cfg-options", *options) == 2
     assert capsys.readouterr().err.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("place", "said", "found"),
+    [
+        ("loss", "the loss is not finite (nan)", "Losses that are not finite: decode.loss_spoilt = nan"),
+        ("gradient", "a gradient is not finite", "parameters have gradients that are not finite: "),
+    ],
+)
+def test_train__replays_a_step(
+    tmp_path: Path, run_main: Callable[..., int], capsys: pytest.CaptureFixture[str], place: str, said: str, found: str
+) -> None:
+    write_dataset(tmp_path / "data", count=2)
+    cfg = tiny_config(tmp_path / "data", max_iters=2)
+    cfg.model.decode_head.loss_decode = dict(type="SpoiltLoss", place=place)
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    config = write_config(cfg, tmp_path / f"spoilt_{place}.py")
+    assert run_main("train", config, "--work-dir", str(tmp_path / "run")) == 2
+    stopped = capsys.readouterr().err
+    assert f"Iteration 1: {said}" in stopped
+    assert found in stopped
+    stored = tmp_path / "run/non_finite_iter_1.pth"
+    assert f"--replay {stored}" in stopped
+    assert run_main("train", "--replay", str(stored)) == 1
+    replayed = capsys.readouterr().out
+    assert f"Iteration 1, images: {tmp_path}/data/images/00" in replayed
+    assert found in replayed

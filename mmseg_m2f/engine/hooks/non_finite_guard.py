@@ -135,7 +135,8 @@ class NonFiniteGuard(Hook):
             )
             return  # the scaler does the rest
         said = "a gradient is not finite" if loss_finite else f"the loss is not finite ({float(loss.detach())})"
-        self._handle(runner, said, own=not bool(finite.all()))
+        own_loss_finite, own_finite = bool(finite[0]), bool(finite.all())
+        self._handle(runner, said, own=not (own_finite if loss_finite else own_loss_finite))
         runner.optim_wrapper.zero_grad()
 
     def _make_step(self, runner: Runner, **kwargs: object) -> None:
@@ -146,7 +147,8 @@ class NonFiniteGuard(Hook):
         """Leave the step out or end the run, by the policy.
 
         Args:
-            own: Whether this process has found it, and not only another one.
+            own: Whether this process has found it, and not only another one: its loss, or a gradient where all losses
+                are finite, which all processes then have.
         """
         step = self._step
         assert step is not None
@@ -198,8 +200,8 @@ class NonFiniteGuard(Hook):
             save_step(path, model=model, batch=step.batch, random=step.random, cfg=runner.cfg, about=about)
             lines.append(f"The step is stored: `python tools/train.py --replay {path}` repeats it.")
         lines.append(f"Weights and checkpoints in {runner.work_dir} are as they were before it.")
-        by_rank = all_gather_object("\n".join(lines) if own else "")
-        return next(message for message in by_rank if message)
+        by_rank = all_gather_object((own, bool(found), "\n".join(lines)))
+        return max(by_rank, key=lambda entry: entry[:2])[2]  # the first process whose replay found it
 
 
 def _scaler(wrapper: OptimWrapper) -> Any:  # noqa: ANN401  (torch has several classes)

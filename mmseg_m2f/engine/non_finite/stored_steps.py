@@ -17,7 +17,7 @@ from mmseg_m2f.config.initial_weights import drop_initial_weights
 from mmseg_m2f.engine.non_finite.diagnosis import Diagnosis, diagnose, image_files
 from mmseg_m2f.engine.non_finite.plain_batches import from_plain, to_plain
 from mmseg_m2f.engine.resume.random_states import RandomStates, restore_random_states
-from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.errors import InvalidValueError, UnknownNameError
 from mmseg_m2f.files import replace_file
 
 _KIND = "training step with non-finite numbers"
@@ -63,6 +63,7 @@ def replay_step(path: str | os.PathLike[str], *, device: str | None = None) -> t
 
     Raises:
         ValueError: The file holds no step.
+        KeyError: A part of the model is not registered.
     """
     content = cast(Mapping[str, Any], check_checkpoint(path))
     if content.get("kind") != _KIND:
@@ -74,7 +75,7 @@ def replay_step(path: str | os.PathLike[str], *, device: str | None = None) -> t
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope") or "mmengine"):
         drop_initial_weights(cfg.model)
-        model = MODELS.build(cfg.model)
+        model = _build(cfg, path)
     model.load_state_dict(content["state_dict"])
     model.to(device).train()
     batch = from_plain(content["batch"])
@@ -88,6 +89,17 @@ def replay_step(path: str | os.PathLike[str], *, device: str | None = None) -> t
     lines = [f"Iteration {content['iteration']}, images: {', '.join(image_files(batch))}.", *found.lines()]
     lines.append(found.advice() if found else f"All numbers are finite on this machine ({device}). {_ELSEWHERE}")
     return found, lines
+
+
+def _build(cfg: Config, path: str | os.PathLike[str]) -> nn.Module:
+    """The model of a stored config. Nothing that a file names is imported, so own parts have to be known already."""
+    try:
+        return MODELS.build(cfg.model)
+    except KeyError as error:
+        raise UnknownNameError(
+            f"--replay {path}: expected the parts of its model to be known, got {error.args[0]} Give the config too, "
+            "whose custom_imports are imported: tools/train.py CONFIG --replay FILE."
+        ) from error
 
 
 _ELSEWHERE = "The training found: replay on the same kind of device, with the same versions, to see it."

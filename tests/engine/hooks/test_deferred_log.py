@@ -99,7 +99,7 @@ def test_deferred_runtime_info__logs_the_mean_over_ranks(monkeypatch):
     """The other rank has left out its second step."""
     monkeypatch.setattr(deferred_log, "get_world_size", lambda: 2)
     monkeypatch.setattr(deferred_log, "all_gather_object", lambda own: [own, [dict(loss=5.0)]])
-    hook, runner, logged = DeferredRuntimeInfo(), mock.MagicMock(), []
+    hook, runner, logged = DeferredRuntimeInfo(), mock.MagicMock(spec=Runner, message_hub=mock.MagicMock()), []
     runner.message_hub.update_scalar = lambda name, value: logged.append((name, value))
     hook._kept = [(("loss", "grad_norm"), torch.tensor([1.0, 0.5])), (("loss",), torch.tensor([2.0]))]
     hook.before_gather_checkpoint(runner)

@@ -4,6 +4,7 @@ from unittest import mock
 
 import pytest
 import torch
+from mmengine.runner import Runner
 from torch import nn
 
 from mmseg_m2f.engine.hooks import GatherForEvaluation
@@ -19,7 +20,7 @@ def group(tmp_path: Path) -> Iterator[None]:
 
 @pytest.mark.parametrize("loop", ["val", "test"])
 def test_hook__gathers_for_an_evaluation_and_frees_after_it(group: None, loop: str) -> None:
-    runner, hook = mock.MagicMock(model=nn.Linear(4, 4)), GatherForEvaluation()
+    runner, hook = mock.MagicMock(spec=Runner, model=nn.Linear(4, 4)), GatherForEvaluation()
     getattr(hook, f"before_{loop}_epoch")(runner)  # of a model that is not sharded: nothing
     shard(runner.model, None, device="cpu")
     getattr(hook, f"before_{loop}_epoch")(runner)
