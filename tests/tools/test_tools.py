@@ -156,7 +156,7 @@ def test_train__prints_the_message_alone_for_a_wrong_config(
 @pytest.mark.parametrize(
     ("place", "said", "found"),
     [
-        ("loss", "the loss is not finite (nan)", "Losses that are not finite: decode.loss_spoilt = nan"),
+        ("loss", "the loss is not finite (nan)", "decode.loss_spoilt = nan"),
         ("gradient", "a gradient is not finite", "parameters have gradients that are not finite: "),
     ],
 )
