@@ -1,5 +1,6 @@
 """Reading a config file, and applying the options that it and the command line set."""
 
+import copy
 import os
 from json import JSONDecodeError
 from pathlib import Path
@@ -11,7 +12,7 @@ from mmseg_m2f.config.finding import find_config
 from mmseg_m2f.config.options import Options, apply_options
 from mmseg_m2f.config.own_modules import find_own_modules, missing_import
 from mmseg_m2f.config.sources import read_sources
-from mmseg_m2f.config.variables import apply_variables, check_variables
+from mmseg_m2f.config.variables import apply_variables, check_variables, loader_pipeline
 from mmseg_m2f.errors import InvalidValueError
 
 
@@ -46,5 +47,8 @@ def load_config(path: str | os.PathLike[str], options: Options | None = None, *,
         check_variables(cfg, source)
         apply_variables(cfg, source)
     apply_options(cfg, options or {})
+    for name, loader in (("train_pipeline", "train_dataloader"), ("test_pipeline", "test_dataloader")):
+        if name in cfg and (pipeline := loader_pipeline(cfg, loader)):
+            cfg[name] = copy.deepcopy(pipeline)
     cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs") / path.stem)
     return cfg

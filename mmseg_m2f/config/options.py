@@ -162,6 +162,12 @@ def check_option_keys(cfg: Config, options: Options) -> None:
                 f"--cfg-options {key}: the model has a data_preprocessor of its own, so nothing reads this key. "
                 f"Set model.{key}."
             )
+        if first == "test_pipeline":
+            raise UnknownNameError(
+                f"--cfg-options {key}: tests use the pipeline of their loader. Set "
+                f"val_dataloader.dataset.pipeline{rest and '.' + rest} and "
+                f"test_dataloader.dataset.pipeline{rest and '.' + rest}."
+            )
         if first in READ_KEYS or (first in OPTIONS and not rest):
             continue
         if first in OPTIONS:

@@ -17,6 +17,7 @@ from mmseg_m2f.config.options import OPTIONS, apply_layer, in_use, nearest_keys
 from mmseg_m2f.config.schedules import last_end, scale_to_loop
 from mmseg_m2f.config.sources import Source, fields, leaves, value_before
 from mmseg_m2f.errors import InvalidValueError, UnknownNameError
+from mmseg_m2f.models.image_pipeline import inner_dataset
 
 #: Single numbers, which a config that reads its own variable still has to use as they are.
 _PLAIN = ("num_classes", "crop_size", "batch_size", "max_iters", "val_interval", "num_queries")
@@ -60,14 +61,23 @@ def check_variables(cfg: Config, source: Source) -> None:
 
     Raises:
         KeyError: Nothing reads a variable of a file that is not foreign; the message names the nearest that is read.
+        ValueError: A file sets `test_pipeline`, and tests use another.
     """
     files = leaves(source)
     read_above = {name for file in files for name in file.base_reads}
     is_ours = _has_own_part(cfg)
+    used = loader_pipeline(cfg, "test_dataloader")
     unread: list[str] = []
     for file in files:
         for name in file.assigned:
-            if name in READ_KEYS or name in OPTIONS or name in file.own_reads | read_above:
+            if name in file.own_reads | read_above or name in OPTIONS:
+                continue
+            if name == "test_pipeline" and is_ours and used and cfg.test_pipeline != used:
+                raise InvalidValueError(
+                    f"{file.path}: test_pipeline is not the pipeline of test_dataloader.dataset, which is the one in "
+                    "use. Set val_dataloader.dataset.pipeline and test_dataloader.dataset.pipeline instead."
+                )
+            if name in READ_KEYS:
                 continue
             if is_ours and not _is_of_another_package(file.path):
                 raise UnknownNameError(
@@ -81,6 +91,11 @@ def check_variables(cfg: Config, source: Source) -> None:
             "effect. Delete them if you meant to change something by them.",
             stacklevel=3,
         )
+
+
+def loader_pipeline(cfg: Config, loader: str) -> object:
+    """The pipeline of a loader's dataset; None if there is none."""
+    return inner_dataset((cfg.get(loader) or {}).get("dataset") or {}).get("pipeline")
 
 
 #: Options whose value says nothing once they are applied.

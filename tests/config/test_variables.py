@@ -143,6 +143,20 @@ def test_variables__nothing_reads_those_of_an_installed_package(
         load_config(tmp_path / "mine.py")
 
 
+def test_variables__a_test_pipeline_that_tests_do_not_use(leaf: Leaf) -> None:
+    with pytest.raises(ValueError, match="test_pipeline is not the pipeline of test_dataloader.dataset, which is the"):
+        load_config(leaf('test_pipeline = [dict(type="LoadImageFromFile")]'))
+    with pytest.raises(KeyError, match="Set val_dataloader.dataset.pipeline.1.scale and test_dataloader.dataset"):
+        load_config(SEMANTIC, {"test_pipeline.1.scale": (64, 64)})
+
+
+def test_variables__pipelines_at_the_top_are_those_in_use(leaf: Leaf) -> None:
+    for cfg in (load_config(leaf("crop_size = (64, 96)")), load_config(SEMANTIC, {"crop_size": (64, 96)})):
+        assert [step.crop_size for step in cfg.train_pipeline if "crop_size" in step] == [(64, 96)]
+        assert cfg.train_pipeline == cfg.train_dataloader.dataset.pipeline
+        assert cfg.test_pipeline == cfg.test_dataloader.dataset.pipeline
+
+
 def test_variables__helpers_are_read(leaf: Leaf) -> None:
     wide = "channels = 128\nwide = dict(channels=channels)\nmodel = dict(decode_head=dict(pixel_decoder=wide))"
     assert load_config(leaf(wide)).model.decode_head.pixel_decoder.channels == 128
