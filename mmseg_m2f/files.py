@@ -1,5 +1,6 @@
 """Writing files: each appears complete or not at all, whatever interrupts the program."""
 
+import errno
 import json
 import os
 import re
@@ -98,7 +99,7 @@ def folder_of_unfinished(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=folder) as name:
+    with _named(folder), tempfile.TemporaryDirectory(prefix=".unfinished-", dir=folder) as name:
         yield Path(name)
         for path in sorted(Path(name).iterdir()):
             path.replace(folder / path.name)
@@ -117,8 +118,9 @@ def unfinished_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         f".{os.getpid()}.{_end_of(path.name)}"
     )  # with its suffix, which tells some writers the format
     try:
-        yield unfinished
-        unfinished.replace(path)
+        with _named(path):
+            yield unfinished
+            unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -146,6 +148,17 @@ class AtomicBackend(LocalBackend):
     def put(self, obj: bytes, filepath: str | os.PathLike[str]) -> None:
         """Write `obj` beside the file, then put it in the file's place; on return it is on the disk."""
         replace_file(filepath, obj, durable=True)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name a path in faults of the disk that the system does not name: those of writing."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
 
 
 def _end_of(name: str) -> str:

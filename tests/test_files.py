@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from mmengine.fileio import get_file_backend
 from PIL import Image
 
 # Importing it registers the backend.
-from mmseg_m2f.files import locked, remove_unfinished, replace_file, save_png, unfinished_file
+from mmseg_m2f.files import folder_of_unfinished, locked, remove_unfinished, replace_file, save_png, unfinished_file
 
 
 def test_atomic_backend__keeps_the_old_file_when_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,6 +45,14 @@ def test_replace_file__names_the_file_that_the_disk_has_no_room_for(
     with pytest.raises(OSError, match="No space left") as raised:
         replace_file(tmp_path / "a.png", b"new")
     assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, str(tmp_path / "a.png"))
+
+
+@pytest.mark.parametrize("context", [unfinished_file, folder_of_unfinished])
+def test_unfinished__names_what_the_disk_has_no_room_for(tmp_path: Path, context: Callable) -> None:
+    with pytest.raises(OSError, match="No space left") as raised, context(tmp_path / "a"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, str(tmp_path / "a"))
+    assert not [*tmp_path.rglob("*.tmp"), *tmp_path.rglob(".*")]
 
 
 def test_replace_file__names_the_file_below_what_is_no_folder(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import tempfile
 from json import JSONDecodeError
 from pathlib import Path
 
@@ -37,6 +38,10 @@ def load_config(path: str | os.PathLike[str], options: Options | None = None, *,
         cfg = Config.fromfile(path)
     except ImportError as error:
         raise missing_import(error, path) or error from error
+    except OSError as error:
+        if error.filename is None:  # mmengine reads a copy of the file
+            raise OSError(error.errno, error.strerror, tempfile.gettempdir()) from error
+        raise
     except (SyntaxError, JSONDecodeError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         reason = (
             "entries or _base_ without an end" if isinstance(error, RecursionError) else " ".join(str(error).split())

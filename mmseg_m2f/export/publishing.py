@@ -67,7 +67,7 @@ def publish(
     Raises:
         ValueError: safetensors is missing.
     """
-    save_file = getattr(require("safetensors.torch"), "save_file")  # noqa: B009  (it has no types)
+    save = getattr(require("safetensors.torch"), "save")  # noqa: B009  (it has no types)
     weights = {name: value.detach().cpu().contiguous().clone() for name, value in trained.model.state_dict().items()}
     config = dict(
         model_type="mmseg_m2f",
@@ -89,7 +89,7 @@ def publish(
         classes=", ".join(map(escape_markdown, trained.classes)),
     )
     with folder_of_unfinished(folder) as unfinished:
-        save_file(weights, str(unfinished / WEIGHTS), metadata=dict(format="pt"))
+        (unfinished / WEIGHTS).write_bytes(save(weights, metadata=dict(format="pt")))  # faults of the disk are Python's
         (unfinished / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         (unfinished / "README.md").write_text(card, encoding="utf-8")
         names = sorted(path.name for path in unfinished.iterdir())

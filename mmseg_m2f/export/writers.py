@@ -1,6 +1,7 @@
 """Traced programs as files: ONNX, torch.export, OpenVINO. Names of files are those that the caller gives."""
 
 import importlib
+import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -99,7 +100,9 @@ def write_program(traced: TracedProgram, path: Path, record: ExportRecord) -> No
         f"{KEY}.json": record.to_json(),
         f"{KEY}.names.json": f"{','.join(traced.inputs)}|{','.join(traced.outputs)}",
     }
-    torch.export.save(traced.program, path, extra_files=extra)
+    content = io.BytesIO()
+    torch.export.save(traced.program, content, extra_files=extra)
+    path.write_bytes(content.getvalue())  # faults of the disk are Python's
 
 
 def write_openvino(source: Path, target: Path, record: ExportRecord) -> None:

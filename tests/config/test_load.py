@@ -1,10 +1,13 @@
 """Reading config files; what the command line may change in them."""
 
+import errno
 import functools
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import MODELS
 
 from mmseg_m2f.config.load import load_config
@@ -51,6 +54,18 @@ def test_load_config__what_is_no_config(tmp_path: Path, name: str, text: str) ->
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=rf"{name}: expected a config, got .*Correct the file"):
         load_config(tmp_path / name)
+
+
+def test_load_config__names_the_folder_of_temporary_files_where_it_is_full(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Config, "fromfile", full)
+    with pytest.raises(OSError, match="No space left") as raised:
+        load_config(config)
+    assert raised.value.filename == tempfile.gettempdir()
 
 
 def test_load_config__work_dir_is_option_or_config_or_name(config: Path) -> None:

@@ -154,7 +154,7 @@ def test_coco_panoptic__names_the_entry_at_fault(tmp_path: Path, change: object,
 def test_coco_panoptic__names_a_missing_or_broken_file(tmp_path: Path) -> None:
     arguments = write_panoptic(tmp_path)
     (tmp_path / "data.json").write_text('{"images": [')
-    with pytest.raises(ValueError, match=r"data\.json is no JSON"):
+    with pytest.raises(ValueError, match=r"data\.json: expected a complete COCO file, got no JSON"):
         CocoPanoptic(**arguments)
     with pytest.raises(FileNotFoundError, match=r"other\.json does not exist"):
         CocoPanoptic(**arguments | dict(ann_file="other.json"))

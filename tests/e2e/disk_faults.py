@@ -31,8 +31,14 @@ REMEDIES = {
     "read-only": "the disk is read-only",
     "limited": "ulimit -f unlimited",
 }
-#: Bytes of the full disk: some results fit, not all of them. A file may have a quarter.
-ROOM = {"train": 400_000, "test": 8_192, "predict": 4_096, "convert-dataset": 4_096, "publish": 100_000}
+#: Bytes of the full disk, of which some results leave no room for others, and of the largest file.
+ROOM = {
+    "train": (400_000, 100_000),
+    "test": (8_192, 16_384),
+    "predict": (4_096, 16_384),
+    "convert-dataset": (4_096, 1_024),
+    "publish": (100_000, 25_000),
+}
 
 
 @contextmanager
@@ -48,7 +54,7 @@ def mounted(folder: Path, options: str) -> Iterator[Path]:
 
 def commands(root: Path) -> dict[str, Callable[[Path], list[str]]]:
     """The arguments of each command; the folder is where it writes."""
-    write_dataset(root / "data", size=(64, 96))
+    write_dataset(root / "data", size=(128, 192))
     cfg = tiny_config(root / "data")
     weights = str(root / "weights.pth")
     torch.save(dict(state_dict=Predictor(cfg).model.state_dict()), weights)
@@ -57,7 +63,10 @@ def commands(root: Path) -> dict[str, Callable[[Path], list[str]]]:
     elsewhere = str(root / "logs")
     return {
         "train": lambda out: [config, "--work-dir", str(out / "run")],
-        "test": lambda out: [config, weights, "--out", str(out / "results"), "--work-dir", elsewhere],
+        "test": lambda out: [
+            *(config, weights, "--work-dir", elsewhere),
+            *("--out", str(out / "results"), "--show-dir", str(out / "pictures")),
+        ],
         "predict": lambda out: [config, weights, images, "--out-dir", str(out / "seen")],
         "convert-dataset": lambda out: [str(root / "yolo"), str(out / "ours"), "--from", "yolo", "--to", "objects"],
         "publish": lambda out: [config, weights, str(out / "published")],
@@ -78,8 +87,11 @@ def said(name: str, arguments: list[str], log: Path, *, largest: int | None = No
             sys.stderr.flush()
             os._exit(int(ended.code or 0))
 
+    os.mkfifo(log)  # a file would fall under the limit
+    reader = subprocess.Popen(["cat", str(log)], stdout=subprocess.PIPE, text=True)
     status = wait(start(call, log=log))
-    return status, log.read_text()
+    text, _ = reader.communicate()
+    return status, text
 
 
 def fault(status: int, text: str, *, kind: str, out: Path) -> str:
@@ -102,9 +114,9 @@ def main(root: Path) -> int:
         for name, arguments in calls.items():
             out = root / f"{kind}-{name}"
             log = root / f"{kind}-{name}.log"
-            options = {"full": f"size={ROOM[name]}", "read-only": "ro,size=1m", "limited": "size=64m"}[kind]
+            options = {"full": f"size={ROOM[name][0]}", "read-only": "ro,size=1m", "limited": "size=64m"}[kind]
             with mounted(out, options):
-                largest = ROOM[name] // 4 if kind == "limited" else None
+                largest = ROOM[name][1] if kind == "limited" else None
                 status, text = said(name, arguments(out), log, largest=largest)
                 broken = fault(status, text, kind=kind, out=out)
             wrong += bool(broken)

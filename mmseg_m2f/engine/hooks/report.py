@@ -199,7 +199,7 @@ def read_history(path: Path, *, remedy: str) -> list[_Validation]:
         FileNotFoundError, ValueError: There is no such file, or it is not one of this hook.
     """
     structure = {"history": [{"iteration": int, str: float}]}
-    what = "the metrics of a run with a 'history'"
+    what = "the metrics of an earlier run with a 'history'"
     return read_json(path, what=what, structure=structure, remedy=remedy)["history"]
 
 

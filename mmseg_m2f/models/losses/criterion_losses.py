@@ -33,17 +33,27 @@ class ClassLoss(nn.Module):
         self,
         loss_weight: float = 2.0,
         no_object_weight: float = 0.1,
-        class_weight: Sequence[float] | Mapping[str, float | int] | None = None,
+        class_weight: Sequence[object] | Mapping[str, object] | None = None,
         per_rank: bool = False,
     ) -> None:
         super().__init__()
         self.loss_weight = loss_weight
         self.no_object_weight = no_object_weight
         self.per_rank = per_rank
+        odd = [w for w in self._values(class_weight) if isinstance(w, bool) or not isinstance(w, (int, float))]
+        if odd:
+            raise InvalidValueError(
+                f"ClassLoss: expected numbers as class_weight, a list or by name, got {odd[0]!r}. Give names in a "
+                "config file: class_weight={'road': 1.0, 'car': 2.0}."
+            )
         self.class_weight = class_weight
         # A buffer moves with the model, once, and not in every step.
-        listed = [] if isinstance(class_weight, Mapping) else list(class_weight or ())
+        listed = [] if isinstance(class_weight, Mapping) else self._values(class_weight)
         self.register_buffer("_class_weights", torch.tensor(listed), persistent=False)
+
+    @staticmethod
+    def _values(class_weight: Sequence[object] | Mapping[str, object] | None) -> list:
+        return [*class_weight.values()] if isinstance(class_weight, Mapping) else list(class_weight or ())
 
     def set_class_weight(self, class_weight: Sequence[float]) -> None:
         """Give the weights of the K classes in their order."""

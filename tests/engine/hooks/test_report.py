@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmseg_m2f.engine.hooks import Report
-from mmseg_m2f.engine.hooks.report import _CURVES, _best, _known
+from mmseg_m2f.engine.hooks.report import _CURVES, _best, _known, read_history
 
 PACK = [dict(type="mmseg.PackSegInputs")]
 
@@ -155,6 +155,15 @@ def test_report__foreign_metrics_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text("[1, 2]")
     with pytest.raises(ValueError, match=r"metrics\.json: expected the metrics of an earlier run.*Move the file"):
         run(tmp_path, "report-foreign", iterations=2)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"history": [{"iteration": "1"}]}', '{"history": [{"mIoU": 1}]}', "\xff"]
+)
+def test_read_history__other_content_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "metrics.json").write_text(text, encoding="latin-1")
+    with pytest.raises(ValueError, match=r"metrics\.json: expected the metrics of an earlier run.*Move it"):
+        read_history(tmp_path / "metrics.json", remedy="Move it.")
 
 
 class Images(list):

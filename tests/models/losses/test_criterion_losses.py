@@ -24,6 +24,12 @@ def test_class_loss__weights_of_classes_and_of_no_object():
     assert loss(logits, classes).item() == pytest.approx(2 * expected)
 
 
+@pytest.mark.parametrize("weights", [["{'road':1.0", "'car':2.0}"], [None, 1.0], {"road": "1"}, [True, 1.0]])
+def test_class_loss__weights_that_are_no_numbers(weights):
+    with pytest.raises(ValueError, match=r"expected numbers as class_weight, a list or by name, got"):
+        build("ClassLoss", class_weight=weights)
+
+
 def test_class_loss__accumulated_batches_weigh_by_their_own_queries():
     """Two images: an object of class 0 and "no object"; objects of both classes. Losses are ln 2, ln 4, ln 2, ln 4."""
     logits = torch.tensor([math.log(2.0), 0.0, 0.0]).expand(1, 4, -1)  # probabilities 1/2, 1/4, 1/4
