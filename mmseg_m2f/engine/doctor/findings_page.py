@@ -21,7 +21,8 @@ h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
 .finding ul { margin: .2rem 0; font-size: .85rem; overflow-wrap: anywhere }
 table { border-collapse: collapse; font-size: .9rem } td, th { padding: .1rem .7rem; text-align: right }
 td:first-child, th:first-child { text-align: left } .bar { background: #3a7abd; height: .7rem; display: inline-block }
-figure { display: inline-block; margin: .4rem; vertical-align: top } figure img { max-width: 20rem; margin-right: .3rem }
+figure { display: inline-block; margin: .4rem; vertical-align: top }
+figure img { max-width: 20rem; margin-right: .3rem }
 figcaption { font-size: .8rem; overflow-wrap: anywhere }
 """
 

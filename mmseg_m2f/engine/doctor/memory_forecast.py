@@ -6,7 +6,6 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -55,7 +54,7 @@ class PeakMemory(TorchDispatchMode):
         self._live = 0
         self._seen = WeakIdKeyDictionary()
 
-    def __torch_dispatch__(  # noqa: PLW3201  (torch's name)
+    def __torch_dispatch__(
         self, func: Callable, types: Sequence[type], args: Sequence = (), kwargs: Mapping[str, Any] | None = None
     ) -> object:
         """Runs an operator and notes its results."""
