@@ -1,9 +1,10 @@
 """Data and config of a run, examined as `tools/doctor.py` shows it."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mmengine.config import Config
@@ -27,6 +28,7 @@ from mmseg_m2f.engine.doctor.findings import (
     worst_first,
 )
 from mmseg_m2f.engine.doctor.findings_page import render_page
+from mmseg_m2f.engine.doctor.memory_forecast import forecast_memory
 from mmseg_m2f.errors import UserError, message_of
 from mmseg_m2f.files import replace_file
 from mmseg_m2f.json_files import read_json
@@ -122,7 +124,7 @@ def examine(
         findings += leakage(facts["train"], facts["val"])
     if cfg.get("train_dataloader"):
         findings += findings_of_config(cfg)
-    findings += _memory(cfg)
+    findings += _memory(cfg, datasets.get("train"))
     return Examination(cfg, worst_first(findings), facts, datasets)
 
 
@@ -173,22 +175,42 @@ def _class_count(cfg: Config, classes: Sequence[str], loop: str) -> list[Finding
     return [Finding("error", key, text, f"Set it to {len(classes)}.", change={key: len(classes)})]
 
 
-def _memory(cfg: Config) -> list[Finding]:
-    """A forecast of what does not depend on the images: weights, gradients and AdamW's states in float32."""
+def _memory(cfg: Config, dataset: object | None) -> list[Finding]:
+    """A forecast of the memory of a training step; of weights alone where no sample can be trained on."""
     try:
         with DefaultScope.overwrite_default_scope(cfg.get("default_scope") or "mmengine"):
             model = MODELS.build(cfg.model)
     except (UserError, KeyError, TypeError, ValueError) as error:
         return [Finding("error", "model", str(error), "The model cannot be built.")]
+    sample = None if dataset is None else _first_sample(dataset)
+    reason = "there is no training sample"
+    if sample is not None:
+        try:
+            forecast = forecast_memory(model, sample)
+        except (UserError, RuntimeError, ValueError, IndexError, KeyError, TypeError) as error:
+            reason = f"a step with the first sample fails ({str(error).splitlines()[0][:120]})"
+        else:
+            remedy = "Workspaces of kernels come on top; bfloat16 (--amp) needs less."
+            return [Finding("note", "model", forecast.text(cfg.train_dataloader.get("batch_size", 1)), remedy)]
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     total = sum(parameter.numel() for parameter in model.parameters())
     needed = (4 * total + 12 * trained) / 2**20
     text = f"{total / 1e6:.1f} million weights need {needed:,.0f} MB with gradients and AdamW's states,"
-    return [Finding("note", "model", text, "activations come on top (tools/benchmark.py step measures them).")]
+    return [Finding("note", "model", text, f"activations come on top: {reason}.")]
 
 
-def _pictures(dataset: object, classes: Sequence[str], cfg: Config) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """Ten samples as training sees them, labels drawn."""
+def _first_sample(dataset: Any) -> Mapping[str, Any] | None:  # noqa: ANN401
+    """The first sample that can be read, of a few; None if none can."""
+    for index in spread(len(dataset), _PICTURES):
+        try:
+            return dataset[index]
+        except (UserError, OSError, ValueError):
+            continue
+    return None
+
+
+def _pictures(dataset: object, classes: Sequence[str], cfg: Config) -> Iterator[tuple[str, list[NDArray[np.uint8]]]]:
+    """Ten samples as training sees them: name, and the image with its labels beside it."""
     _, palette = class_colours(dataset)
     channels = channels_in_use(cfg)
     given = (cfg.model.get("data_preprocessor") or cfg.get("data_preprocessor") or {}).get("shown")
@@ -200,8 +222,7 @@ def _pictures(dataset: object, classes: Sequence[str], cfg: Config) -> Iterator[
             continue
         image = show_bands(sample["inputs"].numpy(), shown)
         name = Path(str(sample["data_samples"].metainfo.get("img_path") or index)).name
-        yield name, image
         truth = read_truth(sample["data_samples"], len(classes))
-        if truth is not None:
-            for kind in truth.kinds():
-                yield f"{name}, {kind} labels", overlay_result(image, truth, kind, classes, palette)
+        kinds = [] if truth is None else list(truth.kinds())
+        drawn = [overlay_result(image, truth, kind, classes, palette) for kind in kinds if truth is not None]
+        yield ", ".join([name, *(f"{kind} labels" for kind in kinds)]), [image, *drawn]

@@ -11,6 +11,7 @@ from PIL import Image
 
 from mmseg_m2f.engine.doctor.facts import Histogram
 from mmseg_m2f.engine.doctor.findings import Finding
+from mmseg_m2f.structures import IGNORE_INDEX
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
@@ -20,7 +21,8 @@ h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
 .finding ul { margin: .2rem 0; font-size: .85rem; overflow-wrap: anywhere }
 table { border-collapse: collapse; font-size: .9rem } td, th { padding: .1rem .7rem; text-align: right }
 td:first-child, th:first-child { text-align: left } .bar { background: #3a7abd; height: .7rem; display: inline-block }
-figure { display: inline-block; margin: .4rem; max-width: 22rem } figure img { max-width: 100%; image-rendering: auto }
+figure { display: inline-block; margin: .4rem; vertical-align: top }
+figure img { max-width: 20rem; margin-right: .3rem }
 figcaption { font-size: .8rem; overflow-wrap: anywhere }
 """
 
@@ -31,41 +33,42 @@ def render_page(
     *,
     histograms: Mapping[str, tuple[Histogram, Histogram]],
     classes: Sequence[str],
-    pictures: Mapping[str, Sequence[tuple[str, NDArray[np.uint8]]]],
+    pictures: Mapping[str, Sequence[tuple[str, Sequence[NDArray[np.uint8]]]]],
 ) -> str:
     """The page.
 
     Args:
         histograms: For each loop the label values as stored and as mapped.
-        pictures: Title of a section -> captions and pictures, H W 3.
+        pictures: Title of a section -> captions, each with pictures H W 3 that stand side by side.
     """
     parts = [f"<h1>{html.escape(title)}</h1>", f"<p>{_summary(findings)}</p>", *map(_finding, findings)]
     for loop, (stored, mapped) in histograms.items():
         if mapped:
             parts += [f"<h2>Label values: {html.escape(loop)}</h2>", _table(stored, mapped, classes)]
     for section, shown in pictures.items():
-        parts += [f"<h2>{html.escape(section)}</h2>", *(_figure(caption, picture) for caption, picture in shown)]
+        parts += [f"<h2>{html.escape(section)}</h2>", *(_figure(caption, each) for caption, each in shown)]
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
 
 
 def _summary(findings: Sequence[Finding]) -> str:
-    counts = [f"{sum(f.severity == s for f in findings)} {s}s" for s in ("error", "warning", "note")]
-    return ", ".join(counts) + "."
+    numbers = {severity: sum(f.severity == severity for f in findings) for severity in ("error", "warning", "note")}
+    return ", ".join(f"{number} {name}{'' if number == 1 else 's'}" for name, number in numbers.items()) + "."
 
 
 def _finding(finding: Finding) -> str:
     files = "".join(f"<li>{html.escape(file)}</li>" for file in finding.files[:8])
     more = f"<li>... {len(finding.files) - 8} more</li>" if len(finding.files) > 8 else ""
     text = f"<b>{html.escape(finding.key)}</b>: {html.escape(finding.text)} <i>{html.escape(finding.remedy)}</i>"
-    return f'<div class="finding {finding.severity}">{text}<ul>{files}{more}</ul></div>'
+    listed = f"<ul>{files}{more}</ul>" if files else ""
+    return f'<div class="finding {finding.severity}">{text}{listed}</div>'
 
 
 def _table(stored: Histogram, mapped: Histogram, classes: Sequence[str]) -> str:
     most = max(mapped.values())
     rows = []
     for value in sorted(set(stored) | set(mapped)):
-        name = classes[value] if 0 <= value < len(classes) else ""
+        name = classes[value] if 0 <= value < len(classes) else "void" if value == IGNORE_INDEX else "no class"
         width = 18 * mapped.get(value, 0) / most
         rows.append(
             f"<tr><td>{value}</td><td>{html.escape(str(name))}</td><td>{stored.get(value, 0):,}</td>"
@@ -76,8 +79,12 @@ def _table(stored: Histogram, mapped: Histogram, classes: Sequence[str]) -> str:
     return f"<table>{head}{''.join(rows)}</table>"
 
 
-def _figure(caption: str, picture: NDArray[np.uint8]) -> str:
+def _figure(caption: str, pictures: Sequence[NDArray[np.uint8]]) -> str:
+    images = "".join(map(_image, pictures))
+    return f"<figure>{images}<figcaption>{html.escape(caption)}</figcaption></figure>"
+
+
+def _image(picture: NDArray[np.uint8]) -> str:
     content = BytesIO()
     Image.fromarray(picture).save(content, format="PNG")
-    data = base64.b64encode(content.getvalue()).decode()
-    return f'<figure><img src="data:image/png;base64,{data}"><figcaption>{html.escape(caption)}</figcaption></figure>'
+    return f'<img src="data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}">'

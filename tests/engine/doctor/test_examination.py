@@ -155,3 +155,12 @@ def test_examine__names_seeded_faults_of_objects(tmp_path: Path) -> None:
     cfg.model.decode_head.query_decoder = dict(num_queries=2)
     said = examine(write_config(cfg, tmp_path / "objects.py"), workers=2).text()
     assert [text for text in OBJECT_FAULTS if text not in said] == [], said
+
+
+def test_examine__forecasts_the_memory_of_a_step(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "data", count=2)
+    cfg = tiny_config(tmp_path / "data")
+    assert "a step of 2 images needs about" in examine(write_config(cfg, tmp_path / "memory.py")).text()
+    cfg.model.decode_head.num_classes = 1  # labels hold 1: the loss cannot be computed
+    said = examine(write_config(cfg, tmp_path / "fewer.py")).text()
+    assert "activations come on top: a step with the first sample fails (" in said
