@@ -1,6 +1,5 @@
 """Work in a process of its own, with limits of time and memory: why it failed, and which served operators it called."""
 
-import json
 import logging
 import multiprocessing
 import os
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 
 from mmseg_m2f.files import save_json
+from mmseg_m2f.json_files import read_json
 
 _LONGEST_REASON = 300
 _PATIENCE = 10.0  # times the seconds of a processor that a stage may take on a busy machine
@@ -76,7 +76,9 @@ def run_limited(
         process.kill()
         process.join()
         return StageResult(f"more than {_PATIENCE * limits.seconds * stages:.0f} s by the clock"), {}
-    found = json.loads(report.read_text(encoding="utf-8")) if report.exists() else {}
+    found: dict[str, Any] = {}
+    if report.exists():
+        found = read_json(report, what="the report of a trial", remedy="Run the command again.")
     report.unlink(missing_ok=True)
     if process.exitcode == 0:
         return stored_result(found), found["returned"]
