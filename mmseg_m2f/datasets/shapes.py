@@ -89,7 +89,7 @@ class GeneratedShapes(BaseDataset):
         """The sample as the pipeline receives it, with the scene drawn (about 2 ms)."""
         info = super().get_data_info(idx)
         scene = draw_scene(self.seed, info["scene"], size=self.image_size)
-        name = f"shapes(seed={self.seed}, index={info['scene']})"
+        name = f"shapes(seed={self.seed}, index={info['scene']}).png"  # with a suffix, as upstream expects of images
         return info | dict(
             img=scene.image,
             img_shape=self.image_size,

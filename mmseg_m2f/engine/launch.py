@@ -10,6 +10,7 @@ from typing import Literal, cast
 
 import torch
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -60,7 +61,8 @@ def train(
         resume: True continues from the newest complete checkpoint in the work folder, or starts where there is
             none; a path continues from that checkpoint. False leaves it to the config's `resume`, which may be True
             (with `load_from`: from that file) or a path.
-        amp: Mixed precision: bfloat16 on the CPU and on GPUs that have it, else float16 with dynamic loss scaling.
+        amp: Mixed precision: bfloat16 on the CPU and on GPUs that have it, else float16 with dynamic loss scaling. A
+            config of mmengine's `AmpOptimWrapper` trains in bfloat16 on the CPU in any case, which a warning says.
         auto_scale_lr: Scale the learning rate from the config's `auto_scale_lr.base_batch_size` to the actual one:
             that of all ranks and of `optim_wrapper.accumulative_counts`.
         hooks: Besides those of the config.
@@ -69,7 +71,7 @@ def train(
         ValueError, KeyError, TypeError, FileNotFoundError: The checks before the run found a fault.
     """
     cfg = load_config(config, options, work_dir=work_dir)
-    if amp:
+    if amp or _refuses_the_cpu(cfg.optim_wrapper):
         _use_amp(cfg)
     if auto_scale_lr:
         _enable_lr_scaling(cfg)
@@ -298,6 +300,18 @@ def _distribute_on_cpu(cfg: Config) -> None:
         find_unused_parameters=cfg.get("find_unused_parameters", False),
     )
     cfg.model_wrapper_cfg = dict(wrapper, device_ids=None)
+
+
+def _refuses_the_cpu(wrapper: Mapping[str, object]) -> bool:
+    """Whether a config asks for mmengine's mixed precision, which cannot be built here."""
+    if str(wrapper.get("type", "")).rpartition(".")[2] != "AmpOptimWrapper" or get_device() != "cpu":
+        return False
+    warnings.warn(
+        "optim_wrapper.type: expected a GPU for mmengine's AmpOptimWrapper, got the CPU. Products are computed in "
+        "bfloat16 without loss scaling, as by --amp. Set optim_wrapper.type=mmengine.OptimWrapper for float32.",
+        stacklevel=3,
+    )
+    return True
 
 
 def _use_amp(cfg: Config) -> None:

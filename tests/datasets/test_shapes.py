@@ -19,7 +19,7 @@ def test_generated_shapes__is_found_by_its_scoped_name() -> None:
 
 def test_generated_shapes__names_samples_and_sets_what_a_loader_would() -> None:
     item = GeneratedShapes(20, 3)[17]
-    assert item["img_path"] == item["seg_map_path"] == "shapes(seed=3, index=17)"
+    assert item["img_path"] == item["seg_map_path"] == "shapes(seed=3, index=17).png"
     assert item["sample_idx"] == 17
     assert item["ori_shape"] == item["img_shape"] == (96, 96)
     assert item["seg_fields"] == ["gt_seg_map"]
@@ -50,7 +50,7 @@ def test_generated_shapes__flip_and_packing_move_image_and_labels_alike() -> Non
     truth = plain["data_samples"].gt_sem_seg.data
     assert truth.shape == (1, 96, 96)
     assert torch.equal(flipped["data_samples"].gt_sem_seg.data, truth.flip(-1))
-    assert flipped["data_samples"].img_path == "shapes(seed=0, index=2)"
+    assert flipped["data_samples"].img_path == "shapes(seed=0, index=2).png"
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -64,7 +64,7 @@ def test_generated_shapes__workers_draw_the_same_scenes(num_workers: int) -> Non
 
 def test_generated_shapes__subset_keeps_its_scenes() -> None:
     dataset = GeneratedShapes(10)
-    assert dataset.get_subset([7])[0]["img_path"] == "shapes(seed=0, index=7)"
+    assert dataset.get_subset([7])[0]["img_path"] == "shapes(seed=0, index=7).png"
 
 
 def test_generated_shapes__survives_pickling() -> None:

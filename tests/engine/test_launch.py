@@ -54,7 +54,7 @@ def config(tmp_path: Path) -> Path:
 
 
 def amp_wrapper(
-    config: Path, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] | None, **given: str
+    config: Path, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] | None, *, amp: bool = True, **given: str
 ) -> dict:
     """The type and precision that `--amp` gives the optimizer's wrapper on such a GPU, or on the CPU."""
     built = []
@@ -62,7 +62,7 @@ def amp_wrapper(
     monkeypatch.setattr(launch, "build_runner", lambda cfg, **_: built.append(cfg) or runner)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: capability is not None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
-    train(config, {f"optim_wrapper.{key}": value for key, value in given.items()}, amp=True)
+    train(config, {f"optim_wrapper.{key}": value for key, value in given.items()}, amp=amp)
     return {key: built[0].optim_wrapper[key] for key in built[0].optim_wrapper if key not in ("optimizer", "clip_grad")}
 
 
@@ -81,6 +81,18 @@ def test_train__amp_and_a_config_that_sets_it(config: Path, monkeypatch: pytest.
     assert amp_wrapper(config, monkeypatch, None, **given) == dict(type="mmseg_m2f.Bfloat16OptimWrapper")
     with pytest.raises(ValueError, match=r"--amp: optim_wrapper.type is 'mmengine.OptimWrapperDict'"):
         amp_wrapper(config, monkeypatch, None, type="mmengine.OptimWrapperDict")
+
+
+def test_train__a_config_of_mixed_precision_trains_in_bfloat16_on_the_cpu(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = dict(type="AmpOptimWrapper", dtype="float16", loss_scale="dynamic")
+    monkeypatch.setattr(launch, "get_device", lambda: "cpu")
+    with pytest.warns(UserWarning, match="expected a GPU for mmengine's AmpOptimWrapper, got the CPU.*bfloat16"):
+        wrapper = amp_wrapper(config, monkeypatch, None, amp=False, **given)
+    assert wrapper == dict(type="mmseg_m2f.Bfloat16OptimWrapper")
+    monkeypatch.setattr(launch, "get_device", lambda: "npu")
+    assert amp_wrapper(config, monkeypatch, None, amp=False, **given) == given
 
 
 def test_train__amp_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import importlib.util
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,8 +63,28 @@ def shipped_configs(libraries: Sequence[str] = LIBRARIES, *, one_per_family: boo
 
 def model_key(cfg: Config) -> str:
     """Equal for configs whose models are equal: schedules and data differ in most of what a folder holds."""
-    content = dict(model=cfg.get("model"), scope=cfg.get("default_scope"), imports=cfg.get("custom_imports"))
+    return _hash(dict(model=cfg.get("model"), scope=cfg.get("default_scope"), imports=cfg.get("custom_imports")))
+
+
+def kind_key(cfg: Config) -> str:
+    """Equal for configs whose models consist of parts of the same types: they differ in sizes and settings alone."""
+    return _hash(dict(types=sorted(set(_types(cfg.get("model")))), scope=cfg.get("default_scope")))
+
+
+def _hash(content: object) -> str:
     return hashlib.sha256(json.dumps(_plain(content), sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _types(node: object) -> Iterator[str]:
+    """The type of every part of a model: of layers, losses and assigners too."""
+    if isinstance(node, Mapping):
+        if "type" in node:
+            yield str(node["type"])
+        for value in node.values():
+            yield from _types(value)
+    elif isinstance(node, (list, tuple)):
+        for item in node:
+            yield from _types(item)
 
 
 def _plain(node: object) -> object:

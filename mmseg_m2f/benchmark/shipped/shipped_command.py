@@ -3,19 +3,21 @@
 import argparse
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from mmseg_m2f.benchmark.machine import describe_machine
 from mmseg_m2f.benchmark.shipped.catalogue import LIBRARIES, shipped_configs
-from mmseg_m2f.benchmark.shipped.outcomes import Outcomes, count
-from mmseg_m2f.benchmark.shipped.table import families, reasons, summary
-from mmseg_m2f.benchmark.shipped.trial import Limits
+from mmseg_m2f.benchmark.shipped.outcomes import Outcome, count, known_outcomes
+from mmseg_m2f.benchmark.shipped.processes import Limits
+from mmseg_m2f.benchmark.shipped.table import evidence, families, operators, reasons, summary
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.files import replace_file
 
 DESCRIPTION = """Build the model of every config inside the installed mmseg and mmdet, take a training step and predict,
 on a CPU, with random weights and generated images. Each trial runs in processes of its own. Run it again after an
-interruption: what is done is kept."""
+interruption: what is done is kept. A step and a prediction are made with the smallest model of each kind; models are of
+one kind if their parts have the same types."""
 
 
 def add_shipped(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -27,6 +29,8 @@ def add_shipped(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.add_argument("--libraries", nargs="+", default=list(LIBRARIES), choices=LIBRARIES, help="default: both")
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="configs whose name holds one of these")
     parser.add_argument("--sample", action="store_true", help="the first config of each folder alone")
+    parser.add_argument("--every-model", action="store_true", help="step and predict with every model: takes hours")
+    parser.add_argument("--count-only", action="store_true", help="write the table of what is done, and try nothing")
     parser.add_argument("--side", type=int, default=defaults.side, help="of the images; default %(default)s pixels")
     parser.add_argument(
         "--largest", type=int, default=defaults.largest, help="side tried where that fails; default %(default)s"
@@ -38,7 +42,7 @@ def add_shipped(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def run_shipped(args: argparse.Namespace) -> None:
-    """Do the count; writes shipped.md and outcomes.json. After Ctrl-C the table holds what is done; status 130."""
+    """Do the count; writes shipped.md and outcomes.json."""
     configs = shipped_configs(args.libraries, one_per_family=args.sample)
     if args.only:
         configs = [config for config in configs if any(text in config.name for text in args.only)]
@@ -48,13 +52,16 @@ def run_shipped(args: argparse.Namespace) -> None:
         )
     limits = Limits(side=args.side, largest=args.largest, seconds=args.seconds, gigabytes=args.gigabytes)
     out = Path(args.out)
-    outcomes = count(configs, out, limits)
+    if args.count_only:
+        outcomes = known_outcomes(configs, out, limits)
+    else:
+        outcomes = count(configs, out, limits, every_model=args.every_model)
     text = page(outcomes, limits)
     replace_file(out / "shipped.md", text.encode())
     print(f"\n{summary(outcomes)}\nWrote {out}/shipped.md and outcomes.json.")
 
 
-def page(outcomes: Outcomes, limits: Limits) -> str:
+def page(outcomes: Mapping[str, Outcome], limits: Limits) -> str:
     """The whole table with machine, limits and command."""
     machine = describe_machine(1, "cpu")
     packages = ", ".join(f"{name} {version}" for name, version in dict(machine["packages"]).items())  # type: ignore[call-overload]
@@ -64,11 +71,16 @@ def page(outcomes: Outcomes, limits: Limits) -> str:
             "",
             f"One CPU core, torch {machine['torch']}, {packages}; random weights, generated images of {limits.side} "
             f"pixels, or {limits.largest} where a model does not take those; at most {limits.seconds:g} s and "
-            f"{limits.gigabytes:g} GB for each stage. Configs with equal models are tried once.",
+            f"{limits.gigabytes:g} GB for each stage. Samplers draw at most 32 regions. Every model is built; a step "
+            "and a prediction are made with the smallest model of each kind (parts of the same types).",
             "",
             f"Command: `python {shlex.join(sys.argv)}`",
             "",
             summary(outcomes),
+            evidence(outcomes),
+            "## Operators that this package serves",
+            "",
+            operators(outcomes),
             "## Why the others do not",
             "",
             reasons(outcomes),

@@ -3,17 +3,10 @@
 A stage that fails ends its process, as in a user's run: the exception is printed, the last line is the reason.
 """
 
-import multiprocessing
-import os
-import resource
-import signal
-import sys
-import time
-import traceback
 from collections.abc import Callable, MutableMapping
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -21,43 +14,35 @@ from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS, DefaultScope, init_default_scope
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from mmseg_m2f.benchmark.shipped.made_batches import make_batch
+from mmseg_m2f.benchmark.shipped.processes import Limits, StageResult, run_limited, stored_result
 from mmseg_m2f.config.initial_weights import set_pretrained
 from mmseg_m2f.errors import InvalidValueError
-from mmseg_m2f.files import replace_file
 
 STAGES = ("build", "step", "predict")
-_LONGEST_REASON = 300
-_PATIENCE = 10.0  # times the seconds of a processor that a stage may take on a busy machine
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a trial may use.
+def try_building(file: Path, log: Path, limits: Limits) -> tuple[StageResult, int]:
+    """Build the model without filling its weights, which takes most of the time; gives also the number of weights."""
 
-    Args:
-        side: of the generated images, in pixels.
-        largest: the side tried where the model does not take `side`.
-        seconds: of a processor, of each stage.
-        gigabytes: of memory of each process.
-    """
+    def build() -> dict[str, object]:
+        cfg = Config.fromfile(file)
+        with _WithoutRandomNumbers():
+            model = build_model(cfg)
+        return dict(weights=sum(parameter.numel() for parameter in model.parameters()))
 
-    side: int = 128
-    largest: int = 512
-    seconds: float = 90.0
-    gigabytes: float = 8.0
+    result, returned = run_limited(build, log, limits)
+    return result, returned.get("weights", 0)
 
 
-def try_config(file: Path, log: Path, limits: Limits) -> dict[str, str]:
-    """Stage -> "" if it works, else the reason; a stage behind a failed build is absent."""
-    report = log.with_suffix(".reason")
-    outcome = _in_process(lambda: _stages(file, report, limits), log, report, limits, stages=2)
-    if outcome:
-        return dict(build=outcome)
-    found = report.read_text(encoding="utf-8").splitlines()
-    report.unlink()
-    return dict(zip(STAGES, ["", *found], strict=True))
+def try_config(file: Path, log: Path, limits: Limits) -> dict[str, StageResult]:
+    """Stage -> its result; a stage behind a failed build is absent."""
+    built, found = run_limited(lambda: _stages(file, log, limits), log, limits, stages=5)
+    if built.reason:
+        return dict(build=built)
+    return dict(build=built, **{stage: stored_result(found[stage]) for stage in STAGES[1:]})
 
 
 def build_model(cfg: Config) -> BaseModel:
@@ -87,11 +72,24 @@ def drop_fixed_sizes(preprocessor: MutableMapping) -> None:
         preprocessor["batch_augments"] = None
 
 
+def take_fewer_regions(node: object) -> None:
+    """Let samplers draw at most 32 regions an image, and proposals be at most 100: their heads take most of a step."""
+    if isinstance(node, MutableMapping):
+        for key, most in dict(num=32, nms_pre=100, max_per_img=100).items():
+            if isinstance(node.get(key), int):
+                node[key] = min(node[key], most)
+        for value in node.values():
+            take_fewer_regions(value)
+    elif isinstance(node, (list, tuple)):
+        for item in node:
+            take_fewer_regions(item)
+
+
 def sides_of(cfg: Config, limits: Limits) -> list[int]:
-    """Sides of images to try: the small one, the config's own crop if it is square and not huge, the largest."""
+    """Sides of images to try, small ones first: those of the limits, and the config's own crop if square and small."""
     crop = cfg.get("crop_size")
     own = [crop[0]] if isinstance(crop, (list, tuple)) and crop[0] == crop[-1] <= 2 * limits.largest else []
-    return list(dict.fromkeys([limits.side, *own, limits.largest]))
+    return sorted({limits.side, *own, limits.largest})
 
 
 def train_step(model: BaseModel, cfg: Config, side: int) -> None:
@@ -122,71 +120,37 @@ def predict(model: BaseModel, cfg: Config, side: int) -> None:
         raise InvalidValueError(f"expected a list of samples, got {type(results).__name__}.")
 
 
-def _stages(file: Path, report: Path, limits: Limits) -> None:
+class _WithoutRandomNumbers(TorchFunctionMode):
+    """Tensors keep what their memory holds instead of being filled with random numbers."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> object:
+        if func in (Tensor.uniform_, Tensor.normal_):
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+def _stages(file: Path, log: Path, limits: Limits) -> dict[str, object]:
+    """Build, and do the other stages in processes that begin with the model; gives their results."""
     cfg = Config.fromfile(file)
+    take_fewer_regions(cfg.get("model"))
     model = build_model(cfg)
-    reasons = []
-    for stage in (train_step, predict):
-        found = report.with_suffix(f".{stage.__name__}")
-        reason = ""
-        sides = sides_of(cfg, limits)
-        for side in sides:
-            reason = _in_process(
+    results: dict[str, object] = {}
+    for name, stage in zip(STAGES[1:], (train_step, predict), strict=True):
+        result = StageResult()
+        for side in sides_of(cfg, limits):
+            result, _ = run_limited(
                 lambda stage=stage, side=side: stage(model, cfg, side),  # type: ignore[misc]
-                found.with_suffix(".log"),
-                found,
+                log.with_name(f"{log.name}.{name}"),
                 limits,
             )
-            if not reason or _is_final(reason):
+            if not result.reason or _is_final(result.reason):
                 break
-        reasons.append(reason)
-    replace_file(report, ("\n".join(reasons) + "\n").encode())
+        results[name] = vars(result)
+    return results
 
 
 def _is_final(reason: str) -> bool:
     """Whether a larger image would not help: out of time or memory, or an operator or package is missing."""
     return reason.startswith(("more than", "RuntimeError: mmcv._ext", "ModuleNotFound", "ImportError"))
-
-
-def _in_process(work: Callable[[], None], log: Path, report: Path, limits: Limits, *, stages: int = 0) -> str:
-    """Do `work` in a forked process; gives the reason of a failure, else the empty string."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    reason = report.with_name(report.name + ".failure")
-    reason.unlink(missing_ok=True)
-    process = multiprocessing.get_context("fork").Process(target=_child, args=(work, log, reason, limits))
-    process.start()
-    process.join(_PATIENCE * limits.seconds * (1 + 2 * stages))
-    if process.is_alive():
-        process.kill()
-        process.join()
-        return f"more than {_PATIENCE * limits.seconds:.0f} s by the clock"
-    if process.exitcode == 0:
-        return ""
-    if process.exitcode in (-signal.SIGXCPU, -signal.SIGKILL):
-        return f"more than {limits.seconds:.0f} s of a processor"
-    if reason.exists():
-        found = reason.read_text(encoding="utf-8")
-        reason.unlink()
-        return found
-    return f"ended by signal {-(process.exitcode or 0)}: more than {limits.gigabytes:g} GB of memory, or a crash"
-
-
-def _child(work: Callable[[], None], log: Path, reason: Path, limits: Limits) -> None:
-    """Set limits, send what is printed to the log, and leave the last line of an exception in `reason`."""
-    most = int(limits.gigabytes * 2**30)
-    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-    used = int(time.process_time() + limits.seconds)  # a fork starts at 0, the system counts whole seconds
-    resource.setrlimit(resource.RLIMIT_CPU, (used + 1, resource.RLIM_INFINITY))
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    torch.manual_seed(0)
-    try:
-        work()
-    finally:
-        error = sys.exc_info()[1]
-        if error is not None:
-            line = " ".join("".join(traceback.format_exception_only(error)).split())
-            replace_file(reason, line[:_LONGEST_REASON].encode())
-        sys.stdout.flush()
-        sys.stderr.flush()

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmseg_m2f.layers.deformable_attention import deformable_attention
+from mmseg_m2f.layers.mmcv_operators.weighted_rows import single
 
 
 def ms_deform_attn_forward(
@@ -58,7 +59,7 @@ def ms_deform_attn_backward(
     for_value, for_offsets, _ = torch.autograd.grad(mean, leaves, scaled, retain_graph=True)
     (for_logits,) = torch.autograd.grad(mean, leaves[2:], grad_output)
     agreement = (heads * mean.detach().unflatten(2, (value.shape[2], -1))).sum(-1)[..., None, None]
-    shares = attention_weights / total.unsqueeze(-1)
+    shares = single(attention_weights) / total.unsqueeze(-1)
     for_weights = for_logits.view_as(shares) / shares.where(shares > 0, torch.ones_like(shares)) + agreement
     grad_value.copy_(for_value)
     grad_sampling_loc.copy_(for_offsets * _cells(value_spatial_shapes, offsets))
@@ -68,7 +69,11 @@ def ms_deform_attn_backward(
 def _as_projections(
     shapes: Int[Tensor, "L 2"], locations: Float[Tensor, "B Nq M L P 2"], weights: Float[Tensor, "B Nq M L P"]
 ) -> tuple[list[tuple[int, int]], Float[Tensor, "Nq 2"], Float[Tensor, "B Nq M L P 2"], Float[Tensor, "B Nq M L*P"]]:
-    """What the kernels take: sizes, reference points in the corner, offsets in cells, logits of the weights."""
+    """What the kernels take: sizes, reference points in the corner, offsets in cells, logits of the weights.
+
+    Locations and weights are in single precision at least: in bfloat16 a location in cells is off by a part of a cell.
+    """
+    locations, weights = single(locations), single(weights)
     sizes = [(height, width) for height, width in shapes.tolist()]
     origin = locations.new_zeros(locations.shape[1], 2)
     return sizes, origin, locations * _cells(shapes, locations), weights.flatten(3).log()
@@ -79,4 +84,4 @@ def _cells(shapes: Int[Tensor, "L 2"], like: Tensor) -> Float[Tensor, "L 1 2"]:
 
 
 def _total(weights: Float[Tensor, "B Nq M L P"]) -> Float[Tensor, "B Nq M 1"]:
-    return weights.sum((3, 4)).unsqueeze(-1)
+    return single(weights).sum((3, 4)).unsqueeze(-1)

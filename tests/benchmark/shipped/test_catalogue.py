@@ -1,7 +1,7 @@
 import pytest
 from mmengine.config import Config
 
-from mmseg_m2f.benchmark.shipped.catalogue import model_key, shipped_configs
+from mmseg_m2f.benchmark.shipped.catalogue import kind_key, model_key, shipped_configs
 
 
 def test_shipped_configs__are_those_of_the_packages_without_ingredients():
@@ -24,3 +24,12 @@ def test_model_key__tells_models_apart_and_schedules_not():
     assert key == model_key(Config(dict(model=model, max_iters=2)))
     assert key != model_key(Config(dict(model=dict(model, channels=(1, 3)))))
     assert key != model_key(Config(dict(model=model, default_scope="mmdet")))
+
+
+def test_kind_key__tells_types_apart_and_sizes_not():
+    def key(**model):
+        return kind_key(Config(dict(model=model)))
+
+    assert key(type="A", neck=dict(type="B", channels=1)) == key(type="A", neck=dict(channels=2, type="B"))
+    assert key(type="A", heads=[dict(type="B"), dict(type="B")]) == key(type="A", heads=[dict(type="B")])
+    assert key(type="A", neck=dict(type="B")) != key(type="A", neck=dict(type="C"))

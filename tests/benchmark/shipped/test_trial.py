@@ -2,7 +2,16 @@ import pytest
 from mmengine.config import Config
 
 from mmseg_m2f.benchmark.shipped.outcomes import import_libraries
-from mmseg_m2f.benchmark.shipped.trial import Limits, _in_process, build_model, drop_fixed_sizes, sides_of, try_config
+from mmseg_m2f.benchmark.shipped.processes import Limits, StageResult
+from mmseg_m2f.benchmark.shipped.trial import (
+    STAGES,
+    build_model,
+    drop_fixed_sizes,
+    sides_of,
+    take_fewer_regions,
+    try_building,
+    try_config,
+)
 
 TINY = """
 default_scope = "mmseg"
@@ -32,35 +41,32 @@ def write(folder, text):
 
 def test_try_config__a_working_model_passes_all_stages(tmp_path):
     file = write(tmp_path, TINY.replace("HEADS", "3"))
-    assert try_config(file, tmp_path / "log", Limits(side=64)) == dict(build="", step="", predict="")
+    assert try_config(file, tmp_path / "log", Limits()) == dict.fromkeys(STAGES, StageResult())
 
 
 def test_try_config__says_why_a_model_is_not_built_or_not_trained(tmp_path):
     outcome = try_config(write(tmp_path, "default_scope = 'mmseg'"), tmp_path / "log", Limits())
-    assert outcome == dict(
-        build="mmseg_m2f.errors.InvalidValueError: expected a model, got a config without one: an ingredient of others."
+    assert outcome["build"].reason == (
+        "mmseg_m2f.errors.InvalidValueError: expected a model, got a config without one: an ingredient of others."
     )
     wrong = (
         TINY.replace("HEADS", "3") + "\nmodel['decode_head']['loss_decode'] = dict(type='DiceLoss', loss_weight='x')\n"
     )
-    outcome = try_config(write(tmp_path, wrong), tmp_path / "log", Limits(side=64, largest=64))
-    assert outcome["build"] == ""
-    assert outcome["predict"] == ""
-    assert outcome["step"].startswith("TypeError:")
+    outcome = try_config(write(tmp_path, wrong), tmp_path / "log", Limits(largest=64))
+    assert outcome["build"] == outcome["predict"] == StageResult()
+    assert outcome["step"].reason.startswith("TypeError:")
 
 
-def test_trial__ends_what_takes_too_long(tmp_path):
-    def spin():
-        while True:
-            pass
-
-    reason = _in_process(spin, tmp_path / "log", tmp_path / "report", Limits(seconds=0.5))
-    assert reason == "more than 0 s of a processor"
-
-
-def test_trial__ends_what_takes_too_much_memory(tmp_path):
-    reason = _in_process(lambda: bytearray(2**34), tmp_path / "log", tmp_path / "report", Limits(gigabytes=4.0))
-    assert reason == "MemoryError"
+def test_try_building__counts_weights_and_says_why_not(tmp_path):
+    file = write(tmp_path, TINY.replace("HEADS", "3"))
+    result, weights = try_building(file, tmp_path / "log", Limits())
+    assert result == StageResult()
+    assert weights == sum(parameter.numel() for parameter in build_model(Config.fromfile(file)).parameters())
+    result, weights = try_building(
+        write(tmp_path, TINY.replace("FCNHead", "Nowhere").replace("HEADS", "3")), tmp_path / "log", Limits()
+    )
+    assert "Nowhere is not in the" in result.reason
+    assert weights == 0
 
 
 def test_build_model__downloads_nothing(tmp_path):
@@ -79,6 +85,13 @@ def test_drop_fixed_sizes__leaves_other_settings():
 
 def test_sides_of__small_own_largest():
     limits = Limits(side=64, largest=512)
-    assert sides_of(Config(dict(crop_size=(640, 640))), limits) == [64, 640, 512]
+    assert sides_of(Config(dict(crop_size=(640, 640))), limits) == [64, 512, 640]
     assert sides_of(Config(dict(crop_size=(512, 1024))), limits) == [64, 512]
     assert sides_of(Config(dict()), limits) == [64, 512]
+    assert sides_of(Config(dict(crop_size=(480, 480))), Limits(side=64, largest=256)) == [64, 256, 480]
+
+
+def test_take_fewer_regions__at_any_depth_and_never_more():
+    model = dict(train_cfg=[dict(sampler=dict(num=512), nms_pre=10)], test_cfg=dict(max_per_img=1000, num="all"))
+    take_fewer_regions(model)
+    assert model == dict(train_cfg=[dict(sampler=dict(num=32), nms_pre=10)], test_cfg=dict(max_per_img=100, num="all"))

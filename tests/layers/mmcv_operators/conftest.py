@@ -3,6 +3,7 @@
 import importlib
 
 import pytest
+import torch
 
 from mmseg_m2f import compat
 from mmseg_m2f.layers.mmcv_operators import deformable_convolution, regions, suppression
@@ -21,3 +22,23 @@ def served(monkeypatch):
         monkeypatch.setattr(module, "ext_module", compat._StandInExtension("mmcv._ext"))
     for module in (deformable_convolution, regions, suppression):
         monkeypatch.setattr(module, "has_torchvision_operators", lambda: False)
+
+
+@pytest.fixture
+def with_torchvision(monkeypatch):
+    """Gives a function after whose call torchvision's operators are taken, and what it returns lists their calls.
+
+    For an environment where they load, which needs a torchvision built for the same torch.
+    """
+    if not compat.has_torchvision_operators():
+        pytest.skip("torchvision's compiled operators do not load")
+
+    def take(module, name):
+        calls = []
+        operators = torch.ops.torchvision
+        original = getattr(operators, name)
+        monkeypatch.setattr(module, "has_torchvision_operators", lambda: True)
+        monkeypatch.setattr(operators, name, lambda *args: calls.append(name) or original(*args))
+        return calls
+
+    return take

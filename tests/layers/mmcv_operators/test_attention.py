@@ -29,3 +29,23 @@ def test_mmcv_operators__equal_mmcvs_own_pytorch(monkeypatch, total):
         torch.autograd.grad(found, inputs, upstream), torch.autograd.grad(expected, inputs, upstream), strict=True
     ):
         torch.testing.assert_close(actual, reference, rtol=1e-4, atol=1e-4)
+
+
+def test_mmcv_operators__take_bfloat16_forward_and_backward(monkeypatch):
+    """mmcv's own have no bfloat16. Locations stay float32, as this package's models keep them."""
+    monkeypatch.setattr("mmcv.ops.multi_scale_deform_attn.ext_module", _StandInExtension("mmcv._ext"))
+    start = torch.cat([SHAPES.new_zeros(1), SHAPES.prod(1).cumsum(0)[:-1]])
+    value, locations, weights = random_inputs()
+    upstream = torch.randn(2, 9, 16)
+    gradients, outputs = [], []
+    for dtype in (torch.float32, torch.bfloat16):
+        inputs = [x.detach().bfloat16().to(dtype).requires_grad_() for x in (value, locations, weights)]
+        found = MultiScaleDeformableAttnFunction.apply(inputs[0], SHAPES, start, *inputs[1:], 64)
+        assert found.dtype == dtype
+        outputs.append(found.float())
+        gradients.append(torch.autograd.grad(found, inputs, upstream.to(dtype)))
+        assert [gradient.dtype for gradient in gradients[-1]] == [dtype] * 3
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=2e-2, atol=2e-2)
+    for actual, reference in zip(gradients[1], gradients[0], strict=True):
+        error = (actual.float() - reference).norm() / reference.norm()
+        assert error < 2e-2

@@ -1,8 +1,12 @@
+from functools import partial
+
 import pytest
 import torch
+import torchvision
 from mmcv.ops import deform_conv2d, modulated_deform_conv2d
 from torch.nn import functional as F
 
+from mmseg_m2f.layers.mmcv_operators import deformable_convolution
 from tests.layers.mmcv_operators import references
 
 # stride, padding, dilation, groups, groups of channels with own offsets
@@ -26,8 +30,14 @@ def assert_equal_with_gradients(found, expected, leaves):
         torch.testing.assert_close(actual, reference)
 
 
-def options(setting):
-    return dict(zip(("stride", "padding", "dilation", "groups", "offset_groups"), setting, strict=True))
+def options(setting, *, torchvision=False):
+    """By name; torchvision reads both numbers of groups off the shapes."""
+    names = (
+        ("stride", "padding", "dilation")
+        if torchvision
+        else ("stride", "padding", "dilation", "groups", "offset_groups")
+    )
+    return dict(zip(names, setting, strict=False))
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
@@ -44,6 +54,18 @@ def test_modulated_deform_conv2d__equals_a_loop_over_taps_with_gradients(setting
     found = modulated_deform_conv2d(x, offset, mask, weight, bias, *setting)
     expected = references.deform_conv(x, offset, mask, weight, **options(setting)) + bias[:, None, None]
     assert_equal_with_gradients(found, expected, (x, offset, mask, weight, bias))
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_deform_conv2d__torchvisions_is_taken_and_equal_with_gradients(with_torchvision, setting):
+    x, offset, mask, weight, bias = leaves = random_inputs(*setting)
+    reference = partial(torchvision.ops.deform_conv2d, x, offset, weight, **options(setting, torchvision=True))
+    assert_equal_with_gradients(deform_conv2d(x, offset, weight, *setting), reference(), (x, offset, weight))
+    assert_equal_with_gradients(modulated_deform_conv2d(*leaves, *setting), reference(mask=mask, bias=bias), leaves)
+    calls = with_torchvision(deformable_convolution, "deform_conv2d")
+    assert_equal_with_gradients(deform_conv2d(x, offset, weight, *setting), reference(), (x, offset, weight))
+    assert_equal_with_gradients(modulated_deform_conv2d(*leaves, *setting), reference(mask=mask, bias=bias), leaves)
+    assert len(calls) > 2  # the references call it too
 
 
 def test_modulated_deform_conv2d__gradient_check():

@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torchvision
 from mmcv.ops import sigmoid_focal_loss, softmax_focal_loss
 from torch.nn import functional as F
 
@@ -27,6 +28,19 @@ def test_sigmoid_focal_loss__equals_its_definition_with_gradient(reduction, gamm
     expected = sigmoid_reference(logits, target, gamma, alpha, weight)
     expected = {"none": expected, "mean": expected.sum() / 7, "sum": expected.sum()}[reduction]
     found = sigmoid_focal_loss(logits, target, gamma, alpha, weight, reduction)
+    torch.testing.assert_close(found, expected)
+    upstream = torch.randn_like(expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(found, logits, upstream), torch.autograd.grad(expected, logits, upstream)
+    )
+
+
+@pytest.mark.parametrize(("gamma", "alpha"), [(2.0, 0.25), (1.5, 0.6)])
+def test_sigmoid_focal_loss__equals_torchvisions_with_gradient(gamma, alpha):
+    logits, target, _ = random_inputs()
+    wanted = F.one_hot(target, 5)[:, :4].to(logits.dtype)
+    expected = torchvision.ops.sigmoid_focal_loss(logits, wanted, alpha, gamma)
+    found = sigmoid_focal_loss(logits, target, gamma, alpha, None, "none")
     torch.testing.assert_close(found, expected)
     upstream = torch.randn_like(expected)
     torch.testing.assert_close(

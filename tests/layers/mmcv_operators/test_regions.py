@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torchvision
 from mmcv.ops import deform_roi_pool, roi_align, roi_pool
 
 from mmseg_m2f.layers.mmcv_operators import regions
@@ -35,6 +36,38 @@ def test_roi_align__equals_a_loop_over_readings_with_gradient(sampling_ratio, al
     features, arguments = random_features(), ((3, 2), 0.5, sampling_ratio)
     found = roi_align(features, ROIS, *arguments, "avg", aligned)
     expected = references.roi_align(features, ROIS, *arguments, aligned)
+    torch.testing.assert_close(found, expected)
+    upstream = torch.randn_like(expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(found, features, upstream), torch.autograd.grad(expected, features, upstream)
+    )
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+@pytest.mark.parametrize("sampling_ratio", [0, 2])
+def test_roi_align__torchvisions_is_taken_and_equal_with_gradient(with_torchvision, sampling_ratio, aligned):
+    features = random_features()
+    arguments = (features, ROIS, (3, 2), 0.5, sampling_ratio, "avg", aligned)
+    expected = torchvision.ops.roi_align(features, ROIS, (3, 2), 0.5, sampling_ratio, aligned)
+    upstream = torch.randn_like(expected)
+    gradient = torch.autograd.grad(expected, features, upstream)
+    plain = roi_align(*arguments)
+    torch.testing.assert_close(plain, expected)
+    torch.testing.assert_close(torch.autograd.grad(plain, features, upstream), gradient)
+    calls = with_torchvision(regions, "roi_align")
+    found = roi_align(*arguments)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(torch.autograd.grad(found, features, upstream), gradient)
+    assert calls == ["roi_align"] * 2  # the backward pass repeats the forward pass
+
+
+@pytest.mark.usefixtures("with_torchvision")
+def test_roi_pool__equals_torchvisions_at_whole_cells():
+    """Elsewhere they differ: torchvision rounds a region's corners, mmcv does not, and counts its last pixel."""
+    features = random_features()
+    whole = torch.tensor([[0, 1, 2, 5, 8], [1, 0, 0, 10, 7]], dtype=torch.float64)
+    found = roi_pool(features, whole, (3, 2), 1.0)
+    expected = torchvision.ops.roi_pool(features, whole, (3, 2), 1.0)
     torch.testing.assert_close(found, expected)
     upstream = torch.randn_like(expected)
     torch.testing.assert_close(

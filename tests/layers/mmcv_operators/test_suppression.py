@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torchvision
 from mmcv.ops import batched_nms, bbox_overlaps, nms, nms_match, soft_nms
 from torch import Tensor
 
@@ -21,6 +22,26 @@ def test_nms__equals_a_loop_over_boxes(monkeypatch, threshold, offset, block):
     dets, kept = nms(boxes, scores, threshold, offset=offset)
     assert kept.tolist() == references.nms(boxes.tolist(), scores.tolist(), threshold, offset)
     assert torch.equal(dets, torch.cat([boxes, scores[:, None]], 1)[kept])
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.7])
+def test_nms__torchvisions_is_taken_and_keeps_the_same(with_torchvision, threshold):
+    boxes, scores = random_boxes(200)
+    plain = nms(boxes, scores, threshold)[1]
+    calls = with_torchvision(suppression, "nms")
+    assert nms(boxes, scores, threshold)[1].tolist() == plain.tolist()
+    assert plain.tolist() == torchvision.ops.nms(boxes, scores, threshold).tolist()
+    nms(boxes, scores, threshold, offset=1)  # torchvision has no offset
+    assert len(calls) == 2
+
+
+def test_batched_nms__equals_torchvisions(with_torchvision):
+    boxes, scores = random_boxes(200)
+    classes = torch.randint(0, 3, (len(boxes),))
+    expected = torchvision.ops.batched_nms(boxes, scores, classes, 0.4).tolist()
+    assert batched_nms(boxes, scores, classes, dict(type="nms", iou_threshold=0.4))[1].tolist() == expected
+    with_torchvision(suppression, "nms")
+    assert batched_nms(boxes, scores, classes, dict(type="nms", iou_threshold=0.4))[1].tolist() == expected
 
 
 def test_nms__takes_score_threshold_number_half_precision_and_nothing():

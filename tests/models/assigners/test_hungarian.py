@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from mmengine.registry import TASK_UTILS
@@ -5,7 +7,7 @@ from mmengine.registry import TASK_UTILS
 from mmseg_m2f.core.targets import stack_targets
 from mmseg_m2f.models.assigners import hungarian
 from mmseg_m2f.models.sampling import PointSampling
-from mmseg_m2f.structures import BACKGROUND, VOID, MaskPrediction, MaskTarget, in_float32
+from mmseg_m2f.structures import BACKGROUND, VOID, BoxPrediction, MaskPrediction, MaskTarget, in_float32
 
 COSTS = [
     dict(type="mmseg_m2f.ClassCost"),
@@ -130,3 +132,36 @@ def test_hungarian__draws_points_for_one_image_after_the_other(monkeypatch, imag
     pairs = build_assigner()([batch, batch], stack_targets([target] * 3), image_by_image=image_by_image)
     assert drawn == draws
     assert pairs.segments.tolist() == [2, 0, 3, 1] * 6
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        names
+        for costs in (
+            ("ClassCost", "MaskBCECost", "MaskDiceCost", "MaskFocalCost"),
+            ("ClassCost", "BoxL1Cost", "BoxGIoUCost"),
+        )
+        for number in range(1, len(costs) + 1)
+        for names in itertools.combinations(costs, number)
+    ],
+    ids="+".join,
+)
+@pytest.mark.parametrize("num_segments", [0, 1, 4, 6])
+def test_hungarian__every_segment_has_a_query_of_its_own_whatever_the_costs(names, num_segments):
+    """As mmdet tests its assigner: with each cost alone and together, and without an object."""
+    num_queries = 6
+    segment_map = torch.randint(-1, max(num_segments, 1), (1, 8, 8)).clamp(max=num_segments - 1)
+    boxes = torch.rand(num_segments, 4) * 0.4 + 0.3
+    target = MaskTarget(torch.randint(0, 5, (num_segments,)), segment_map, "image.png", boxes)
+    masks = MaskPrediction(torch.randn(1, num_queries, 6), torch.randn(1, num_queries, 4), torch.randn(1, 4, 8, 8))
+    prediction = masks
+    if names[-1].startswith("Box"):
+        prediction = BoxPrediction(masks.class_logits, torch.rand(1, num_queries, 4) * 0.4 + 0.3)
+    costs = [dict(type=f"mmseg_m2f.{name}") for name in names]
+    sampling = PointSampling(num_points=16)
+    assigner = TASK_UTILS.build(dict(type="mmseg_m2f.HungarianAssigner", match_costs=costs, sampling=sampling))
+    pairs = assigner([prediction], stack_targets([target]))
+    assert pairs.counts == [[num_segments]]
+    assert sorted(pairs.segments.tolist()) == list(range(num_segments))
+    assert len(set(pairs.queries.tolist())) == num_segments

@@ -1,9 +1,14 @@
+import numpy as np
 import pytest
 import torch
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
+from mmengine.config import Config
 from mmengine.registry import MODELS
+from mmengine.structures import InstanceData, PixelData
 
 from mmseg_m2f.structures import Criterion, ExtraLoss
-from tests.models.conftest import NUM_CLASSES, make_batch
+from tests.models.conftest import CONFIGS, NUM_CLASSES, make_batch
 
 
 def test_mask_head__without_criterion_predicts_only(model_config):
@@ -82,3 +87,31 @@ def test_mask_head__query_decoder_that_reads_pixel_features(model_config):
     model_config.decode_head.pixel_decoder = None
     with pytest.raises(ValueError, match=r"\(MaskedAttentionDecoder\): expected a decoder that reads the backbone"):
         MODELS.build(model_config)
+
+
+@pytest.mark.parametrize(
+    ("leaf", "losses"),
+    [("maskformer/maskformer", ("loss_mask", "loss_dice")), ("detr/detr-tiny", ("loss_bbox", "loss_iou", "loss_dice"))],
+)
+def test_mask_head__without_objects_only_the_class_loss_is_left(leaf, losses):
+    """As mmdet tests its heads: the losses of masks and boxes are 0 without an object, and above 0 with one."""
+    cfg = Config.fromfile(CONFIGS / f"{leaf}_r18_shapes_debug.py").model
+    cfg.backbone.base_channels = 8
+    cfg.type, cfg.thing_classes = "mmseg_m2f.MaskDetector", [0, 1]
+    model = MODELS.build(cfg)
+    for num_objects in (0, 1):
+        masks = np.zeros((num_objects, 64, 64), np.uint8)
+        masks[:, 10:40, 20:50] = 1
+        sample = DetDataSample(metainfo=dict(img_shape=(64, 64), ori_shape=(64, 64)))
+        sample.gt_instances = InstanceData(
+            labels=torch.zeros(num_objects, dtype=torch.long), masks=BitmapMasks(masks, 64, 64)
+        )
+        sample.gt_sem_seg = PixelData(sem_seg=torch.full((1, 64, 64), 255))
+        found = model.loss(torch.randn(1, 3, 64, 64), [sample])
+        assert all(value > 0 for name, value in found.items() if name.endswith("loss_cls"))
+        for loss in losses:
+            values = [value for name, value in found.items() if name.endswith(loss)]
+            assert values
+            assert all((value > 0) == bool(num_objects) for value in values)
+        sum(found.values()).backward()
+        assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
