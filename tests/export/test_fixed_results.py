@@ -1,5 +1,6 @@
 """Full results of a fixed shape beside `predict`, which has windows, strips and variable counts."""
 
+import jaxtyping
 import pytest
 import torch
 from mmdet.structures import DetDataSample
@@ -8,7 +9,11 @@ from mmengine.registry import MODELS
 from mmseg.structures import SegDataSample
 
 from mmseg_m2f.config.load import load_config
-from mmseg_m2f.export.fixed_results import Normalisation, Results, check_expressible
+from mmseg_m2f.export.fixed_results import Normalisation, Results, check_expressible, check_no_views
+from mmseg_m2f.export.programs import Shape, trace
+from mmseg_m2f.export.result_differences import compare_image
+from mmseg_m2f.export.writers import finish_onnx, write_onnx
+from mmseg_m2f.runtime import ExportedModel, ExportRecord
 from tests.models.conftest import CONFIGS, NUM_CLASSES
 from tests.random_weights import shake
 
@@ -88,6 +93,38 @@ def test_results__are_the_detectors(images, test_cfg):
     assert (found["object_scores"] > 0).any()
 
 
+@pytest.mark.slow
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("task", ["semantic", "panoptic", "instance"])
+@torch.no_grad()
+def test_results__of_the_onnx_file_are_the_models(task, images, tmp_path, monkeypatch):
+    """Through onnxruntime, for images that are padded; one program for other sizes than the example's."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    cfg = model_config()
+    cfg.decode_head.query_decoder.num_layers = 2
+    cfg.decode_head.pixel_decoder.num_layers = 1
+    metainfo = dict(ori_shape=SIZE, img_shape=SIZE, img_padding_size=(0, 6, 0, 4))
+    if task == "semantic":
+        model = build(cfg)
+        samples = model.predict(prepare(images), [SegDataSample(metainfo=metainfo) for _ in images])
+    else:
+        tasks = dict(panoptic=task == "panoptic", instance=task == "instance", object_threshold=0.2)
+        model = build(cfg, type="mmseg_m2f.MaskDetector", thing_classes=[0, 3], test_cfg=tasks)
+        samples = model.predict(prepare(images), [DetDataSample(metainfo=metainfo) for _ in images])
+    traced = trace(Results(model, PLAIN), Shape(), dtype=torch.uint8)
+    write_onnx(traced, tmp_path / "staged.onnx")
+    record = ExportRecord(output="full", tasks=(task,), config="{}", classes=tuple("abcd"))
+    finish_onnx(tmp_path / "staged.onnx", tmp_path / "full.onnx", record, outputs=traced.outputs)
+    found = ExportedModel(tmp_path / "full.onnx")(images.numpy())
+    differences = [
+        compare_image({name: value[image] for name, value in found.items()}, sample)
+        for image, sample in enumerate(samples)
+    ]
+    assert [each.labels + each.panoptic + each.objects for each in differences] == [0, 0]
+    assert max(each.scores for each in differences) <= 1e-5
+    assert task != "instance" or min(each.num_objects for each in differences) > 0
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -106,3 +143,10 @@ def test_results__are_the_detectors(images, test_cfg):
 def test_results__refuse_what_has_no_fixed_shape(changes, reason):
     with pytest.raises(ValueError, match=f"expected results of a fixed shape.*{reason}.*--output logits"):
         check_expressible(build(model_config(), **changes))
+
+
+@pytest.mark.parametrize("name", ["mmengine.RandomFlip", "RandomFlip", "mmengine.TestTimeAug"])
+def test_results__refuse_flips(name):
+    check_no_views([dict(type="mmengine.Resize"), dict(type="mmseg.PackSegInputs")])
+    with pytest.raises(ValueError, match="expected no flips for --output full, got .*--output logits"):
+        check_no_views([dict(type="mmengine.Resize"), dict(type=name)])

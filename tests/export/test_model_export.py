@@ -13,7 +13,7 @@ from mmengine.config import Config
 
 from mmseg_m2f.engine.launch import evaluate, train
 from mmseg_m2f.engine.trained_model import load_trained
-from mmseg_m2f.export import model_export
+from mmseg_m2f.export import model_export, precision_loss
 from mmseg_m2f.export.calibration import ImageSource
 from mmseg_m2f.export.model_export import ExportOptions, export_model
 from mmseg_m2f.inference import Predictor
@@ -96,6 +96,15 @@ def test_evaluate__metrics_of_file_and_checkpoint_are_equal(logits, folder, cfg,
     assert metrics[0]["mIoU"] == pytest.approx(metrics[1]["mIoU"], abs=1e-3)
 
 
+def test_evaluate__views_and_windows_stay_this_packages(logits, folder, cfg, tmp_path):
+    cfg.model.test_cfg = dict(mode="slide", crop_size=(32, 32), stride=(24, 24))
+    config = write_config(cfg, tmp_path / "views.py")
+    metrics = [
+        evaluate(config, str(folder / name), work_dir=str(tmp_path), tta=True) for name in ("weights.pth", "model.onnx")
+    ]
+    assert metrics[0]["mIoU"] == pytest.approx(metrics[1]["mIoU"], abs=1e-3)
+
+
 def test_train__refuses_the_file(logits, cfg, tmp_path):
     cfg.load_from = str(logits)
     with pytest.raises(ValueError, match="is an exported file; expected weights to load"):
@@ -151,17 +160,20 @@ def test_export__openvino(folder):
 def test_export__lower_precision_reports_what_it_loses(folder, precision):
     name = f"{precision}.onnx"
     report = export(folder, name, precision=precision, accept_loss=True)
-    kinds = {each["name"].split(",")[0] for each in report["comparisons"]}
-    assert {"program", "file", precision} <= kinds
+    assert {each["name"].split(",")[0] for each in report["comparisons"]} == {"program", "file"}
+    assert {each["name"].split(",")[0] for each in report["comparisons_of_lower_precision"]} == {precision}
+    loss = report["loss"]
+    assert loss["num_images"] == 4
+    assert loss["after"]["mIoU"] == pytest.approx(loss["before"]["mIoU"], abs=0.01)
     stored = {initializer.data_type for initializer in onnx.load(folder / name).graph.initializer}
     assert (onnx.TensorProto.FLOAT16 if precision == "float16" else onnx.TensorProto.INT8) in stored
     assert ExportedModel(folder / name).record.precision == precision
 
 
 def test_export__loss_of_lower_precision_is_refused(folder, monkeypatch):
-    monkeypatch.setitem(model_export._LABELS_OF_LOWER_PRECISION, "float16", -1.0)
-    with pytest.raises(ValueError, match="labels to change in float16.*--accept-loss"):
-        export(folder, "lossy.onnx", precision="float16", size=(32, 32))
+    monkeypatch.setattr(precision_loss, "METRIC_LOSS", -1.0)
+    with pytest.raises(ValueError, match="float16 loses too much: mIoU falls from .*--accept-loss"):
+        export(folder, "lossy.onnx", precision="float16")
     assert not (folder / "lossy.onnx").exists()
 
 
@@ -178,6 +190,20 @@ def test_export__refuses_what_does_not_fit(folder, name, options, message):
     with pytest.raises(ValueError, match=message):
         export(folder, name, **options)
     assert not (folder / name).exists()
+
+
+def test_export__full_files_refuse_flips_of_the_pipeline(folder, cfg):
+    cfg.test_dataloader.dataset.pipeline.insert(2, dict(type="mmengine.RandomFlip", prob=1.0))
+    trained = load_trained(cfg, folder / "weights.pth")
+    with pytest.raises(ValueError, match="expected no flips for --output full, got RandomFlip"):
+        export_model(trained, cfg, folder / "flips.onnx", ExportOptions(output="full"))
+
+
+def test_export__sizes_off_the_patches_are_refused(folder, monkeypatch):
+    monkeypatch.setattr(model_export, "size_multiple", lambda model: 16)
+    with pytest.raises(ValueError, match="--size 40 64: expected multiples of 16, the patch size.*Take 48 64"):
+        export(folder, "patches.onnx", size=(40, 64))
+    assert not (folder / "patches.onnx").exists()
 
 
 def test_export__int8_needs_images(folder, cfg):
