@@ -8,7 +8,7 @@ BIN := .venv/bin
 DEMO_CONFIG := configs/mask2former/mask2former_r18_shapes_demo.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-weights demo test test-all check format lint typecheck test-original clean
+.PHONY: help install install-weights demo test test-all check docs notebooks format lint typecheck test-original clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -48,6 +48,13 @@ check: .venv/.installed  ## what CI runs: layout, lint, types, tests on both set
 	$(MAKE) typecheck
 	$(MAKE) test
 	$(MAKE) test-original
+
+docs: .venv/.installed  ## write the site to build/site; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+notebooks: .venv/.installed  ## run the notebooks and the quick start, and store what they print and draw
+	$(BIN)/python -m docs.site.run_notebooks
+	$(BIN)/python -m docs.site.run_quick_start
 
 format: .venv/.installed  ## lay out the code, sort imports, mend what can be mended
 	$(BIN)/ruff check --fix .
