@@ -33,6 +33,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
         ("engine", "config", "checkpoints", "datasets", "models", "visualization", "predictions", "core", "samples"),
     ),
     "export": ("engine", "config", "checkpoints", "models", "visualization", "core", "samples", "runtime"),
+    "analysis": (
+        *("engine", "config", "checkpoints", "models", "evaluation", "visualization", "predictions", "core", "samples"),
+        *("layers", "runtime"),
+    ),
 }
 #: The top floor: each imports those before it, and any room below.
 TOP = ("benchmark", "command_line", "__main__")
@@ -68,11 +72,13 @@ WITHOUT_MIRROR: dict[str, str] = {
     **{
         f"command_line/{name}.py": "arguments in, one call out; tests/tools/test_tools.py runs the program"
         for name in (
+            "analysis",
             "arguments",
             "benchmark",
             "config",
             "convert",
             "convert_dataset",
+            "demo",
             "doctor",
             "export",
             "main",

@@ -7,7 +7,7 @@ from typing import Literal
 from mmseg_m2f.config.finding import configs_folder
 from mmseg_m2f.errors import InvalidValueError, MissingFileError
 
-Kind = Literal["backbones", "datasets"]
+Kind = Literal["backbones", "datasets", "trackers"]
 
 
 def find_ingredient(kind: Kind, name: str, *, beside: str | Path | None, option: str) -> Path:

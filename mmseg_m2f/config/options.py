@@ -26,6 +26,7 @@ from mmseg_m2f.config.schedules import (
 )
 from mmseg_m2f.config.swap_backbone import fit_channels, replace_backbone
 from mmseg_m2f.config.swap_data import replace_data, set_batch_size, set_data_root
+from mmseg_m2f.config.trackers import add_trackers
 from mmseg_m2f.config.type_lookup import accepted_arguments, find_types
 from mmseg_m2f.config.window_options import (
     set_window_overlap,
@@ -118,6 +119,7 @@ OPTIONS: Mapping[str, Callable[[Config, object], None]] = {
     "layer_decay": set_layer_decay,  # type: ignore[dict-item]
     "ema": set_ema,  # type: ignore[dict-item]
     "num_queries": set_num_queries,  # type: ignore[dict-item]
+    "tracker": add_trackers,  # type: ignore[dict-item]
 }
 
 

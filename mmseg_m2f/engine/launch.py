@@ -27,6 +27,7 @@ from mmseg_m2f.config.operators import check_operators
 from mmseg_m2f.config.options import Options
 from mmseg_m2f.config.schedules import check_schedule
 from mmseg_m2f.config.test_time_augmentation import use_views
+from mmseg_m2f.config.trackers import check_trackers
 from mmseg_m2f.engine.learning_rate import count_accumulation
 from mmseg_m2f.engine.run_checks import check_run
 from mmseg_m2f.engine.runners import SafeRunner
@@ -96,6 +97,7 @@ def evaluate(
     show_dir: str | None = None,
     tta: bool = False,
     launcher: Launcher = "none",
+    hooks: Sequence[Hook] = (),
 ) -> dict[str, float]:
     """Evaluate a checkpoint on the test set and give the metrics.
 
@@ -108,6 +110,7 @@ def evaluate(
         tta: Average over the views of the config's `tta_pipeline`, or over an image and its mirror image where a
             `MaskDetector` has none. The metrics without it are logged beside them, and are in `metrics.json` under
             `without_tta`.
+        hooks: Besides those of the config.
 
     Raises:
         ValueError, KeyError, TypeError, FileNotFoundError: The checks before the run found a fault.
@@ -118,9 +121,11 @@ def evaluate(
     if tta:
         use_views(cfg)
     writers = (("mmseg_m2f.SavePredictions", out), ("mmseg_m2f.DrawPredictions", show_dir))
-    hooks = [dict(type=name, out_dir=folder) for name, folder in writers if folder is not None]
-    cfg.custom_hooks = [*(cfg.get("custom_hooks") or []), *hooks]
+    writing = [dict(type=name, out_dir=folder) for name, folder in writers if folder is not None]
+    cfg.custom_hooks = [*(cfg.get("custom_hooks") or []), *writing]
     runner = build_runner(cfg, launcher=launcher, loops=("test",))
+    for hook in hooks:
+        runner.register_hook(hook)
     if is_exported(checkpoint):
         use_exported(getattr(runner.model, "module", runner.model), ExportedModel(checkpoint))
     with named_faults():
@@ -195,6 +200,7 @@ def build_runner(cfg: Config, *, launcher: Launcher = "none", loops: Sequence[Lo
         _log_means(cfg)
     check_config(cfg)
     check_operators(cfg)
+    check_trackers(cfg)
     check_run(cfg, loops=loops)
     check_data_paths(cfg, loops=loops)
     if is_published(cfg.get("load_from")):

@@ -111,7 +111,7 @@ class MaskAP(BaseMetric):
                 "files, the dataset's classes, and that the test pipeline loads masks."
             )
         found = ObjectCounts(*(np.concatenate(column) for column in zip(*results, strict=True)))
-        figures = [self._class_figures(found, label) for label in range(len(classes))]
+        figures = [class_figures(found, label, max_per_image=self.max_per_image) for label in range(len(classes))]
         overall = {
             name: float(np.mean([row[name] for row in figures if name in row]))
             for name in self.figures
@@ -130,24 +130,30 @@ class MaskAP(BaseMetric):
             prefix="boundary_" if self.boundary else "",
         ).publish(classes, len(results))
 
-    def _class_figures(self, found: ObjectCounts, label: int) -> dict[str, float]:
-        """Figures of one class by name; those without a true object are absent."""
-        own = np.flatnonzero(found.labels == label)
-        own = own[np.argsort(-found.scores[own], kind="stable")]  # the surest first, ties in the order of the images
-        in_range = found.in_range[found.true_labels == label]
-        figures = {}
-        for index, (size, num_true) in enumerate(zip(_SIZES, in_range.sum(0), strict=True)):
-            if num_true:
-                precision = interpolated_precision(found.hits[own, index], found.wrong[own, index], int(num_true))
-                figures["AP" + size] = precision.mean()
-                figures["AR" + size] = found.hits[own, index].sum(0).mean() / num_true
-                if not size:
-                    figures["AP50"], figures["AP75"] = precision[0], precision[5]
-        for most in (1, 10):
-            if len(in_range) and most < self.max_per_image:
-                first = own[found.ranks[own] < most]
-                figures[f"AR_{most}"] = found.hits[first, 0].sum(0).mean() / len(in_range)
-        return figures
+
+def class_figures(found: ObjectCounts, label: int, *, max_per_image: int = 100) -> dict[str, float]:
+    """Figures of one class by name; those without a true object are absent.
+
+    Args:
+        found: of all images.
+        max_per_image: how many detections of each class counted in an image.
+    """
+    own = np.flatnonzero(found.labels == label)
+    own = own[np.argsort(-found.scores[own], kind="stable")]  # the surest first, ties in the order of the images
+    in_range = found.in_range[found.true_labels == label]
+    figures = {}
+    for index, (size, num_true) in enumerate(zip(_SIZES, in_range.sum(0), strict=True)):
+        if num_true:
+            precision = interpolated_precision(found.hits[own, index], found.wrong[own, index], int(num_true))
+            figures["AP" + size] = precision.mean()
+            figures["AR" + size] = found.hits[own, index].sum(0).mean() / num_true
+            if not size:
+                figures["AP50"], figures["AP75"] = precision[0], precision[5]
+    for most in (1, 10):
+        if len(in_range) and most < max_per_image:
+            first = own[found.ranks[own] < most]
+            figures[f"AR_{most}"] = found.hits[first, 0].sum(0).mean() / len(in_range)
+    return figures
 
 
 def judge_detections(

@@ -76,6 +76,31 @@ class SharedPixels(NamedTuple):
         return self.true.sum(0)
 
 
+class SegmentPairs(NamedTuple):
+    """How the predicted segments of an image (N) and the true ones (G) match.
+
+    Attributes:
+        classes: of the predicted segments, K where nothing was recognised.
+        true_classes, is_crowd: of the true segments.
+        pixels: which pixels they share.
+        iou: of all pairs, whatever their classes; the part of a prediction on void is not in the union.
+        fits: whether that is above 0.5; at most once in a row and in a column.
+        partners: the matched pairs.
+        wrong: predicted segments without a partner that count.
+        missed: true segments without a partner.
+    """
+
+    classes: NDArray[np.int64]
+    true_classes: NDArray[np.int64]
+    is_crowd: NDArray[np.bool_]
+    pixels: SharedPixels
+    iou: NDArray[np.float64]
+    fits: NDArray[np.bool_]
+    partners: NDArray[np.bool_]
+    wrong: NDArray[np.bool_]
+    missed: NDArray[np.bool_]
+
+
 class ClassQualities(NamedTuple):
     """Figures of each class in [0, 1]; NaN where the class occurs neither in the truth nor in the prediction."""
 
@@ -144,7 +169,7 @@ class PanopticQuality(BaseMetric):
         for sample in data_samples:
             where = describe_sample(self, sample)
             prediction = read_field(sample, "pred_panoptic_seg", ("sem_seg",), where=where).sem_seg.squeeze(0)
-            truth = _read_truth(sample, is_thing, where=where)
+            truth = read_true_segments(sample, is_thing, where=where)
             check_sizes(prediction.shape, truth.segment_map.shape, where=where)
             counts = count_segments(prediction, truth, num_classes=len(classes), boundary=self.boundary, where=where)
             self.results.append(add_missed(counts, sample.get("absent_segments", ()), num_classes=len(classes)))
@@ -168,7 +193,7 @@ class PanopticQuality(BaseMetric):
                 f"PanopticQuality: expected segments in the truth, got {len(results)} images without any (all pixels "
                 "are void or background). Check the annotation files and the dataset's classes."
             )
-        qualities = _qualities(iou, matched, wrong=wrong, missed=missed)
+        qualities = class_qualities(iou, matched, wrong=wrong, missed=missed)
         occurs = ~np.isnan(qualities.pq)
         groups = {"": occurs, "_things": occurs & is_thing, "_stuff": occurs & ~is_thing}
         overall = {
@@ -205,9 +230,54 @@ class PanopticQuality(BaseMetric):
         return is_thing
 
 
+def read_true_segments(sample: Mapping, is_thing: Bool[Tensor, "K"], *, where: str) -> TrueSegments:
+    """The true segments of a sample, as `PanopticQuality.process` says.
+
+    Args:
+        where: How error messages begin.
+
+    Raises:
+        ValueError: A field is missing, or a label is not a class.
+    """
+    # Nothing else of the sample: its img_shape is the resized image's, the annotation has the original size.
+    element = BaseDataElement(metainfo=dict(img_path=where))
+    element.gt_instances = read_field(sample, "gt_instances", ("labels", "masks"), where=where)
+    if "gt_sem_seg" in sample or not is_thing.all():
+        element.gt_sem_seg = read_field(sample, "gt_sem_seg", ("sem_seg",), where=where)
+    if has_parts(sample, "ignored_instances", ("masks",)):
+        element.ignored_instances = read_field(sample, "ignored_instances", ("masks",), where=where)
+    target = read_segments_target(element, is_thing)
+    layers, labels = target.segment_map, target.labels
+    first = layers.where(layers >= 0, target.num_segments).amin(0)
+    segment_map = first.where(first < target.num_segments, layers[0].clamp(min=VOID))
+    if has_parts(sample, "ignored_instances", ("labels", "masks")):
+        crowds = element.ignored_instances
+        labels = torch.cat([labels, crowds.labels.to(labels.device)])
+        for index, crowd in enumerate(read_masks(crowds).to(labels.device), start=target.num_segments):
+            segment_map[crowd & (segment_map == VOID)] = index
+    is_crowd = torch.arange(len(labels)) >= target.num_segments
+    return TrueSegments(labels, is_crowd, segment_map)
+
+
 def count_segments(
     prediction: Int[Tensor, "H W"], truth: TrueSegments, *, num_classes: int, where: str, boundary: bool = False
 ) -> SegmentCounts:
+    """Which predicted segments of an image match which true ones, summed by class; arguments as of `pair_segments`."""
+    pairs = pair_segments(prediction, truth, num_classes=num_classes, where=where, boundary=boundary)
+    matched_classes = pairs.classes[pairs.partners.nonzero()[0]]
+    iou_sums = np.zeros(num_classes)
+    np.add.at(iou_sums, matched_classes, pairs.iou[pairs.partners])
+    matched, unpaired, unfound = (
+        np.bincount(c, minlength=num_classes)
+        for c in (matched_classes, pairs.classes[pairs.wrong], pairs.true_classes[pairs.missed])
+    )
+    present = (matched + unpaired + unfound).nonzero()[0]
+    return SegmentCounts(present, iou_sums[present], matched[present], unpaired[present], unfound[present])
+
+
+def pair_segments(
+    prediction: Int[Tensor, "H W"], truth: TrueSegments, *, num_classes: int, where: str, boundary: bool = False
+) -> SegmentPairs:
     """Which predicted segments of an image match which true ones.
 
     Two segments of one class match where their IoU is above 0.5; the part of the prediction that lies on void is not
@@ -243,15 +313,7 @@ def count_segments(
     excused = pixels.void + (pixels.true * (same_class & is_crowd)).sum(1)
     wrong = (classes != num_classes) & ~partners.any(1) & (2 * excused <= pixels.void + pixels.of_predicted())
     missed = ~is_crowd & ~partners.any(0) & (pixels.of_true() > 0)
-
-    matched_classes = classes[partners.nonzero()[0]]
-    iou_sums = np.zeros(num_classes)
-    np.add.at(iou_sums, matched_classes, iou[partners])
-    matched, unpaired, unfound = (
-        np.bincount(c, minlength=num_classes) for c in (matched_classes, classes[wrong], truth_classes[missed])
-    )
-    present = (matched + unpaired + unfound).nonzero()[0]
-    return SegmentCounts(present, iou_sums[present], matched[present], unpaired[present], unfound[present])
+    return SegmentPairs(classes, truth_classes, is_crowd, pixels, iou, fits, partners, wrong, missed)
 
 
 def add_missed(counts: SegmentCounts, absent: Sequence[int], *, num_classes: int) -> SegmentCounts:
@@ -322,30 +384,10 @@ def _check_classes(
         )
 
 
-def _read_truth(sample: Mapping, is_thing: Bool[Tensor, "K"], *, where: str) -> TrueSegments:
-    # Nothing else of the sample: its img_shape is the resized image's, the annotation has the original size.
-    element = BaseDataElement(metainfo=dict(img_path=where))
-    element.gt_instances = read_field(sample, "gt_instances", ("labels", "masks"), where=where)
-    if "gt_sem_seg" in sample or not is_thing.all():
-        element.gt_sem_seg = read_field(sample, "gt_sem_seg", ("sem_seg",), where=where)
-    if has_parts(sample, "ignored_instances", ("masks",)):
-        element.ignored_instances = read_field(sample, "ignored_instances", ("masks",), where=where)
-    target = read_segments_target(element, is_thing)
-    layers, labels = target.segment_map, target.labels
-    first = layers.where(layers >= 0, target.num_segments).amin(0)
-    segment_map = first.where(first < target.num_segments, layers[0].clamp(min=VOID))
-    if has_parts(sample, "ignored_instances", ("labels", "masks")):
-        crowds = element.ignored_instances
-        labels = torch.cat([labels, crowds.labels.to(labels.device)])
-        for index, crowd in enumerate(read_masks(crowds).to(labels.device), start=target.num_segments):
-            segment_map[crowd & (segment_map == VOID)] = index
-    is_crowd = torch.arange(len(labels)) >= target.num_segments
-    return TrueSegments(labels, is_crowd, segment_map)
-
-
-def _qualities(
+def class_qualities(
     iou: NDArray[np.float64], matched: NDArray[np.int64], *, wrong: NDArray[np.int64], missed: NDArray[np.int64]
 ) -> ClassQualities:
+    """PQ, SQ and RQ of each class from its summed IoU and its numbers of segments; all K."""
     unknown = np.full(len(iou), np.nan)
     weight = matched + wrong / 2 + missed / 2
     pq = np.divide(iou, weight, out=unknown.copy(), where=weight > 0)

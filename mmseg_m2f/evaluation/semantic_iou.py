@@ -5,7 +5,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Int, Shaped
+from jaxtyping import Float, Int, Shaped
 from mmengine.evaluator import BaseMetric
 from mmengine.structures import BaseDataElement
 from numpy.typing import NDArray
@@ -86,10 +86,7 @@ class SemanticIoU(BaseMetric):
         classes = class_names(self)
         for sample in data_samples:
             where = describe_sample(self, sample)
-            prediction = _label_map(sample, "pred_sem_seg", where=where)
-            truth = _label_map(sample, "gt_sem_seg", where=where)
-            if has_parts(sample, "gt_instances", ("labels", "masks")):
-                truth = _draw_objects(truth, read_field(sample, "gt_instances", where=where))
+            prediction, truth = semantic_maps(sample, where=where)
             self.results.append(
                 count_pixels(
                     prediction,
@@ -118,11 +115,8 @@ class SemanticIoU(BaseMetric):
                 f"(all pixels are {self.ignore_index}). Check the label files and the dataset's label map."
             )
         confusion = totals.reshape(side, side)
-        hits, in_truth, in_prediction = (
-            figures[: len(classes)] for figures in (confusion.diagonal(), confusion.sum(1), confusion.sum(0))
-        )
-        union = in_truth + in_prediction - hits
-        iou = np.divide(hits, union, out=np.full(len(classes), np.nan), where=union > 0)
+        hits, in_truth = (figures[: len(classes)] for figures in (confusion.diagonal(), confusion.sum(1)))
+        iou = class_ious(confusion)[: len(classes)]
         accuracy = np.divide(hits, in_truth, out=np.full(len(classes), np.nan), where=in_truth > 0)
         overall = dict(mIoU=float(np.nanmean(iou)))
         if not self.boundary:
@@ -139,6 +133,29 @@ class SemanticIoU(BaseMetric):
             ),
             prefix="boundary_" if self.boundary else "",
         ).publish(classes, len(results))
+
+
+def semantic_maps(sample: Mapping, *, where: str) -> tuple[Shaped[Tensor, "H W"], Shaped[Tensor, "H2 W2"]]:
+    """Predicted and true classes of each pixel, as `SemanticIoU.process` reads them.
+
+    Args:
+        where: How error messages begin.
+
+    Raises:
+        ValueError: A field is missing.
+    """
+    prediction = _label_map(sample, "pred_sem_seg", where=where)
+    truth = _label_map(sample, "gt_sem_seg", where=where)
+    if has_parts(sample, "gt_instances", ("labels", "masks")):
+        truth = _draw_objects(truth, read_field(sample, "gt_instances", where=where))
+    return prediction, truth
+
+
+def class_ious(confusion: Int[np.ndarray, "K K"]) -> Float[np.ndarray, "K"]:
+    """IoU of each class; NaN where it occurs neither in the truth (rows) nor in the prediction (columns)."""
+    hits = confusion.diagonal()
+    union = confusion.sum(1) + confusion.sum(0) - hits
+    return np.divide(hits, union, out=np.full(len(confusion), np.nan), where=union > 0)
 
 
 def count_pixels(

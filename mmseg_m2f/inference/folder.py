@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from mmseg_m2f.errors import InvalidValueError, MissingFileError
 from mmseg_m2f.files import save_png
+from mmseg_m2f.inference.image_streams import SUFFIXES, find_images
 from mmseg_m2f.inference.predictor import Predictor
 from mmseg_m2f.predictions import ImageResult
 from mmseg_m2f.predictions.file_names import ImageName, result_files
@@ -18,7 +19,6 @@ from mmseg_m2f.predictions.result_files import ImageRecord, write_maps, write_re
 from mmseg_m2f.visualization import annotate
 from mmseg_m2f.visualization.bands import show_bands
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".npy")
 # What resizing and the model raise for images of extreme sizes; an image alone must not end the run.
 _UNUSABLE = (ValueError, RuntimeError, MemoryError, ZeroDivisionError, AssertionError, cv2.error)
 
@@ -117,9 +117,8 @@ def _find_images(path: Path, *, besides: Path) -> tuple[Path, list[Path]]:
             f"{path}: expected an image or a folder of images, got neither (working directory {os.getcwd()}). "
             "Correct the path."
         )
-    found = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-    files = (p for p in found if p.is_file() or (p.is_symlink() and not p.exists()))  # broken links are named later
-    names = sorted(p.relative_to(path) for p in files if besides.resolve() not in p.resolve().parents)
+    files = find_images(path)
+    names = [p.relative_to(path) for p in files if besides.resolve() not in p.resolve().parents]
     if not names:
         raise MissingFileError(
             f"{path}: expected images ({', '.join(SUFFIXES)}), got a folder without any. Choose another folder."

@@ -21,7 +21,11 @@ class Curve(NamedTuple):
 
 
 def plot_curves(
-    losses: Mapping[str, Curve], *, scores: Mapping[str, Curve], learning_rate: Curve | None = None
+    losses: Mapping[str, Curve],
+    *,
+    scores: Mapping[str, Curve],
+    learning_rate: Curve | None = None,
+    score_title: str = "validation",
 ) -> Image.Image:
     """Losses left (raw faint, smoothed strong, logarithmic), scores right (fractions or percent).
 
@@ -46,7 +50,7 @@ def plot_curves(
         score_axes.plot(curve.iterations, curve.values, f"C{index}o-", linewidth=1.8, markersize=4, label=name)
     percent = any((curve.values > 1).any() for curve in scores.values())
     score_axes.set_ylim(0, 100 if percent else 1)
-    _decorate(score_axes, "validation")
+    _decorate(score_axes, score_title)
     if learning_rate is not None:
         rate_axes = score_axes.twinx()
         rate_axes.plot(*learning_rate, color="grey", linestyle=":", linewidth=1.2)

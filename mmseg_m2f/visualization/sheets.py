@@ -17,6 +17,7 @@ _TEXT = (40, 40, 40)
 _FONT_SIZE = 13
 _GAP = 6
 _NARROWEST = 256
+_SHOWN = ("truth", "prediction")  # of each kind of result
 
 
 class SheetEntry(NamedTuple):
@@ -64,33 +65,39 @@ def contact_sheet(
     cell_width: int = 256,
     opacity: float = 0.75,
     score_threshold: float = 0.5,
+    with_legend: bool = True,
 ) -> Image.Image:
     """One column for each image: input, truth, prediction below each other, and the legend of the classes.
 
     Each image is scaled to `cell_width`; the row is as high as the highest. Truth and prediction repeat for each kind
     of result that the predictions have; of one image alone, each kind has a column. What is missing leaves its cell
-    empty. A sheet of up to 24 classes names them all, a longer list is cut to those that occur. Objects of a single
-    class need no legend.
+    empty; without any prediction there are no rows for them. A sheet of up to 24 classes names them all, a longer list
+    is cut to those that occur. Objects of a single class need no legend.
 
     Args:
         score_threshold: objects with a lower score are left out.
+        with_legend: False leaves the legend out.
     """
     kinds, classes = _kinds(entries), drawable_names(classes)
+    predicted = not entries or any(entry.prediction is not None for entry in entries)
+    which = _SHOWN if predicted else _SHOWN[:1]
     scaled = [scale_entry(entry, cell_width) for entry in entries]
     groups = [[kind] for kind in kinds] if len(scaled) == 1 and kinds else [kinds]
     headings = [f"{entry.name}, {group[0]}" if len(groups) > 1 else entry.name for entry in scaled for group in groups]
     columns = [
-        _column(entry, group, classes, palette, opacity=opacity, score_threshold=score_threshold)
+        _column(entry, group, classes, palette, which=which, opacity=opacity, score_threshold=score_threshold)
         for entry in scaled
         for group in groups
     ]
     rows = ["input"]
     for kind in groups[0]:
-        rows += [f"{kind}\n{which}" if len(groups[0]) > 1 else which for which in ("truth", "prediction")]
+        rows += [f"{kind}\n{name}" if len(groups[0]) > 1 else name for name in which]
     heights = [max((column[row].height for column in columns), default=1) for row in range(len(rows))]
     margin, top = 84, 24
     width = margin + max(len(columns), 1) * (cell_width + _GAP)
-    strip = _sheet_legend(scaled, kinds, classes, palette, width=width - 2 * _GAP, score_threshold=score_threshold)
+    strip = Image.new("RGB", (1, 1), "white")
+    if with_legend:
+        strip = _sheet_legend(scaled, kinds, classes, palette, width=width - 2 * _GAP, score_threshold=score_threshold)
     height = top + sum(heights) + _GAP * (len(rows) + 1) + strip.height + _GAP
     sheet = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(sheet)
@@ -146,6 +153,7 @@ def _column(
     classes: Sequence[str],
     palette: Palette,
     *,
+    which: Sequence[str] = _SHOWN,
     opacity: float,
     score_threshold: float,
 ) -> list[Image.Image]:
@@ -153,7 +161,8 @@ def _column(
     picture = Image.fromarray(entry.image)
     cells = [picture]
     for kind in kinds:
-        for shown in (entry.truth, entry.prediction):
+        for name in which:
+            shown: ImageResult | None = getattr(entry, name)
             if shown is None or kind not in shown.kinds():
                 cells.append(Image.new("RGB", picture.size, (240, 240, 240)))
                 continue

@@ -74,6 +74,7 @@ def every_option(folder: str, root: Path) -> dict[str, object]:
         max_iters=60,
         val_interval=7,
         lr=5e-4,
+        tracker=own_tracker(root),
     )
     if with_objects:
         options["thing_classes"] = [0, 1, 2]
@@ -81,6 +82,13 @@ def every_option(folder: str, root: Path) -> dict[str, object]:
         options["window_scale"] = 0.5
         options["num_queries"] = 13
     return options
+
+
+def own_tracker(root: Path) -> str:
+    """An ingredient whose tracker every installation has."""
+    file = root / "tracker.py"
+    file.write_text("vis_backend = dict(type='mmengine.LocalVisBackend', img_save_dir='tracked')\n")
+    return str(file)
 
 
 def check_runner(runner: Runner, folder: str, root: Path) -> None:
@@ -114,6 +122,7 @@ def check_runner(runner: Runner, folder: str, root: Path) -> None:
     assert max(group["lr"] for group in runner.optim_wrapper.param_groups) == pytest.approx(5e-4)
     schedules = runner.build_param_scheduler(runner.param_schedulers)
     assert max(schedule.end for schedule in schedules) == 60
+    assert [backend._img_save_dir.endswith("tracked") for backend in runner.visualizer._vis_backends.values()] == [True]
     assert {"Preflight", "Report"} <= {type(hook).__name__ for hook in runner.hooks}
 
 

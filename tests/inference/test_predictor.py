@@ -1,6 +1,7 @@
 """Segmentors and detectors as one call, on arrays, files and folders."""
 
 import json
+from itertools import repeat
 from pathlib import Path
 
 import cv2
@@ -174,3 +175,44 @@ def test_predictor__model_without_results_is_named(photo: Path) -> None:
     predictor = Predictor(detector_config(results=()))
     with pytest.raises(ValueError, match=r"expected 'pred_panoptic_seg', .* of BrightObjects, got"):
         predictor(photo)
+
+
+def test_stream__gives_each_image_its_own_result_in_order(predictor: Predictor, photo: Path) -> None:
+    small = cv2.imread(str(photo))
+    generator = np.random.default_rng(0)
+    arrays = [generator.integers(0, 256, (30 + 8 * (n % 2), 40, 3), dtype=np.uint8) for n in range(7)]
+    found = list(predictor.stream([photo, *arrays], batch_size=2, progress=False))
+    assert [each.name for each in found] == [str(photo), *["#0"] * 7]
+    for each, image in zip(found, [small, *arrays], strict=True):
+        np.testing.assert_array_equal(each.pixels, image)
+        np.testing.assert_array_equal(each.result.semantic, predictor(image).semantic)
+
+
+def test_stream__images_of_one_size_go_through_the_model_together(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    usual = predictor.model.test_step
+
+    def test_step(batch: dict) -> list:
+        sizes.append(len(batch["inputs"]))
+        return usual(batch)
+
+    monkeypatch.setattr(predictor.model, "test_step", test_step)
+    images = [np.zeros((32 + 16 * (n % 2), 48, 3), dtype=np.uint8) for n in range(6)]
+    assert len(list(predictor.stream(images, batch_size=3))) == 6
+    assert sizes == [3, 3]
+
+
+def test_stream__is_an_iterator_that_refuses_at_once(predictor: Predictor, tmp_path: Path) -> None:
+    endless = repeat(np.zeros((32, 48, 3), dtype=np.uint8))
+    assert next(predictor.stream(endless)).name == "#0"
+    with pytest.raises(FileNotFoundError, match="folder without any"):
+        predictor.stream(tmp_path)
+    with pytest.raises(ValueError, match="batch_size of at least 1"):
+        predictor.stream(tmp_path, batch_size=0)
+
+
+def test_stream__shows_a_bar(predictor: Predictor, photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    list(predictor.stream([photo, photo], progress=True))
+    assert "2/2" in capsys.readouterr().err

@@ -1,27 +1,19 @@
 """The doctor's findings as one HTML file, pictures included."""
 
-import base64
 import html
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from mmseg_m2f.engine.doctor.facts import Histogram
 from mmseg_m2f.engine.doctor.findings import Finding
+from mmseg_m2f.visualization.pages import bar, picture_tag, render_html
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
-h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
 .finding { border-left: .4rem solid #888; margin: .6rem 0; padding: .4rem .8rem; background: #f6f6f6 }
 .error { border-color: #c0271d } .warning { border-color: #d98200 } .note { border-color: #3a7abd }
 .finding ul { margin: .2rem 0; font-size: .85rem; overflow-wrap: anywhere }
-table { border-collapse: collapse; font-size: .9rem } td, th { padding: .1rem .7rem; text-align: right }
-td:first-child, th:first-child { text-align: left } .bar { background: #3a7abd; height: .7rem; display: inline-block }
-figure { display: inline-block; margin: .4rem; max-width: 22rem } figure img { max-width: 100%; image-rendering: auto }
-figcaption { font-size: .8rem; overflow-wrap: anywhere }
 """
 
 
@@ -39,14 +31,13 @@ def render_page(
         histograms: For each loop the label values as stored and as mapped.
         pictures: Title of a section -> captions and pictures, H W 3.
     """
-    parts = [f"<h1>{html.escape(title)}</h1>", f"<p>{_summary(findings)}</p>", *map(_finding, findings)]
+    parts = [f"<p>{_summary(findings)}</p>", *map(_finding, findings)]
     for loop, (stored, mapped) in histograms.items():
         if mapped:
             parts += [f"<h2>Label values: {html.escape(loop)}</h2>", _table(stored, mapped, classes)]
     for section, shown in pictures.items():
         parts += [f"<h2>{html.escape(section)}</h2>", *(_figure(caption, picture) for caption, picture in shown)]
-    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
-    return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
+    return render_html(title, "".join(parts), style=_STYLE)
 
 
 def _summary(findings: Sequence[Finding]) -> str:
@@ -66,18 +57,14 @@ def _table(stored: Histogram, mapped: Histogram, classes: Sequence[str]) -> str:
     rows = []
     for value in sorted(set(stored) | set(mapped)):
         name = classes[value] if 0 <= value < len(classes) else ""
-        width = 18 * mapped.get(value, 0) / most
         rows.append(
             f"<tr><td>{value}</td><td>{html.escape(str(name))}</td><td>{stored.get(value, 0):,}</td>"
             f'<td>{mapped.get(value, 0):,}</td><td style="text-align:left">'
-            f'<span class="bar" style="width:{width:.2f}rem"></span></td></tr>'
+            f"{bar(mapped.get(value, 0) / most, widest=18)}</td></tr>"
         )
     head = "<tr><th>value</th><th>class</th><th>pixels stored</th><th>after mapping</th><th></th></tr>"
     return f"<table>{head}{''.join(rows)}</table>"
 
 
 def _figure(caption: str, picture: NDArray[np.uint8]) -> str:
-    content = BytesIO()
-    Image.fromarray(picture).save(content, format="PNG")
-    data = base64.b64encode(content.getvalue()).decode()
-    return f'<figure><img src="data:image/png;base64,{data}"><figcaption>{html.escape(caption)}</figcaption></figure>'
+    return f"<figure>{picture_tag(picture)}<figcaption>{html.escape(caption)}</figcaption></figure>"

@@ -21,10 +21,10 @@ from mmseg_m2f.visualization.entries import sheet_entry
 
 _MAX_LOSS_CURVES = 6
 _CELL_WIDTH = 256
-# Metrics by their names behind the last slash. The first main one that a run has is what "best" means.
-_MAIN_METRICS = ("PQ", "AP", "segm_mAP", "bbox_mAP", "matching_AP50", "mIoU")
+#: Metrics by their names behind the last slash. The first main one that a run has is what "best" means.
+MAIN_METRICS = ("PQ", "AP", "segm_mAP", "bbox_mAP", "matching_AP50", "mIoU")
 _CURVES = (
-    *_MAIN_METRICS,
+    *MAIN_METRICS,
     *("aAcc", "PQ_things", "PQ_stuff", "AP50", "segm_mAP_50", "bbox_mAP_50"),
     *("boundary_mIoU", "boundary_PQ", "boundary_AP"),
 )
@@ -160,7 +160,7 @@ class Report(Hook):
 
 def _main_metric(history: Sequence[_Validation]) -> str:
     """The metric by which validations are compared."""
-    return next(iter(_known(history, _MAIN_METRICS)), "mIoU")
+    return next(iter(_known(history, MAIN_METRICS)), "mIoU")
 
 
 def _known(history: Sequence[_Validation], names: Sequence[str]) -> list[str]:

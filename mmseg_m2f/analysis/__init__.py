@@ -1,0 +1,1 @@
+"""What a config and a trained model are like: costs, data, confusion, curves, errors, queries."""
