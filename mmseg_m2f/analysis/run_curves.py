@@ -1,6 +1,5 @@
 """Loss and validation metric of several runs in one picture."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from PIL import Image
 
 from mmseg_m2f.engine.hooks.report import MAIN_METRICS
 from mmseg_m2f.errors import InvalidValueError, MissingFileError, UnknownNameError
+from mmseg_m2f.json_files import parse_json
 from mmseg_m2f.visualization import Curve, plot_curves
 
 _Row = Mapping[str, float]
@@ -63,12 +63,15 @@ def read_scalars(folder: str) -> list[_Row]:
 
 
 def _lines(file: Path) -> Iterator[_Row]:
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InvalidValueError(f"{file}, line {number}: expected JSON, got {line[:40]!r} ({error}).") from error
-        if isinstance(row, dict) and "step" in row:
+    for number, line in enumerate(file.read_bytes().splitlines(), start=1):
+        row = parse_json(
+            line,
+            source=f"{file}, line {number}",
+            what="what a run logged",
+            structure=dict,
+            remedy="Delete the line, or leave the run out.",
+        )
+        if "step" in row:
             yield row
 
 

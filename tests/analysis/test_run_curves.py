@@ -44,5 +44,5 @@ def test_compare_runs__says_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected different folders"):
         compare_runs([run, run + "/"])
     (tmp_path / "one/20260101_000000/vis_data/scalars.json").write_text("{broken")
-    with pytest.raises(ValueError, match="line 1: expected JSON"):
+    with pytest.raises(ValueError, match="line 1: expected what a run logged"):
         compare_runs([run])
