@@ -33,6 +33,11 @@ def main(arguments: Sequence[str] | None = None, *, call: Call) -> None:
     worst = max(report["max_errors"].values(), default=0.0)
     empty = " (one class only: this check was empty)" if report["label_check_empty"] else ""
     print(f"largest difference {worst:.1e}, labels that differ {report['label_disagreement']:.4%}{empty}")
+    loss = report.get("loss")
+    if loss is not None:
+        after = loss["after"]
+        print("\n".join(f"{name}: {x:.4f} -> {after[name]:.4f}" for name, x in loss["before"].items() if name in after))
+        print(f"labels that change: {loss['changed_labels']:.4%}")
     print("milliseconds: " + ", ".join(f"{name} {value:.0f}" for name, value in report["latency_ms"].items()))
 
 
@@ -61,6 +66,13 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     precision.add_argument("--fp16", action="store_true", help="float16 products and weights, float32 sums and places")
     precision.add_argument("--int8", action="store_true", help="int8 convolutions; needs --calibration")
     parser.add_argument("--calibration", metavar="FOLDER", help="real images for --int8 and for the checks")
+    parser.add_argument(
+        "--evaluate",
+        type=int,
+        default=100,
+        metavar="N",
+        help="images of the config's test set that --fp16 and --int8 are measured on; default %(default)s, 0 for none",
+    )
     parser.add_argument("--accept-loss", action="store_true", help="write a file of lower precision that loses much")
     parser.add_argument("--opset", type=int, default=18, help="of ONNX; default %(default)s")
     parser.add_argument("--max-per-image", type=int, help="objects of a full file; default: the config's")
@@ -83,6 +95,7 @@ def _export(args: argparse.Namespace) -> Mapping[str, Any]:
         precision="float16" if args.fp16 else "int8" if args.int8 else "float32",
         max_per_image=args.max_per_image,
         accept_loss=args.accept_loss,
+        num_test_images=args.evaluate,
         with_script=args.with_script,
         licence=args.licence,
         measure_compiled=not args.no_compiled,

@@ -83,11 +83,16 @@ def recorded_attention() -> Iterator[list[Tensor]]:
         yield seen
 
 
-@torch.no_grad()
 def reads_valid(model: nn.Module, *, multiple: int = 1, channels: int = 3) -> bool:
-    """Whether predictions depend on which pixels are padding: asks the model, with a small image half of padding."""
-    if not is_mask_classifier(model) or not hasattr(model, "is_thing"):
-        return False  # segmentors treat padding as image
+    """Whether a file of the model needs the input `valid`; segmentors treat padding as image."""
+    return hasattr(model, "is_thing") and depends_on_padding(model, multiple=multiple, channels=channels)
+
+
+@torch.no_grad()
+def depends_on_padding(model: nn.Module, *, multiple: int = 1, channels: int = 3) -> bool:
+    """Whether logits depend on which pixels are marked as padding: asks the model, with an image half of padding."""
+    if not is_mask_classifier(model):
+        return True  # per-pixel heads cannot be told
     side = -(-128 // multiple) * multiple
     images = torch.randn(1, channels, side, side, generator=torch.Generator().manual_seed(0))
     valid = torch.ones(1, side, side, dtype=torch.bool)

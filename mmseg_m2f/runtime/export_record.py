@@ -50,6 +50,8 @@ class ExportRecord:
         batch: How many images the file takes at once, if it takes one number only.
         input_channels: Of the images.
         reads_valid: Whether there is an input `valid`, B H W: True for pixels of the image, False for padding.
+        ignores_padding: Whether the network gives the same for padding as for pixels of the image, so that a file
+            without the input `valid` takes padded images.
         max_per_image: Objects per image of a "full" file; those beyond the found ones have score 0.
         precision: "float32", "float16" or "int8".
         opset: Of ONNX files.
@@ -74,6 +76,7 @@ class ExportRecord:
     batch: int | None = None
     input_channels: int = 3
     reads_valid: bool = False
+    ignores_padding: bool = False
     max_per_image: int = 100
     precision: str = "float32"
     opset: int | None = None

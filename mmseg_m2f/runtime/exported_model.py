@@ -46,7 +46,7 @@ class ExportedModel:
         self._session = open_session(self.path, device=device, threads=threads)
         self.record = ExportRecord.from_json(self._session.metadata, file=str(path))
 
-    def __call__(self, images: NDArray, valid: NDArray[np.bool_] | None = None) -> dict[str, NDArray]:
+    def __call__(self, images: NDArray, valid: NDArray | None = None) -> dict[str, NDArray]:
         """The outputs by their names.
 
         Args:
@@ -58,10 +58,26 @@ class ExportedModel:
                 without the input `valid` would take for image.
         """
         self._check_images(images)
+        if valid is not None:
+            self._check_valid(images, valid)
         arrays = dict(images=np.ascontiguousarray(images))
         if self.record.reads_valid:
             arrays["valid"] = np.ones((images.shape[0], *images.shape[2:]), np.bool_) if valid is None else valid
         return self._session(arrays)
+
+    def _check_valid(self, images: NDArray, valid: NDArray) -> None:
+        record, wanted = self.record, (images.shape[0], *images.shape[2:])
+        if valid.dtype != np.bool_ or valid.shape != wanted:
+            raise InvalidValueError(
+                f"{self.path}: valid: expected bool of shape {wanted}, got {valid.dtype} of shape {valid.shape}. Give "
+                "True for each pixel of the images and False for padding."
+            )
+        if not (record.reads_valid or record.ignores_padding or valid.all()):
+            raise InvalidValueError(
+                f"{self.path}: expected images without padding, because the file has no input `valid` and would take "
+                f"padding for image, got {1 - valid.mean():.1%} padding. Give images of one size at a time, or export "
+                "the MaskDetector that reads `valid`."
+            )
 
     def _check_images(self, images: NDArray) -> None:
         record = self.record

@@ -13,7 +13,7 @@ from mmengine.config import Config
 
 from mmseg_m2f.engine.launch import evaluate, train
 from mmseg_m2f.engine.trained_model import load_trained
-from mmseg_m2f.export import model_export
+from mmseg_m2f.export import precision_loss
 from mmseg_m2f.export.calibration import ImageSource
 from mmseg_m2f.export.model_export import ExportOptions, export_model
 from mmseg_m2f.inference import Predictor
@@ -151,17 +151,20 @@ def test_export__openvino(folder):
 def test_export__lower_precision_reports_what_it_loses(folder, precision):
     name = f"{precision}.onnx"
     report = export(folder, name, precision=precision, accept_loss=True)
-    kinds = {each["name"].split(",")[0] for each in report["comparisons"]}
-    assert {"program", "file", precision} <= kinds
+    assert {each["name"].split(",")[0] for each in report["comparisons"]} == {"program", "file"}
+    assert {each["name"].split(",")[0] for each in report["comparisons_of_lower_precision"]} == {precision}
+    loss = report["loss"]
+    assert loss["num_images"] == 4
+    assert loss["after"]["mIoU"] == pytest.approx(loss["before"]["mIoU"], abs=0.01)
     stored = {initializer.data_type for initializer in onnx.load(folder / name).graph.initializer}
     assert (onnx.TensorProto.FLOAT16 if precision == "float16" else onnx.TensorProto.INT8) in stored
     assert ExportedModel(folder / name).record.precision == precision
 
 
 def test_export__loss_of_lower_precision_is_refused(folder, monkeypatch):
-    monkeypatch.setitem(model_export._LABELS_OF_LOWER_PRECISION, "float16", -1.0)
-    with pytest.raises(ValueError, match="labels to change in float16.*--accept-loss"):
-        export(folder, "lossy.onnx", precision="float16", size=(32, 32))
+    monkeypatch.setattr(precision_loss, "METRIC_LOSS", -1.0)
+    with pytest.raises(ValueError, match="float16 loses too much: mIoU falls from .*--accept-loss"):
+        export(folder, "lossy.onnx", precision="float16")
     assert not (folder / "lossy.onnx").exists()
 
 

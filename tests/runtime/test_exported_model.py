@@ -38,6 +38,21 @@ def test_exported_model__refuses_other_images(tmp_path, record, images, message)
         file(images)
 
 
+def test_exported_model__refuses_padding_that_it_cannot_see(tmp_path):
+    images, valid = np.zeros((1, 3, 8, 8), np.float32), np.ones((1, 8, 8), np.bool_)
+    file = ExportedModel(write_file(tmp_path / "model.onnx"))
+    file(images, valid)
+    valid[:, :, 6:] = False
+    with pytest.raises(ValueError, match="expected images without padding, .*no input `valid`.* got 25.0% padding"):
+        file(images, valid)
+    with pytest.raises(ValueError, match=r"valid: expected bool of shape \(1, 8, 8\), got uint8 of shape \(1, 8, 8\)"):
+        file(images, valid.astype(np.uint8))
+    with pytest.raises(ValueError, match=r"valid: expected bool of shape \(1, 8, 8\), got bool of shape \(8, 8\)"):
+        file(images, valid[0])
+    blind = ExportedModel(write_file(tmp_path / "blind.onnx", replace(RECORD, ignores_padding=True)))
+    assert np.array_equal(blind(images, valid)["scores"], images)
+
+
 def test_exported_model__refuses_other_files(tmp_path: Path):
     with pytest.raises(ValueError, match="metadata has the entry 'mmseg_m2f'"):
         ExportedModel(write_file(tmp_path / "foreign.onnx", None))
