@@ -4,14 +4,14 @@ import argparse
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from mmseg_m2f.config.load import load_config
 from mmseg_m2f.engine.trained_model import find_trained, load_trained
 from mmseg_m2f.errors import InvalidValueError
-from mmseg_m2f.export.export_gate import smooth_images
+from mmseg_m2f.export.export_gate import Comparison, compare, smooth_images
 from mmseg_m2f.export.latency import latencies
 from mmseg_m2f.export.model_export import ExportOptions, export_model
 from mmseg_m2f.export.wrappers import Logits
@@ -20,8 +20,13 @@ from mmseg_m2f.json_files import read_json
 from mmseg_m2f.runtime import ExportedModel
 
 #: A small leaf of each method, and options that make it smaller still.
-FAMILIES: dict[str, dict[str, int]] = {
+FAMILIES: dict[str, dict[str, Any]] = {
     "mask2former_r18_shapes_debug": {
+        "model.decode_head.query_decoder.num_layers": 3,
+        "model.decode_head.pixel_decoder.num_layers": 1,
+    },
+    "mask2former_swin_t_ade20k-512_160k": {
+        "pretrained": False,
         "model.decode_head.query_decoder.num_layers": 3,
         "model.decode_head.pixel_decoder.num_layers": 1,
     },
@@ -70,10 +75,17 @@ def add_exported(commands: Any) -> None:  # noqa: ANN401
     parser.set_defaults(run=_run_exported)
 
 
+class FileFigures(NamedTuple):
+    """A file beside its model: milliseconds of each, and how their results differ."""
+
+    milliseconds: dict[str, float]
+    comparison: Comparison
+
+
 def measure_file(
     file: str | Path, checkpoint: str | Path, *, size: tuple[int, int], batch: int = 1, compiled: bool = True
-) -> dict[str, float]:
-    """Milliseconds of the model, the compiled model and the file for the same random images.
+) -> FileFigures:
+    """Time the model, the compiled model and the file with the same random images, and compare their results.
 
     Raises:
         ValueError: The file holds full results, whose images are not the model's.
@@ -88,7 +100,11 @@ def measure_file(
     inputs = dict(images=smooth_images(batch, *size, channels=exported.record.input_channels))
     if exported.record.reads_valid:
         inputs["valid"] = torch.ones(batch, *size, dtype=torch.bool)
-    return latencies(wrapper, exported, inputs, compiled=compiled)
+    with torch.no_grad():
+        wanted = wrapper(*inputs.values())
+    found = exported(**{name: value.numpy() for name, value in inputs.items()})
+    comparison = compare(str(file), wanted, {name: torch.from_numpy(value) for name, value in found.items()})
+    return FileFigures(latencies(wrapper, exported, inputs, compiled=compiled), comparison)
 
 
 def measure_export(config: str, kind: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -159,8 +175,11 @@ def _run_exported(args: argparse.Namespace) -> None:
     found = measure_file(
         args.file, args.checkpoint, size=(height, width), batch=args.batch, compiled=not args.no_compiled
     )
-    for name, value in found.items():
+    for name, value in found.milliseconds.items():
         print(f"{name:<9} {value:8.1f} ms")
+    for name, value in found.comparison.errors.items():
+        print(f"{name}: differs by at most {value:.1e}")
+    print(f"labels that differ: {found.comparison.label_disagreement:.4%}, classes: {found.comparison.classes}")
 
 
 def _write_between_marks(page: Path, table: str) -> None:

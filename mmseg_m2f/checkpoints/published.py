@@ -77,13 +77,12 @@ def read_published(source: str | os.PathLike[str]) -> PublishedModel:
         raise MissingFileError(
             f"{source}: expected a folder of tools/publish.py, got one without {', '.join(missing)}. Copy it again."
         )
-    for line in (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines():
-        value, _, name = line.partition("  ")
-        path = folder / Path(name).name
-        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != value:
+    sums = dict(line.split("  ", 1)[::-1] for line in _lines(folder / SUMS) if "  " in line)
+    for name in (WEIGHTS, CONFIG):  # the card is often edited on the Hub
+        if sums.get(name) != hashlib.sha256((folder / name).read_bytes()).hexdigest():
             raise InvalidValueError(
-                f"{source}: expected {name} as it was published, got another file or none (its hash differs). Copy the "
-                f"folder again, or remove {name} from {SUMS} if you changed it on purpose."
+                f"{source}: expected {name} as it was published, got another file (its hash differs from that in "
+                f"{SUMS}). Copy the folder again, or publish the model again."
             )
     what = f"{CONFIG} as tools/publish.py writes it"
     content = read_json(folder / CONFIG, what=what, structure=_STRUCTURE, remedy="Publish the model again.")
@@ -103,6 +102,10 @@ def _load_published(filename: str, map_location: str | None = None) -> dict[str,
     """The content of a published folder as that of a checkpoint."""
     published = read_published(filename.removeprefix(_FOLDER))
     return dict(state_dict=published.weights(), meta=dict(dataset_meta=published.names))
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="replace").splitlines()
 
 
 def _download(source: str) -> Path:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 
+from mmseg_m2f.benchmark.exported_metrics import add_exported_metrics
 from mmseg_m2f.benchmark.exports import add_exported, add_exports
 from mmseg_m2f.benchmark.gate import UnequalError
 from mmseg_m2f.benchmark.heads.heads_command import add_heads
@@ -21,6 +22,7 @@ EXAMPLES = """examples:
   {run} large --size 20000
   {run} scaling ours mmseg --over queries objects
   {run} exported model.onnx CHECKPOINT --size 512 512
+  {run} exported-metrics CONFIG CHECKPOINT
   {run} exports --page docs/deploy.md
   {run} heads configs/*/*_shapes_demo.py --iterations 400 --seeds 0 1 2
   {run} shipped --sample
@@ -36,6 +38,7 @@ def main(arguments: Sequence[str] | None = None, *, call: Call) -> None:
     add_train(commands)
     add_exports(commands)
     add_exported(commands)
+    add_exported_metrics(commands)
     add_large(commands)
     add_heads(commands, run=call.run)
     add_shipped(commands)

@@ -67,8 +67,11 @@ def write_onnx(traced: TracedProgram, path: Path, *, opset: int = FIRST_OPSET) -
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's exporter calls what torch deprecates
-        exported = torch.onnx.export(traced.program, dynamo=True, opset_version=opset, verbose=False)
+        exported = torch.onnx.export(traced.program, dynamo=True, opset_version=opset, verbose=False, optimize=False)
     assert exported is not None
+    # torch's own call infers the shape of every node twice, which takes as long as the rest of the export; runtimes
+    # fold what depends on shapes themselves.
+    require("onnxscript.optimizer").optimize(exported.model, num_iterations=1, onnx_shape_inference=False)
     graph = exported.model.graph
     for values, names in ((graph.inputs, traced.inputs), (graph.outputs, traced.outputs)):
         for value, name in zip(values, names, strict=True):

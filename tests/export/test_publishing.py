@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from mmseg_m2f import compat
 from mmseg_m2f.checkpoints.published import is_published, read_published
 from mmseg_m2f.engine.launch import train
-from mmseg_m2f.engine.trained_model import find_trained, load_trained
+from mmseg_m2f.engine.trained_model import load_trained
 from mmseg_m2f.export.publishing import publish
 from mmseg_m2f.inference import Predictor
 from tests.tiny_segmentation import tiny_config, write_config, write_dataset
@@ -64,17 +65,29 @@ def test_publish__trainings_start_from_the_folder(folder, tmp_path):
     assert torch.equal(runner.model.decode_head.conv_seg.weight, weight)
 
 
-def test_publish__hub_repositories_come_through_huggingface_hub(folder, monkeypatch):
-    import huggingface_hub
+def test_publish__hub_repositories_come_through_huggingface_hub(folder, tmp_path, monkeypatch):
+    """The library itself reads its cache of what it downloaded: the files that we ask for, without the card."""
+    from huggingface_hub import constants
 
-    asked = []
-    monkeypatch.setattr(
-        huggingface_hub, "snapshot_download", lambda name, **_: asked.append(name) or str(folder / "out")
-    )
+    snapshot = tmp_path / "models--owner--name/snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    for name in ("config.json", "model.safetensors", "SHA256SUMS"):
+        (snapshot / name).write_bytes((folder / "out" / name).read_bytes())
+    (tmp_path / "models--owner--name/refs").mkdir()
+    (tmp_path / "models--owner--name/refs/main").write_text("0" * 40)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert is_published("hf://owner/name")
-    cfg, weights = find_trained("hf://owner/name")
-    assert load_trained(cfg, weights).classes == ["dark", "bright"]
-    assert set(asked) == {"owner/name"}
+    image = folder / "data/images/000.png"
+    predictor = Predictor("hf://owner/name")
+    assert predictor.classes == ["dark", "bright"]
+    assert np.array_equal(predictor(image).semantic, Predictor(folder / "out")(image).semantic)
+
+
+def test_publish__hub_without_its_package_is_refused(monkeypatch):
+    monkeypatch.setattr(compat, "is_installed", lambda package: package != "huggingface_hub")
+    with pytest.raises(ValueError, match="expected the package huggingface_hub, got none"):
+        read_published("hf://owner/name")
 
 
 @pytest.mark.parametrize(
@@ -107,6 +120,7 @@ def test_publish__ids_may_be_texts(folder, tmp_path):
 def test_publish__changed_files_are_refused(folder, tmp_path):
     for name in ("README.md", "config.json", "model.safetensors", "SHA256SUMS"):
         (tmp_path / name).write_bytes((folder / "out" / name).read_bytes())
+    (tmp_path / "README.md").write_text("A better card")
     read_published(tmp_path)
     (tmp_path / "config.json").write_text((tmp_path / "config.json").read_text().replace("0.75", "0.95"))
     with pytest.raises(ValueError, match=r"expected config.json as it was published.*hash differs"):
