@@ -58,3 +58,13 @@ def test_exports__families_are_files_of_standard_operators(name: str, monkeypatc
     result = exports.measure_export(name, "ONNX", exports.FAMILIES[name])
     assert result["labels"] <= 1e-4
     assert result["bits"] or result["error"] <= 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+def test_exports__openvino_refuses_resized_positions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO's antialiased cubic is another one: EoMT differs away from the size of its positions."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    result = exports.measure_export("eomt_tiny_shapes_debug", "OpenVINO")
+    assert "OpenVINO, " in result["refused"]
+    assert "differs by" in result["refused"]

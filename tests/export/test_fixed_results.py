@@ -1,5 +1,6 @@
 """Full results of a fixed shape beside `predict`, which has windows, strips and variable counts."""
 
+import jaxtyping
 import pytest
 import torch
 from mmdet.structures import DetDataSample
@@ -9,6 +10,10 @@ from mmseg.structures import SegDataSample
 
 from mmseg_m2f.config.load import load_config
 from mmseg_m2f.export.fixed_results import Normalisation, Results, check_expressible
+from mmseg_m2f.export.programs import Shape, trace
+from mmseg_m2f.export.result_differences import compare_image
+from mmseg_m2f.export.writers import finish_onnx, write_onnx
+from mmseg_m2f.runtime import ExportedModel, ExportRecord
 from tests.models.conftest import CONFIGS, NUM_CLASSES
 from tests.random_weights import shake
 
@@ -86,6 +91,38 @@ def test_results__are_the_detectors(images, test_cfg):
         assert torch.equal(found["object_boxes"][image][kept], objects.bboxes[order][real])
         assert torch.equal(found["object_masks"][image][kept], objects.masks[order][real].bool())
     assert (found["object_scores"] > 0).any()
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("task", ["semantic", "panoptic", "instance"])
+@torch.no_grad()
+def test_results__of_the_onnx_file_are_the_models(task, images, tmp_path, monkeypatch):
+    """Through onnxruntime, for images that are padded; one program for other sizes than the example's."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    cfg = model_config()
+    cfg.decode_head.query_decoder.num_layers = 2
+    cfg.decode_head.pixel_decoder.num_layers = 1
+    metainfo = dict(ori_shape=SIZE, img_shape=SIZE, img_padding_size=(0, 6, 0, 4))
+    if task == "semantic":
+        model = build(cfg)
+        samples = model.predict(prepare(images), [SegDataSample(metainfo=metainfo) for _ in images])
+    else:
+        tasks = dict(panoptic=task == "panoptic", instance=task == "instance", object_threshold=0.2)
+        model = build(cfg, type="mmseg_m2f.MaskDetector", thing_classes=[0, 3], test_cfg=tasks)
+        samples = model.predict(prepare(images), [DetDataSample(metainfo=metainfo) for _ in images])
+    traced = trace(Results(model, PLAIN), Shape(), dtype=torch.uint8)
+    write_onnx(traced, tmp_path / "staged.onnx")
+    record = ExportRecord(output="full", tasks=(task,), config="{}", classes=tuple("abcd"))
+    finish_onnx(tmp_path / "staged.onnx", tmp_path / "full.onnx", record, outputs=traced.outputs)
+    found = ExportedModel(tmp_path / "full.onnx")(images.numpy())
+    differences = [
+        compare_image({name: value[image] for name, value in found.items()}, sample)
+        for image, sample in enumerate(samples)
+    ]
+    assert [each.labels + each.panoptic + each.objects for each in differences] == [0, 0]
+    assert max(each.scores for each in differences) <= 1e-5
+    assert task != "instance" or min(each.num_objects for each in differences) > 0
 
 
 @pytest.mark.parametrize(

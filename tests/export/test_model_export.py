@@ -13,7 +13,7 @@ from mmengine.config import Config
 
 from mmseg_m2f.engine.launch import evaluate, train
 from mmseg_m2f.engine.trained_model import load_trained
-from mmseg_m2f.export import precision_loss
+from mmseg_m2f.export import model_export, precision_loss
 from mmseg_m2f.export.calibration import ImageSource
 from mmseg_m2f.export.model_export import ExportOptions, export_model
 from mmseg_m2f.inference import Predictor
@@ -181,6 +181,13 @@ def test_export__refuses_what_does_not_fit(folder, name, options, message):
     with pytest.raises(ValueError, match=message):
         export(folder, name, **options)
     assert not (folder / name).exists()
+
+
+def test_export__sizes_off_the_patches_are_refused(folder, monkeypatch):
+    monkeypatch.setattr(model_export, "size_multiple", lambda model: 16)
+    with pytest.raises(ValueError, match="--size 40 64: expected multiples of 16, the patch size.*Take 48 64"):
+        export(folder, "patches.onnx", size=(40, 64))
+    assert not (folder / "patches.onnx").exists()
 
 
 def test_export__int8_needs_images(folder, cfg):
