@@ -4,6 +4,7 @@ The results are those of `MaskSegmentor.predict` and `MaskDetector.predict` for 
 fixed shape becomes one: there are always k objects, the best first, and those beyond the found ones have score 0.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -233,6 +234,21 @@ def check_expressible(model: nn.Module) -> None:
             "model.test_cfg: expected results of a fixed shape for --output full, got "
             f"{'; '.join(reasons)}. Change the "
             "config, or export with --output logits and keep this step outside of the file."
+        )
+
+
+def check_no_views(pipeline: Sequence[Mapping]) -> None:
+    """Refuse test pipelines that flip, whose views a file with one input and one result cannot join.
+
+    Raises:
+        ValueError: A transform flips, or makes several views.
+    """
+    names = [str(getattr(each["type"], "__name__", each["type"])).rpartition(".")[2] for each in pipeline]
+    flips = [name for name in names if "Flip" in name or name == "TestTimeAug"]
+    if flips:
+        raise InvalidValueError(
+            f"test_dataloader.dataset.pipeline: expected no flips for --output full, got {', '.join(flips)}. Remove "
+            "it, or export with --output logits and average the views outside of the file."
         )
 
 

@@ -28,7 +28,7 @@ from mmseg_m2f.export.export_gate import (
     judge,
     smooth_images,
 )
-from mmseg_m2f.export.fixed_results import Normalisation, Results
+from mmseg_m2f.export.fixed_results import Normalisation, Results, check_no_views
 from mmseg_m2f.export.latency import latencies
 from mmseg_m2f.export.precision_loss import Precision, measure_loss, refuse_loss
 from mmseg_m2f.export.programs import Lowering, Shape, TracedProgram, trace
@@ -102,6 +102,8 @@ def export_model(
     options = options or ExportOptions()
     out = Path(out)
     _check_options(out, trained.model, options, has_images=images is not None)
+    if options.output == "full":
+        check_no_views(trained.dataset.get("pipeline") or ())
     shape = Shape(
         batch=None if options.size is None else 1,
         size=options.size,

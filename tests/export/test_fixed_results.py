@@ -9,7 +9,7 @@ from mmengine.registry import MODELS
 from mmseg.structures import SegDataSample
 
 from mmseg_m2f.config.load import load_config
-from mmseg_m2f.export.fixed_results import Normalisation, Results, check_expressible
+from mmseg_m2f.export.fixed_results import Normalisation, Results, check_expressible, check_no_views
 from mmseg_m2f.export.programs import Shape, trace
 from mmseg_m2f.export.result_differences import compare_image
 from mmseg_m2f.export.writers import finish_onnx, write_onnx
@@ -143,3 +143,10 @@ def test_results__of_the_onnx_file_are_the_models(task, images, tmp_path, monkey
 def test_results__refuse_what_has_no_fixed_shape(changes, reason):
     with pytest.raises(ValueError, match=f"expected results of a fixed shape.*{reason}.*--output logits"):
         check_expressible(build(model_config(), **changes))
+
+
+@pytest.mark.parametrize("name", ["mmengine.RandomFlip", "RandomFlip", "mmengine.TestTimeAug"])
+def test_results__refuse_flips(name):
+    check_no_views([dict(type="mmengine.Resize"), dict(type="mmseg.PackSegInputs")])
+    with pytest.raises(ValueError, match="expected no flips for --output full, got .*--output logits"):
+        check_no_views([dict(type="mmengine.Resize"), dict(type=name)])

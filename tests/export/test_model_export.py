@@ -96,6 +96,15 @@ def test_evaluate__metrics_of_file_and_checkpoint_are_equal(logits, folder, cfg,
     assert metrics[0]["mIoU"] == pytest.approx(metrics[1]["mIoU"], abs=1e-3)
 
 
+def test_evaluate__views_and_windows_stay_this_packages(logits, folder, cfg, tmp_path):
+    cfg.model.test_cfg = dict(mode="slide", crop_size=(32, 32), stride=(24, 24))
+    config = write_config(cfg, tmp_path / "views.py")
+    metrics = [
+        evaluate(config, str(folder / name), work_dir=str(tmp_path), tta=True) for name in ("weights.pth", "model.onnx")
+    ]
+    assert metrics[0]["mIoU"] == pytest.approx(metrics[1]["mIoU"], abs=1e-3)
+
+
 def test_train__refuses_the_file(logits, cfg, tmp_path):
     cfg.load_from = str(logits)
     with pytest.raises(ValueError, match="is an exported file; expected weights to load"):
@@ -181,6 +190,13 @@ def test_export__refuses_what_does_not_fit(folder, name, options, message):
     with pytest.raises(ValueError, match=message):
         export(folder, name, **options)
     assert not (folder / name).exists()
+
+
+def test_export__full_files_refuse_flips_of_the_pipeline(folder, cfg):
+    cfg.test_dataloader.dataset.pipeline.insert(2, dict(type="mmengine.RandomFlip", prob=1.0))
+    trained = load_trained(cfg, folder / "weights.pth")
+    with pytest.raises(ValueError, match="expected no flips for --output full, got RandomFlip"):
+        export_model(trained, cfg, folder / "flips.onnx", ExportOptions(output="full"))
 
 
 def test_export__sizes_off_the_patches_are_refused(folder, monkeypatch):

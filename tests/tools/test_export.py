@@ -163,6 +163,11 @@ def test_tools__write_every_format_and_run_it_elsewhere(folder: Path, tmp_path: 
     expected = Predictor(str(folder / "config.py"), folder / "weights.pth")(image).semantic
     for name in ("model.onnx", "model.pt2", "model.xml"):
         assert np.array_equal(Predictor(folder / name)(image).semantic, expected)
+    config, file, weights = (str(folder / name) for name in ("config.py", "model.onnx", "weights.pth"))
+    run_tool("predict", config, file, str(image), "--out-dir", str(tmp_path / "seen"))
+    assert np.array_equal(cv2.imread(str(tmp_path / "seen/labels/001.png"), cv2.IMREAD_UNCHANGED), expected)
+    timed = run_tool("benchmark", "exported", file, weights, "--size", "40", "56", "--no-compiled")
+    assert "scores: differs by at most" in timed.stdout
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv/bin/python"
     subprocess.run([python, "-m", "pip", "install", "--quiet", "onnxruntime", "numpy"], check=True, timeout=300)
