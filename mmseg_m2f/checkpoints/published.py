@@ -79,10 +79,10 @@ def read_published(source: str | os.PathLike[str]) -> PublishedModel:
         )
     sums = dict(line.split("  ", 1)[::-1] for line in _lines(folder / SUMS) if "  " in line)
     for name in (WEIGHTS, CONFIG):  # the card is often edited on the Hub
-        if sums.get(name) != hashlib.sha256((folder / name).read_bytes()).hexdigest():
+        if name in sums and sums[name] != hashlib.sha256((folder / name).read_bytes()).hexdigest():
             raise InvalidValueError(
-                f"{source}: expected {name} as it was published, got another file (its hash differs from that in "
-                f"{SUMS}). Copy the folder again, or publish the model again."
+                f"{source}: expected {name} as it was published, got another file (its hash differs). Copy the folder "
+                f"again, or remove {name} from {SUMS} if you changed it on purpose."
             )
     what = f"{CONFIG} as tools/publish.py writes it"
     content = read_json(folder / CONFIG, what=what, structure=_STRUCTURE, remedy="Publish the model again.")
