@@ -18,7 +18,7 @@ _STRUCTURE = {
     **{key: [str] for key in ("tasks", "classes")},
     **dict.fromkeys(("precision?", "licence?"), str),
     **{key: [float] for key in ("mean?", "std?")},
-    **dict.fromkeys(("to_rgb?", "reads_valid?"), bool),
+    **dict.fromkeys(("to_rgb?", "reads_valid?", "ignores_padding?"), bool),
     **dict.fromkeys(("size_divisor?", "multiple?", "input_channels?", "max_per_image?"), int),
     **dict.fromkeys(("batch?", "opset?"), (int, None)),
     "palette?": [[int]],
