@@ -50,7 +50,8 @@ def _run(args: argparse.Namespace) -> None:
     _print_row("checkpoint", before, names)
     with tempfile.TemporaryDirectory() as folder:
         calibration = Path(folder) / "calibration"
-        write_images(cfg.train_dataloader.dataset, calibration, count=args.calibration, scope=cfg.get("default_scope"))
+        scope = cfg.get("default_scope")
+        images = write_images(cfg.train_dataloader.dataset, calibration, count=args.calibration, scope=scope)
         source = ImageSource(trained, cfg, calibration, with_valid=reads_padding(trained.model), most=args.calibration)
         for precision in args.precisions:
             path = Path(folder) / f"{precision}.onnx"
@@ -62,24 +63,25 @@ def _run(args: argparse.Namespace) -> None:
             return
         full = Path(folder) / "full.onnx"
         export_model(trained, cfg, full, ExportOptions(output="full"))
-        found = compare_full(ExportedModel(full), trained, cfg, list(_cut_images(calibration)))
+        found = compare_full(ExportedModel(full), trained, cfg, _cut(images[:12]))
     print("\nfull results beside `predict`, images cut to no multiples of 32:")
     print(", ".join(f"{name} {value}" for name, value in found._asdict().items()))
 
 
-def write_images(dataset: Mapping, folder: Path, *, count: int, scope: str | None) -> None:
-    """Write the first images of a dataset as PNG files, as they enter its pipeline."""
+def write_images(dataset: Mapping, folder: Path, *, count: int, scope: str | None) -> list[NDArray]:
+    """Write the first images of a dataset as PNG files, as they enter its pipeline; gives them, H W 3 each."""
     folder.mkdir(parents=True)
     with DefaultScope.overwrite_default_scope(scope):
         built = DATASETS.build({**inner_dataset(dict(dataset)), "pipeline": []})
+    images = []
     for number in range(min(count, len(built))):
         info = built[number]
-        image = info["img"] if "img" in info else cv2.imread(info["img_path"])
-        cv2.imwrite(str(folder / f"{number:05}.png"), image)
+        images.append(np.asarray(info["img"] if "img" in info else cv2.imread(info["img_path"])))
+        cv2.imwrite(str(folder / f"{number:05}.png"), images[-1])
+    return images
 
 
-def _cut_images(folder: Path) -> list[NDArray]:
-    images = [cv2.imread(str(path)) for path in sorted(folder.iterdir())[:12]]
+def _cut(images: Sequence[NDArray]) -> list[NDArray]:
     cuts = [_CUTS[number % len(_CUTS)] for number in range(len(images))]
     return [x[: x.shape[0] - rows, : x.shape[1] - columns] for x, (rows, columns) in zip(images, cuts, strict=True)]
 

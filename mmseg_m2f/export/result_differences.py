@@ -29,8 +29,8 @@ class Differences(NamedTuple):
 
     def plus(self, other: "Differences") -> "Differences":
         """Of the images of both."""
-        counts = [one + two for one, two in zip(self[:-1], other[:-1], strict=True)]
-        return Differences(*cast(list[int], counts), max(self.scores, other.scores))
+        counts = {name: getattr(self, name) + getattr(other, name) for name in self._fields if name != "scores"}
+        return Differences(**counts, scores=max(self.scores, other.scores))
 
 
 @torch.no_grad()
