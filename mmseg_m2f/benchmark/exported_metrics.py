@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 from mmengine.config import DictAction
 from mmengine.registry import DefaultScope
 from numpy.typing import NDArray
