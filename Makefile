@@ -8,7 +8,7 @@ BIN := .venv/bin
 DEMO_CONFIG := configs/mask2former/mask2former_r18_shapes_demo.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-weights demo test test-all check format lint typecheck test-original clean
+.PHONY: help install install-weights demo test test-all check docs notebooks format lint typecheck test-original clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -42,12 +42,20 @@ test-all: .venv/.installed  ## run all tests; about an hour
 test-original: .venv-original/.installed  ## train, reload and predict on the original OpenMMLab packages
 	.venv-original/bin/python -m pytest -m smoke
 
-check: .venv/.installed  ## what CI runs: layout, lint, types, tests on both sets of OpenMMLab packages
+check: .venv/.installed  ## what CI runs: layout, lint, types, the site, tests on both sets of OpenMMLab packages
 	$(BIN)/ruff format --check .
 	$(MAKE) lint
 	$(MAKE) typecheck
+	$(MAKE) docs
 	$(MAKE) test
 	$(MAKE) test-original
+
+docs: .venv/.installed  ## write the site to build/site; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+notebooks: .venv/.installed  ## run the notebooks and the quick start, and store what they print and draw
+	$(BIN)/python -m docs.site.run_notebooks
+	$(BIN)/python -m docs.site.run_quick_start
 
 format: .venv/.installed  ## lay out the code, sort imports, mend what can be mended
 	$(BIN)/ruff check --fix .

@@ -6,6 +6,6 @@ config names one (`type="mmseg_m2f.MaskHead"`), through `mmseg_m2f.registry`.
 
 from mmseg_m2f import compat
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 compat.install()

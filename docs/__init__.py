@@ -1,0 +1,1 @@
+"""Guides, and in `site` what makes a site of them."""
