@@ -42,11 +42,10 @@ test-all: .venv/.installed  ## run all tests; about an hour
 test-original: .venv-original/.installed  ## train, reload and predict on the original OpenMMLab packages
 	.venv-original/bin/python -m pytest -m smoke
 
-check: .venv/.installed  ## what CI runs: layout, lint, types, the site, tests on both sets of OpenMMLab packages
+check: .venv/.installed  ## what CI runs: layout, lint, types, tests on both sets of OpenMMLab packages
 	$(BIN)/ruff format --check .
 	$(MAKE) lint
 	$(MAKE) typecheck
-	$(MAKE) docs
 	$(MAKE) test
 	$(MAKE) test-original
 
