@@ -13,7 +13,7 @@ from PIL import Image
 from docs.site.sources import ROOT
 from tests.command_line import environment
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.exhaustive]  # tests/e2e/test_own_data.py runs the guide's leaves each time
 # Two iterations of a small model on 64 x 64 pixels, from random weights.
 SMALL = [
     *("backbone=r18_from_scratch", "batch_size=2", "crop_size=64", "max_iters=2", "val_interval=2"),
@@ -73,10 +73,7 @@ def run(command: str, folder: Path, *more: str) -> subprocess.CompletedProcess[s
     return done
 
 
-@pytest.mark.parametrize(
-    "task",
-    ["semantic", *(pytest.param(task, marks=pytest.mark.exhaustive) for task in ("instance", "panoptic"))],
-)
+@pytest.mark.parametrize("task", ["semantic", "instance", "panoptic"])
 def test_page__from_own_images_to_a_trained_model(task: str, tmp_path: Path) -> None:
     page = (ROOT / f"docs/tasks/{task}.md").read_text(encoding="utf-8")
     section = re.search(r"## Your own data\n(.*?)\n## ", page, re.DOTALL)[1]
