@@ -35,6 +35,7 @@ AREAS = {
     "compat": "Installation",
     "registry": "Installation",
     "files": "Files and machine",
+    "json_files": "Files and machine",
     "processors": "Files and machine",
 }
 
