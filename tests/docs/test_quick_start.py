@@ -16,7 +16,7 @@ def without_numbers(text: str) -> str:
 
 
 @pytest.mark.e2e
-@pytest.mark.slow
+@pytest.mark.exhaustive  # two minutes: tests/tools runs the same tools each time
 def test_page__shows_what_its_commands_print(tmp_path: Path) -> None:
     for name in ("tools", "configs"):
         (tmp_path / name).symlink_to(ROOT / name)
