@@ -42,7 +42,8 @@ def run_command(command: str, folder: Path) -> str:
     done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False)
     if done.returncode:
         raise RuntimeError(f"{command}: exit status {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return done.stdout
+    printed = done.stdout.replace(f"{folder}{os.sep}", "")
+    return "\n".join(line for line in printed.splitlines() if line != "Could not import OneDL")  # mmengine's notice
 
 
 def main() -> None:
