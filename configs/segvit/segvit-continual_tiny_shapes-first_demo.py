@@ -15,7 +15,6 @@ model = dict(
     ),
 )
 # Where the other classes are, the model is not judged.
-ignore_others = dict(type="mmseg_m2f.IgnoreLabels", labels=_base_.tasks[1])
-test_pipeline = [ignore_others, *_base_.test_pipeline]
+test_pipeline = [dict(type="mmseg_m2f.IgnoreLabels", labels=_base_.tasks[1]), *_base_.test_pipeline]
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
