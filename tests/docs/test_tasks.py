@@ -79,7 +79,7 @@ def test_page__from_own_images_to_a_trained_model(task: str, tmp_path: Path) -> 
     section = re.search(r"## Your own data\n(.*?)\n## ", page, re.DOTALL)[1]
     (tmp_path / "tools").symlink_to(ROOT / "tools")
     write_data(tmp_path / "data/mine", task)
-    name = re.search(r"a leaf on top of it,\s+`(\w+\.py)`", section)[1]
+    name = re.search(r"a leaf\s+on\s+top\s+of\s+it,\s+`(\w+\.py)`", section)[1]
     (tmp_path / name).write_text(re.search(r"```python\n(.*?)```", section, re.DOTALL)[1])
     write, doctor, train = [
         line for block in re.findall(r"```bash\n(.*?)```", section, re.DOTALL) for line in block.splitlines()
