@@ -1,3 +1,4 @@
+import importlib
 import importlib.util
 import os
 import pickle
@@ -12,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 
 from mmseg_m2f import compat
 

@@ -56,8 +56,12 @@ class SafeRunner(Runner):
 
     @master_only
     def dump_config(self) -> None:
-        """Writes the config to the work folder."""
-        name = f"{self.timestamp}.py" if self.cfg.filename is None else os.path.basename(self.cfg.filename)
+        """Writes the config to the work folder; beside the file that it was read from, never over it."""
+        name = os.path.basename(self.cfg.filename or f"{self.timestamp}.py")
+        if self.cfg.filename and os.path.realpath(self.cfg.filename) == os.path.realpath(
+            os.path.join(self.work_dir, name)
+        ):
+            name = f"{self.timestamp}.py"
         replace_file(os.path.join(self.work_dir, name), self.cfg.pretty_text.encode())
 
     def _sharding(self) -> Sharding | None:

@@ -35,6 +35,6 @@ def picture_tag(picture: NDArray[np.uint8], *, width: int | None = None, alt: st
     return f'<img alt="{html.escape(alt)}"{size} src="data:image/png;base64,{data}">'
 
 
-def bar(share: float, *, widest: float = 10) -> str:
+def bar(share: float, *, widest: int | float = 10) -> str:
     """A bar `share` (0 to 1) of `widest` rem long."""
     return f'<span class="bar" style="width:{widest * min(max(share, 0.0), 1.0):.2f}rem"></span>'

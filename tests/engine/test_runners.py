@@ -25,3 +25,13 @@ def test_dump_config__keeps_the_old_copy_when_writing_is_interrupted(
         SafeRunner.dump_config(runner)
     assert (tmp_path / "c.py").read_text() == before
     assert "a = 1" in before
+
+
+def test_dump_config__leaves_the_file_that_was_read(tmp_path: Path) -> None:
+    leaf = tmp_path / "leaf.py"
+    leaf.write_text("a = 1  # why it is 1\n")
+    cfg = Config.fromfile(leaf)
+    cfg.a = 2
+    SafeRunner.dump_config(mock.MagicMock(cfg=cfg, work_dir=str(tmp_path), timestamp="20260101_000000"))
+    assert leaf.read_text() == "a = 1  # why it is 1\n"
+    assert Config.fromfile(tmp_path / "20260101_000000.py").a == 2
