@@ -195,7 +195,7 @@ class _StandInExtension(ModuleType):
             served = getattr(importlib.import_module(_OPERATORS), name, None)
             if served is None:
                 raise ResourceError(missing_operator_message(name))
-            _log_served(name)
+            log_served(name)
             return served(*args, **kwargs)
 
         return operator
@@ -225,7 +225,8 @@ class _KeptLayouts:
 
 
 @functools.cache
-def _log_served(name: str) -> None:
+def log_served(name: str) -> None:
+    """Say once that an operator of mmcv is computed in PyTorch; `log_served.cache_clear()` lets it be said again."""
     _LOGGER.info("mmcv._ext.%s: mmcv has no compiled operators; PyTorch computes it (%s).", name, _OPERATORS)
 
 

@@ -108,7 +108,7 @@ def test_missing_operator__says_what_lacks_and_how_to_get_it(
 
 
 def test_served_operator__works_and_says_so_once(caplog) -> None:
-    compat._log_served.cache_clear()
+    compat.log_served.cache_clear()
     extension = compat._StandInExtension("mmcv._ext")
     boxes = torch.tensor([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 3.0]])
     with caplog.at_level("INFO", logger="mmseg_m2f"):

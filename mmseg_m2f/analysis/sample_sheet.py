@@ -50,7 +50,7 @@ def sample_sheet(
     groups = [entries[first : first + _PER_ROW] for first in range(0, len(entries), _PER_ROW)]
     rows = [
         contact_sheet(
-            group, classes, palette, cell_width=cell_width, score_threshold=0, with_legend=group is groups[-1]
+            group, classes, palette, cell_width=cell_width, score_threshold=0.0, with_legend=group is groups[-1]
         )
         for group in groups
     ]

@@ -119,7 +119,7 @@ OPTIONS: Mapping[str, Callable[[Config, object], None]] = {
     "layer_decay": set_layer_decay,  # type: ignore[dict-item]
     "ema": set_ema,  # type: ignore[dict-item]
     "num_queries": set_num_queries,  # type: ignore[dict-item]
-    "tracker": add_trackers,  # type: ignore[dict-item]
+    "tracker": add_trackers,
 }
 
 

@@ -1,6 +1,6 @@
 """Experiment trackers beside the files of the work folder: TensorBoard, Weights & Biases, MLflow."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from mmengine.config import Config, ConfigDict
 
@@ -12,7 +12,7 @@ from mmseg_m2f.errors import InvalidTypeError, InvalidValueError
 _PACKAGES = dict(TensorboardVisBackend="tensorboard", WandbVisBackend="wandb", MLflowVisBackend="mlflow")
 
 
-def add_trackers(cfg: Config, names: str | Sequence[str]) -> None:
+def add_trackers(cfg: Config, names: object) -> None:
     """Let the visualizer also write to trackers; one that is there already takes the new settings.
 
     Args:

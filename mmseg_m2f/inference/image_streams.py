@@ -40,7 +40,7 @@ class ImageStream:
     length: int | None
 
 
-def open_sources(source: Source, read: Callable[[str], NDArray]) -> ImageStream:
+def open_sources(source: Source | object, read: Callable[[str], NDArray]) -> ImageStream:
     """The images of a file, a folder (with its subfolders), a video, an array, or several of these.
 
     Paths are looked at here, pixels only later.

@@ -10,8 +10,9 @@ def test_keys__are_those_that_mmengines_runner_reads() -> None:
     assert arguments - {*RUNNER_KEYS, *RUNNER_VALUES} == set()
     source = inspect.getsource(Runner)
     others = {*RUNNER_KEYS, *RUNNER_VALUES} - arguments
-    # `runner_type` chooses the class, `custom_imports` are read with the file, the rest by `self.cfg.get`.
-    assert {key for key in others if f"'{key}'" not in source} <= {"runner_type", "custom_imports"}
+    # `runner_type` chooses the class, `custom_imports` are read with the file, `strategy` by `SafeRunner`, the rest by
+    # `self.cfg.get`.
+    assert {key for key in others if f"'{key}'" not in source} <= {"runner_type", "custom_imports", "strategy"}
 
 
 def test_keys__are_listed_once() -> None:

@@ -157,14 +157,17 @@ def test_export__openvino(folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float16", "int8"])
-def test_export__lower_precision_reports_what_it_loses(folder, precision):
+def test_export__lower_precision_reports_what_it_loses(folder, precision, cfg, tmp_path):
     name = f"{precision}.onnx"
     report = export(folder, name, precision=precision, accept_loss=True)
     assert {each["name"].split(",")[0] for each in report["comparisons"]} == {"program", "file"}
     assert {each["name"].split(",")[0] for each in report["comparisons_of_lower_precision"]} == {precision}
     loss = report["loss"]
     assert loss["num_images"] == 4
-    assert loss["after"]["mIoU"] == pytest.approx(loss["before"]["mIoU"], abs=0.01)
+    config = write_config(cfg, tmp_path / "tested.py")
+    for when, file in (("before", "weights.pth"), ("after", name)):
+        tested = evaluate(config, str(folder / file), work_dir=str(tmp_path / when))
+        assert loss[when]["mIoU"] == pytest.approx(tested["mIoU"], abs=1e-6)
     stored = {initializer.data_type for initializer in onnx.load(folder / name).graph.initializer}
     assert (onnx.TensorProto.FLOAT16 if precision == "float16" else onnx.TensorProto.INT8) in stored
     assert ExportedModel(folder / name).record.precision == precision

@@ -21,10 +21,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_analysis__flops_and_browse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["analysis", "flops", LEAF, "--size", "64", "64", "--device", "cpu"])
     printed = capsys.readouterr().out
-    assert printed.startswith("One image of 64 x 64 (height x width) on CPU:")
+    assert printed.startswith("One image of 64 x 64 (height x width) on cpu:")
     assert "decode_head.query_decoder" in printed
     main(["analysis", "browse", LEAF, "--samples", "2", "--out", str(tmp_path / "sheet.png")])
-    assert Image.open(tmp_path / "sheet.png").width == 84 + 2 * (256 + 6)
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width == 84 + 2 * (256 + 6)
 
 
 def test_analysis__of_a_checkpoint_writes_what_it_names(
@@ -32,11 +33,11 @@ def test_analysis__of_a_checkpoint_writes_what_it_names(
 ) -> None:
     common = [LEAF, checkpoint, "--work-dir", str(tmp_path / "log"), *CHANGED, "--out"]
     main(["analysis", "confusion", *common, str(tmp_path / "confusion"), "--task", "semantic"])
-    assert len(list(csv.reader((tmp_path / "confusion.csv").open()))) == 1 + 8
+    assert len(list(csv.reader((tmp_path / "confusion.csv").read_text().splitlines()))) == 1 + 8
     assert (tmp_path / "confusion.png").is_file()
     main(["analysis", "errors", *common, str(tmp_path / "errors.csv"), "--task", "semantic"])
     assert capsys.readouterr().out.rstrip().endswith(f"Look at {tmp_path}/errors.csv")
-    assert {row["error"] for row in csv.DictReader((tmp_path / "errors.csv").open())} == {
+    assert {row["error"] for row in csv.DictReader((tmp_path / "errors.csv").read_text().splitlines())} == {
         *("class", "boundary", "void", "missed")
     }
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from mmseg_m2f import compat
 from mmseg_m2f.files import save_json
 from mmseg_m2f.json_files import read_json
 
@@ -113,6 +114,7 @@ def _child(work: Callable[[], Mapping[str, object] | None], log: Path, report: P
     os.dup2(descriptor, 2)
     torch.manual_seed(0)
     served = _ServedOperators()
+    compat.log_served.cache_clear()  # a fork remembers what the first process said
     logger = logging.getLogger("mmseg_m2f")
     logger.setLevel(logging.INFO)
     logger.addHandler(served)
