@@ -288,5 +288,5 @@ def test_keep_config_layouts__lays_a_text_out_once(monkeypatch: pytest.MonkeyPat
     texts = [cfg.pretty_text, cfg.pretty_text]
     cfg.a = 2
     texts.append(cfg.pretty_text)
-    assert texts == ["a = 1\n", "a = 1\n", "a = 2\n"]
-    assert calls == ["a = 1\n", "a = 2\n"]
+    assert texts == ["a=1", "a=1", "a=2"]
+    assert calls == ["a=1", "a=2"]
