@@ -40,7 +40,7 @@ test-all: .venv/.installed  ## run all tests; about an hour
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope -m ""
 
 test-original: .venv-original/.installed  ## train, reload and predict on the original OpenMMLab packages
-	.venv-original/bin/python -m pytest -m smoke
+	.venv-original/bin/python -m pytest -m smoke $$(grep -rl --include="*.py" "mark\.smoke" tests)
 
 check: .venv/.installed  ## what CI runs: layout, lint, types, tests on both sets of OpenMMLab packages
 	$(BIN)/ruff format --check .
