@@ -1,8 +1,5 @@
 import base64
 import json
-import runpy
-import sys
-from collections.abc import Callable
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -11,7 +8,6 @@ import pytest
 from PIL import Image
 
 from mmseg_m2f.benchmark.heads.running import Run
-from tests.command_line import ROOT
 
 
 def write_result(folder: Path, name: str, seed: int, score: float, **changes: object) -> Run:
@@ -95,16 +91,3 @@ LEAVES = [
     "configs/mask2former/mask2former_r18_shapes_debug.py",
     "configs/context_cluster/semantic-fpn_coc_tiny_shapes_debug.py",
 ]
-
-
-@pytest.fixture
-def run_main(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    def run(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["tools/benchmark.py", *arguments])
-        try:
-            runpy.run_path(str(ROOT / "tools/benchmark.py"), run_name="__main__")
-        except SystemExit as ended:
-            return int(ended.code or 0)
-        return 0
-
-    return run

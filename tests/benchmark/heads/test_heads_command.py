@@ -8,8 +8,8 @@ from tests.benchmark.heads.conftest import LEAVES, SMALL
 from tests.command_line import ROOT, run_tool
 
 
-def test_heads__help_shows_examples(run_main, capsys):
-    assert run_main("heads", "--help") == 0
+def test_heads__help_shows_examples(run_tool, capsys):
+    assert run_tool("heads", "--help") == 0
     shown = capsys.readouterr().out
     assert "python tools/benchmark.py heads A.py B.py" in shown
     assert "Run it again after an interruption" in shown

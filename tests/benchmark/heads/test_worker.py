@@ -13,7 +13,7 @@ from tests.benchmark.heads.conftest import LEAVES, SMALL, Page
 from tests.command_line import ROOT
 
 
-def test_heads__two_heads_from_training_to_page(tmp_path, run_main, monkeypatch, capsys):
+def test_heads__two_heads_from_training_to_page(tmp_path, run_tool, monkeypatch, capsys):
     def in_this_process(command, log, say):
         perform(command[command.index("mmseg_m2f.benchmark.heads.worker") + 1], num_images=2)
         return 0
@@ -23,7 +23,7 @@ def test_heads__two_heads_from_training_to_page(tmp_path, run_main, monkeypatch,
     options = [f"{key}={value}" for key, value in SMALL.items()]
     arguments = ["heads", *(str(ROOT / leaf) for leaf in LEAVES), "--iterations", "2", "--crop", "64", "64"]
     arguments += ["--validations", "2", "--out", str(out), "--cfg-options", *options]
-    assert run_main(*arguments) == 0
+    assert run_tool(*arguments) == 0
     content = json.loads((out / "heads.json").read_text())
     assert [row["name"] for row in content["rows"]] == [Path(leaf).stem for leaf in LEAVES]
     for row in content["rows"]:
@@ -45,7 +45,7 @@ def test_heads__two_heads_from_training_to_page(tmp_path, run_main, monkeypatch,
     assert lines[-1].endswith(shlex.join(arguments))
     capsys.readouterr()
     (out / heads[1] / "seed-0/result.json").unlink()  # as if it had been interrupted after its last checkpoint
-    assert run_main(*arguments) == 0
+    assert run_tool(*arguments) == 0
     assert capsys.readouterr().out.count("finished before") == 1
     resumed = json.loads((out / "heads.json").read_text())
     assert [row["scores"] for row in resumed["rows"]] == [row["scores"] for row in content["rows"]]
