@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmseg_m2f.command_line.arguments import Call, add_config
-from mmseg_m2f.engine.trained_model import find_trained, load_trained
+from mmseg_m2f.engine.trained_model import check_weights, find_trained, load_trained
 from mmseg_m2f.errors import InvalidValueError, concise_errors
 from mmseg_m2f.export.calibration import ImageSource
 from mmseg_m2f.export.model_export import ExportOptions, export_model, reads_padding
@@ -86,6 +86,7 @@ def _export(args: argparse.Namespace) -> Mapping[str, Any]:
     if is_remote(args.out):
         raise InvalidValueError(f"--out {args.out}: expected a local file, got a URL. Copy the file afterwards.")
     cfg, weights = find_trained(args.config, args.checkpoint, args.cfg_options)
+    check_weights(weights)
     trained = load_trained(cfg, weights)
     options = ExportOptions(
         output=args.output,

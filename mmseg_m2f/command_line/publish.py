@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmseg_m2f.command_line.arguments import Call, add_config
-from mmseg_m2f.engine.trained_model import find_trained, load_trained
+from mmseg_m2f.engine.trained_model import check_weights, find_trained, load_trained
 from mmseg_m2f.errors import concise_errors
 from mmseg_m2f.export.publishing import publish
 from mmseg_m2f.json_files import read_json
@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None, *, call: Call) -> None:
     args = parser.parse_args(arguments)
     with concise_errors():
         cfg, weights = find_trained(args.config, args.checkpoint, args.cfg_options)
+        check_weights(weights)
         metrics = {} if args.metrics is None else _read_metrics(Path(args.metrics))
         names = publish(load_trained(cfg, weights), cfg, args.folder, metrics=metrics, licence=args.licence)
     print(f"Wrote {', '.join(names)} to {args.folder}.")

@@ -29,6 +29,8 @@ from mmseg_m2f.config.options import Options
 from mmseg_m2f.config.schedules import check_schedule
 from mmseg_m2f.config.test_time_augmentation import use_views
 from mmseg_m2f.config.trackers import check_trackers
+from mmseg_m2f.engine.class_agreement import NamedClasses
+from mmseg_m2f.engine.hooks.preflight import Preflight, unwrap_model
 from mmseg_m2f.engine.learning_rate import count_accumulation
 from mmseg_m2f.engine.run_checks import check_run
 from mmseg_m2f.engine.runners import SafeRunner
@@ -129,7 +131,7 @@ def evaluate(
     for hook in hooks:
         runner.register_hook(hook)
     if is_exported(checkpoint):
-        use_exported(getattr(runner.model, "module", runner.model), ExportedModel(checkpoint))
+        _use_exported(runner, checkpoint)
     with named_faults():
         metrics = runner.test()
     compared: dict[str, float | dict[str, float]] = {**metrics}
@@ -222,6 +224,15 @@ def build_runner(cfg: Config, *, launcher: Launcher = "none", loops: Sequence[Lo
     if "train" in loops:
         count_accumulation(runner)
     return runner
+
+
+def _use_exported(runner: Runner, path: str) -> None:
+    """Let an exported file compute the network, and the test set be read in the order of its classes."""
+    file = ExportedModel(path)
+    use_exported(unwrap_model(runner.model), file)
+    for hook in runner.hooks:
+        if isinstance(hook, Preflight):
+            hook.expect_classes(NamedClasses(file.record.classes, f"exported file {path}"))
 
 
 def _install_hooks(cfg: Config, *, training: bool) -> None:

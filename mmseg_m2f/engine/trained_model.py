@@ -76,6 +76,24 @@ def find_trained(
     return cfg, weights
 
 
+def check_weights(weights: str | os.PathLike[str] | None) -> None:
+    """Refuse what holds no weights, where a file is made of them.
+
+    Raises:
+        ValueError: There is no checkpoint, or it is an exported file.
+    """
+    if weights is None:
+        raise InvalidValueError(
+            "CHECKPOINT: expected one after the config, got none: the file would hold random weights. Give a .pth file "
+            "or a folder of tools/publish.py."
+        )
+    if is_exported(weights):
+        raise InvalidValueError(
+            f"{weights}: expected a checkpoint, got an exported file, which holds a program instead of the weights of "
+            "the model. Give the checkpoint that it was exported from."
+        )
+
+
 def load_trained(cfg: Config, checkpoint: str | os.PathLike[str] | None = None) -> TrainedModel:
     """Build the model of a config and fill it with the weights of a checkpoint.
 

@@ -17,22 +17,7 @@ from mmseg_m2f.core.postprocess import semantic_scores, tight_boxes
 from mmseg_m2f.core.selection import append_unrecognised, best_pairs, confident_queries, segment_ids
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.export.wrappers import Logits, is_mask_classifier, reads_valid
-from mmseg_m2f.runtime import ExportRecord
-
-
-class Normalisation(NamedTuple):
-    """How the data preprocessor of a model prepares images; see `ExportRecord`."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    to_rgb: bool
-    size_divisor: int
-    pad_value: float
-
-    @classmethod
-    def of(cls, record: ExportRecord) -> "Normalisation":
-        """That of a file."""
-        return cls(record.mean, record.std, record.to_rgb, record.size_divisor, record.pad_value)
+from mmseg_m2f.models.normalisation import Normalisation
 
 
 class Results(nn.Module):

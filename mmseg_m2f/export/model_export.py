@@ -28,7 +28,7 @@ from mmseg_m2f.export.export_gate import (
     judge,
     smooth_images,
 )
-from mmseg_m2f.export.fixed_results import Normalisation, Results, check_no_views
+from mmseg_m2f.export.fixed_results import Results, check_no_views
 from mmseg_m2f.export.latency import latencies
 from mmseg_m2f.export.precision_loss import Precision, measure_loss, refuse_loss
 from mmseg_m2f.export.programs import Lowering, Shape, TracedProgram, trace
@@ -43,6 +43,7 @@ from mmseg_m2f.export.wrappers import (
     size_multiple,
 )
 from mmseg_m2f.files import folder_of_unfinished, save_json
+from mmseg_m2f.models.normalisation import Normalisation
 from mmseg_m2f.runtime import SUFFIXES, ExportedModel, ExportRecord
 from mmseg_m2f.runtime.export_record import Output
 
@@ -156,7 +157,7 @@ def reads_padding(model: nn.Module) -> bool:
 
 def make_record(trained: TrainedModel, cfg: Config, options: ExportOptions, shape: Shape) -> ExportRecord:
     """What the file says about itself."""
-    normalisation = _normalisation(trained.model)
+    normalisation = Normalisation.of_model(trained.model, channels=_channels(trained.model))
     model_cfg = cast(Any, trained.model).test_cfg or {}
     if hasattr(trained.model, "is_thing"):
         tasks = tuple(task for task in ("semantic", "panoptic", "instance") if model_cfg[task])
@@ -196,6 +197,11 @@ def _check_options(out: Path, model: nn.Module, options: ExportOptions, *, has_i
         )
     writers.check_opset(options.opset)
     multiple = size_multiple(model)
+    if options.size is not None and min(options.size) < 1:
+        raise InvalidValueError(
+            f"--size {options.size[0]} {options.size[1]}: expected a height and a width of at least 1 pixel. Correct "
+            "them, or leave --size out for a file of any size."
+        )
     if options.size is not None and any(length % multiple for length in options.size):
         raise InvalidValueError(
             f"--size {options.size[0]} {options.size[1]}: expected multiples of {multiple}, the patch "
@@ -217,6 +223,21 @@ def _check_options(out: Path, model: nn.Module, options: ExportOptions, *, has_i
         raise InvalidValueError(
             f"--with-script: expected an ONNX file of full results, got {out.name} with --output {options.output}. "
             "Logits need this package; add --output full."
+        )
+    _check_count(model, options)
+
+
+def _check_count(model: nn.Module, options: ExportOptions) -> None:
+    """Refuse a number of objects that nothing reads, or that no file can have."""
+    count = options.max_per_image
+    if count is None:
+        return
+    predicts_objects = hasattr(model, "is_thing") and cast(Any, model).test_cfg["instance"]
+    if count < 1 or options.output != "full" or not predicts_objects:
+        raise InvalidValueError(
+            f"--max-per-image {count}: expected at least 1, --output full, and a model that predicts objects, got "
+            f"--output {options.output} of {type(model).__name__}{'' if predicts_objects else ' without objects'}. "
+            "Leave it out; files of logits follow model.test_cfg.max_per_image of their config."
         )
 
 
@@ -345,19 +366,6 @@ def _report(record: ExportRecord, comparisons: Sequence[Comparison], options: Ex
         comparisons=[asdict(each) for each in comparisons],
         versions=dict(record.versions),
     )
-
-
-def _normalisation(model: nn.Module) -> Normalisation:
-    preprocessor = cast(Any, model).data_preprocessor
-    normalises = getattr(preprocessor, "_enable_normalize", False)
-    channels = _channels(model)
-    mean = preprocessor.mean.flatten().tolist() if normalises else [0.0] * channels
-    std = preprocessor.std.flatten().tolist() if normalises else [1.0] * channels
-    converts = getattr(preprocessor, "channel_conversion", getattr(preprocessor, "_channel_conversion", False))
-    testing = getattr(preprocessor, "test_cfg", None) or {}
-    divisor = testing.get("size_divisor") or getattr(preprocessor, "pad_size_divisor", None) or 1
-    value = getattr(preprocessor, "pad_val", getattr(preprocessor, "pad_value", 0))
-    return Normalisation(tuple(mean), tuple(std), bool(converts), int(divisor), float(value))
 
 
 def _channels(model: nn.Module) -> int:

@@ -5,10 +5,10 @@ SCRIPT = '''"""Results for an image by @MODEL@: needs onnxruntime and numpy alon
 
     python THIS_FILE.py IMAGE OUT.npz
 
-IMAGE is a .npy array H W 3 (uint8, BGR), a binary .ppm file, or any image if Pillow is installed. It is not resized:
-bring it to the size that the model was trained for. OUT.npz holds what the model predicts: `labels` H W, `panoptic` H W
-(class + 1000 * instance number, the number of classes where nothing was recognised), `object_scores`, `object_labels`,
-`object_boxes` (x1 y1 x2 y2 in pixels) and `object_masks`; objects that were not found have score 0 and are left out.
+IMAGE is a .npy array H W 3 (uint8, BGR), a binary .ppm file, or any image if Pillow is installed. Bring it to the size
+that the model was trained for. OUT.npz holds what the model predicts: `labels` H W, `panoptic` H W (class + 1000 *
+instance number, the number of classes where nothing was recognised), `object_scores`, `object_labels`, `object_boxes`
+(x1 y1 x2 y2 in pixels) and `object_masks` of the objects that were found.
 """
 
 import json
@@ -28,8 +28,8 @@ def read_image(path):
     if path.endswith(".ppm"):
         content = Path(path).read_bytes()
         kind, width, height, top = content.split(None, 4)[:4]
-        if kind != b"P6" or top != b"255":
-            raise SystemExit(f"{path}: expected a binary PPM of 8 bits (P6, 255), got {kind.decode()}, {top.decode()}.")
+        if (kind, top) != (b"P6", b"255"):
+            raise SystemExit(f"{path}: expected a binary PPM of 8 bits (P6, 255), got {kind}, {top}.")
         size = int(height) * int(width) * 3
         return np.frombuffer(content[-size:], np.uint8).reshape(int(height), int(width), 3)[..., ::-1]
     from PIL import Image
@@ -50,16 +50,12 @@ def predict(session, image):
     return found
 
 
-def main():
+if __name__ == "__main__":
     if len(sys.argv) != 3:
         raise SystemExit(__doc__)
     session = onnxruntime.InferenceSession(str(MODEL), providers=onnxruntime.get_available_providers())
-    record = json.loads(session.get_modelmeta().custom_metadata_map["mmseg_m2f"])
+    classes = json.loads(session.get_modelmeta().custom_metadata_map["mmseg_m2f"])["classes"]
     found = predict(session, read_image(sys.argv[1]))
-    np.savez_compressed(sys.argv[2], **found, classes=np.array(record["classes"]))
+    np.savez_compressed(sys.argv[2], **found, classes=np.array(classes))
     print({name: value.shape for name, value in found.items()})
-
-
-if __name__ == "__main__":
-    main()
 '''

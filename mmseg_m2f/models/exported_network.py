@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.models.normalisation import Normalisation
 from mmseg_m2f.runtime import ExportedModel
 from mmseg_m2f.structures import BoxPrediction, Prediction
 
@@ -85,13 +86,15 @@ def use_exported(model: nn.Module, file: ExportedModel) -> None:
     Takes `MaskSegmentor`, `MaskDetector` and mmseg's segmentors of per-pixel heads.
 
     Raises:
-        ValueError: the file holds full results, which run without a model, or another model's.
+        ValueError: the file holds full results, which run without a model, or another model's, or it was trained on
+            images that were normalised otherwise.
     """
     if file.record.output != "logits":
         raise InvalidValueError(
             f"{file.path}: expected a file of logits, got one of full results, whose resizing, thresholds and counts "
             "are fixed. Export with --output logits, or run the file with its stand-alone script."
         )
+    _check_normalisation(model, file)
     shell = cast(Any, model)
     if hasattr(model, "graphs"):
         shell.graphs = ExportedNetwork(file)
@@ -110,6 +113,24 @@ def use_exported(model: nn.Module, file: ExportedModel) -> None:
         for module in part.modules() if isinstance(part, nn.Module) else ():
             module._parameters.clear()
             module._buffers.clear()
+
+
+def _check_normalisation(model: nn.Module, file: ExportedModel) -> None:
+    """Refuse a config whose images are not those that the file was exported for; results would be silently worse."""
+    expected, found = Normalisation.of(file.record), Normalisation.of_model(model, channels=len(file.record.mean))
+    names = ("mean", "std", "to_rgb")
+    differing = [name for name in names if not _is_close(getattr(expected, name), getattr(found, name))]
+    if expected.mean and differing:
+        raise InvalidValueError(
+            f"model.data_preprocessor: expected the normalisation of {file.path}, "
+            f"{', '.join(f'{name}={getattr(expected, name)}' for name in differing)}, got "
+            f"{', '.join(f'{name}={getattr(found, name)}' for name in differing)}. Take the config that the file was "
+            "exported with; it is inside the file."
+        )
+
+
+def _is_close(one: tuple[float, ...] | bool, other: tuple[float, ...] | bool) -> bool:
+    return np.shape(one) == np.shape(other) and np.allclose(one, other)
 
 
 def _refuse_training(file: ExportedModel) -> NoReturn:

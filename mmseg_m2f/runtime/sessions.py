@@ -33,7 +33,7 @@ def open_session(path: Path, *, device: str = "cpu", threads: int | None = None)
         threads: Of the runtime; its own choice unless given.
 
     Raises:
-        ValueError: The runtime is not installed, or does not accept the file.
+        ValueError: The runtime is not installed, has no such device, or does not accept the file.
     """
     kinds: dict[str, tuple[Callable[[Path, str, int | None], Session], str]] = {
         ".onnx": (_OnnxSession, "onnxruntime"),
@@ -46,6 +46,11 @@ def open_session(path: Path, *, device: str = "cpu", threads: int | None = None)
             f"{path}: expected {package} to run it, got an environment without it. "
             'Run `pip install "mmseg-m2f[export]"`.'
         )
+    if device.startswith("cuda") and not _has_cuda(package):
+        raise InvalidValueError(
+            f"{path}: expected {package} with CUDA for device '{device}', got one without it. Install "
+            'onnxruntime-gpu or a torch with CUDA, or take device="cpu".'
+        )
     try:
         return kind(path, device, threads)
     except (RuntimeError, ValueError, OSError) as error:
@@ -53,6 +58,16 @@ def open_session(path: Path, *, device: str = "cpu", threads: int | None = None)
             f"{path}: {package} does not accept the file ({str(error).strip().splitlines()[0]}). Expected a complete "
             "file of tools/export.py; export it again."
         ) from error
+
+
+def _has_cuda(package: str) -> bool:
+    if package == "onnxruntime":
+        import onnxruntime
+
+        return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    import torch
+
+    return package == "torch" and torch.cuda.is_available()
 
 
 class _OnnxSession:
@@ -63,11 +78,7 @@ class _OnnxSession:
         options.log_severity_level = 3
         if threads is not None:
             options.intra_op_num_threads = threads
-        wanted = ["CUDAExecutionProvider"] if device.startswith("cuda") else []
-        providers = [
-            *(each for each in wanted if each in onnxruntime.get_available_providers()),
-            "CPUExecutionProvider",
-        ]
+        providers = [*(["CUDAExecutionProvider"] if device.startswith("cuda") else []), "CPUExecutionProvider"]
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         except Exception as error:

@@ -105,6 +105,14 @@ def test_evaluate__views_and_windows_stay_this_packages(logits, folder, cfg, tmp
     assert metrics[0]["mIoU"] == pytest.approx(metrics[1]["mIoU"], abs=1e-3)
 
 
+def test_evaluate__classes_in_another_order_are_refused(logits, cfg, tmp_path):
+    """As for a checkpoint: label maps are numbers without names, which cannot be read in the file's order."""
+    cfg.test_dataloader.dataset.metainfo.classes = ("bright", "dark")
+    config = write_config(cfg, tmp_path / "turned.py")
+    with pytest.raises(ValueError, match="the same classes in another order than exported file .*model.onnx"):
+        evaluate(config, str(logits), work_dir=str(tmp_path))
+
+
 def test_train__refuses_the_file(logits, cfg, tmp_path):
     cfg.load_from = str(logits)
     with pytest.raises(ValueError, match="is an exported file; expected weights to load"):
@@ -132,6 +140,7 @@ runpy.run_path(script, run_name="__main__")
     arguments = [str(folder / "full.py"), str(tmp_path / "image.npy"), str(tmp_path / "out.npz")]
     subprocess.run([sys.executable, "-c", only, *arguments], check=True, timeout=120)
     found = np.load(tmp_path / "out.npz")
+    assert len((folder / "full.py").read_text().splitlines()) <= 60
     assert np.array_equal(found["labels"], predictor(image).semantic)
     assert list(found["classes"]) == ["dark", "bright"]
     with pytest.raises(ValueError, match="expected a file of logits, got one of full results"):
@@ -187,6 +196,8 @@ def test_export__loss_of_lower_precision_is_refused(folder, monkeypatch):
         ("a.engine", {}, "expected a name that ends in one of .onnx, .pt2, .xml"),
         ("a.pt2", dict(precision="float16"), "expected .onnx for a file in float16"),
         ("a.onnx", dict(with_script=True), "--with-script: expected an ONNX file of full results"),
+        ("a.onnx", dict(size=(0, 64)), "--size 0 64: expected a height and a width of at least 1 pixel"),
+        ("a.onnx", dict(max_per_image=5), "--max-per-image 5: .*got --output logits of EncoderDecoder without objects"),
     ],
 )
 def test_export__refuses_what_does_not_fit(folder, name, options, message):

@@ -52,6 +52,17 @@ def test_use_exported__refuses_training_and_full_files(model_config):
         model.loss(torch.zeros(1, 3, 32, 32), [])
 
 
+def test_use_exported__refuses_images_that_are_normalised_otherwise(model_config):
+    model_config.data_preprocessor = dict(type="mmseg.SegDataPreProcessor", mean=[1.0] * 3, std=[2.0] * 3)
+    model = MODELS.build(model_config)
+    file = FakeFile(model)
+    file.record = replace(RECORD, mean=(1.0,) * 3, std=(3.0,) * 3, to_rgb=False)
+    with pytest.raises(ValueError, match=r"normalisation of model.onnx, std=\(3.0, .*, got std=\(2.0, "):
+        use_exported(model, file)
+    file.record = replace(file.record, std=(2.0,) * 3)
+    use_exported(model, file)
+
+
 def test_exported_network__boxes_come_with_their_masks():
     found = dict(class_logits=torch.zeros(1, 2, 3), boxes=torch.rand(1, 2, 4), mask_logits=torch.randn(1, 2, 4, 4))
 

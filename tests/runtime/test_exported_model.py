@@ -65,6 +65,12 @@ def test_exported_model__refuses_other_files(tmp_path: Path):
         ExportedModel(tmp_path / "model.pth")
 
 
+def test_exported_model__refuses_a_device_that_the_runtime_lacks(tmp_path, monkeypatch):
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(ValueError, match="expected onnxruntime with CUDA for device 'cuda:0', got one without"):
+        ExportedModel(write_file(tmp_path / "model.onnx"), device="cuda:0")
+
+
 def test_is_exported__goes_by_the_suffix():
     assert is_exported("a/model.ONNX")
     assert is_exported(Path("model.xml"))

@@ -17,8 +17,10 @@ from onnx import helper
 from mmseg_m2f.command_line.arguments import Call
 from mmseg_m2f.command_line.export import main as export
 from mmseg_m2f.command_line.publish import main as publish
+from mmseg_m2f.config.load import load_config
 from mmseg_m2f.export import writers
 from mmseg_m2f.inference import Predictor
+from mmseg_m2f.models.pixel_decoders import deformable
 from tests.command_line import run_tool
 from tests.tiny_segmentation import tiny_config, write_config, write_dataset
 
@@ -103,6 +105,20 @@ def test_export__refusals_are_messages(
     assert not (folder / "a.onnx").exists()
 
 
+def test_export_and_publish__need_weights(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "model.onnx").touch()
+    config, exported = str(folder / "config.py"), str(tmp_path / "model.onnx")
+    for command, given, message in (
+        (export, [config, "--out", str(tmp_path / "a.onnx")], "expected one after the config, got none"),
+        (export, [config, exported, "--out", str(tmp_path / "a.onnx")], "expected a checkpoint, got an exported file"),
+        (publish, [config, exported, str(tmp_path / "out")], "expected a checkpoint, got an exported file"),
+    ):
+        with pytest.raises(SystemExit):
+            command(given, call=CALL)
+        assert message in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
 def test_export__baked_sizes_are_caught(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -120,6 +136,47 @@ def test_export__baked_sizes_are_caught(
     assert "program, 1 x 64 x 64: scores differs by" in printed
     assert "was not written" in printed
     assert not list(folder.glob("baked*"))
+
+
+@pytest.fixture(scope="module")
+def of_queries(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Config and checkpoint of a small Mask2Former with levels and position encodings."""
+    folder = tmp_path_factory.mktemp("queries")
+    options = {"model.backbone.base_channels": 8, "model.decode_head.query_decoder.num_layers": 1}
+    cfg = load_config("mask2former_r18_shapes_debug", options | {"model.decode_head.pixel_decoder.num_layers": 1})
+    torch.manual_seed(0)
+    torch.save(dict(state_dict=Predictor(cfg).model.state_dict()), folder / "weights.pth")
+    return [write_config(cfg, folder / "config.py"), str(folder / "weights.pth")]
+
+
+@pytest.mark.parametrize("fault", ["swapped levels", "columns before rows"])
+def test_export__faults_of_levels_and_positions_are_caught(
+    fault: str,
+    of_queries: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The exported program alone has the fault."""
+    flatten, encode = deformable.flatten_maps, deformable.sine_position_encoding
+
+    def swapped(maps: list[torch.Tensor]) -> torch.Tensor:
+        return flatten(maps[::-1] if torch.compiler.is_exporting() else maps)
+
+    def turned(size: tuple[int, int], channels: int, like: torch.Tensor) -> torch.Tensor:
+        found = encode(size, channels, like)
+        return found.roll(channels // 2, 0) if torch.compiler.is_exporting() else found
+
+    if fault == "swapped levels":
+        monkeypatch.setattr(deformable, "flatten_maps", swapped)
+    else:
+        monkeypatch.setattr(deformable, "sine_position_encoding", turned)
+    with pytest.raises(SystemExit):
+        export([*of_queries, "--out", str(tmp_path / "faulty.onnx"), "--no-compiled"], call=CALL)
+    printed = capsys.readouterr().err
+    assert "program, 2 x 100 x 150: mask_features differs by" in printed
+    assert "was not written" in printed
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
