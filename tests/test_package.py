@@ -97,7 +97,7 @@ WITHOUT_MIRROR: dict[str, str] = {
     "export/programs.py": "traced in tests/export/test_export_gate.py",
     **{
         f"export/{name}.py": "steps of an export, which tests/export/test_model_export.py runs"
-        for name in ("calibration", "latency", "reduced_precision", "standalone_script", "wrappers", "writers")
+        for name in ("calibration", "latency", "reduced_precision", "wrappers", "writers")
     },
     "checkpoints/published.py": "read and refused in tests/export/test_publishing.py",
     "engine/trained_model.py": "through Predictor in tests/inference and tests/export",

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from mmseg_m2f.config.load import load_config
 from mmseg_m2f.engine.trained_model import find_trained, load_trained
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.export.export_gate import Comparison, compare, smooth_images
 from mmseg_m2f.export.latency import latencies
-from mmseg_m2f.export.model_export import ExportOptions, export_model
+from mmseg_m2f.export.model_export import export_model
+from mmseg_m2f.export.options import ExportOptions
 from mmseg_m2f.export.wrappers import Logits
 from mmseg_m2f.files import replace_file, save_json
 from mmseg_m2f.json_files import read_json
@@ -85,18 +87,26 @@ class FileFigures(NamedTuple):
 def measure_file(
     file: str | Path, checkpoint: str | Path, *, size: tuple[int, int], batch: int = 1, compiled: bool = True
 ) -> FileFigures:
-    """Time the model, the compiled model and the file with the same random images, and compare their results.
+    """Time a model, the compiled model and its file with the same random images, and compare their results.
 
     Raises:
         ValueError: The file holds full results, whose images are not the model's.
     """
+    cfg, _ = find_trained(file)
+    model = load_trained(cfg, checkpoint).model
+    return measure_file_of(model, file, size=size, batch=batch, compiled=compiled)
+
+
+def measure_file_of(
+    model: nn.Module, file: str | Path, *, size: tuple[int, int], batch: int = 1, compiled: bool = True
+) -> FileFigures:
+    """The same for a model in evaluation mode."""
     exported = ExportedModel(file, threads=torch.get_num_threads())
     if exported.record.output != "logits":
         raise InvalidValueError(
             f"{file}: expected a file of logits, got one of full results. Export with --output logits."
         )
-    cfg, _ = find_trained(file)
-    wrapper = Logits(load_trained(cfg, checkpoint).model)
+    wrapper = Logits(model)
     inputs = dict(images=smooth_images(batch, *size, channels=exported.record.input_channels))
     if exported.record.reads_valid:
         inputs["valid"] = torch.ones(batch, *size, dtype=torch.bool)

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from mmseg_m2f.benchmark.exported_metrics import add_exported_metrics
+from mmseg_m2f.benchmark.exported_sizes import add_exported_sizes
 from mmseg_m2f.benchmark.exports import add_exported, add_exports
 from mmseg_m2f.benchmark.gate import UnequalError
 from mmseg_m2f.benchmark.heads.heads_command import add_heads
@@ -23,6 +24,7 @@ EXAMPLES = """examples:
   {run} scaling ours mmseg --over queries objects
   {run} exported model.onnx CHECKPOINT --size 512 512
   {run} exported-metrics CONFIG CHECKPOINT
+  {run} exported-sizes mask2former_r50_ade20k-512_160k --sides 512 1024 --cfg-options pretrained=False
   {run} exports --page docs/deploy.md
   {run} heads configs/*/*_shapes_demo.py --iterations 400 --seeds 0 1 2
   {run} shipped --sample
@@ -39,6 +41,7 @@ def main(arguments: Sequence[str] | None = None, *, call: Call) -> None:
     add_exports(commands)
     add_exported(commands)
     add_exported_metrics(commands)
+    add_exported_sizes(commands)
     add_large(commands)
     add_heads(commands, run=call.run)
     add_shipped(commands)

@@ -16,7 +16,7 @@ from mmseg_m2f.core.boxes import to_corners
 from mmseg_m2f.core.postprocess import semantic_scores, tight_boxes
 from mmseg_m2f.core.selection import append_unrecognised, best_pairs, confident_queries, segment_ids
 from mmseg_m2f.errors import InvalidValueError
-from mmseg_m2f.export.wrappers import Logits, is_mask_classifier, reads_valid
+from mmseg_m2f.export.wrappers import Logits, is_mask_classifier, reads_valid, size_multiple
 from mmseg_m2f.models.normalisation import Normalisation
 
 
@@ -42,7 +42,7 @@ class Results(nn.Module):
         super().__init__()
         check_expressible(model)
         self.network = Logits(model)
-        self.reads_valid = reads_valid(model)
+        self.reads_valid = reads_valid(model, multiple=size_multiple(model), channels=len(normalisation.mean))
         self.divisor, self.pad_value = normalisation.size_divisor, normalisation.pad_value
         self.to_rgb = normalisation.to_rgb
         for name in ("mean", "std"):
@@ -56,7 +56,7 @@ class Results(nn.Module):
         found = self.network(*self._prepare(images))
         if "scores" in found:
             return dict(labels=_best_classes(found["scores"][:, :, :height, :width], cast(Any, self.network.model)))
-        canvas = (height + -height % self.divisor, width + -width % self.divisor)
+        canvas = self._padded(height), self._padded(width)
         classes, masks = found["class_logits"].float(), found.get("mask_logits")
         if masks is not None:
             masks = F.interpolate(masks.float(), canvas, mode="bilinear")[:, :, :height, :width]
@@ -103,7 +103,7 @@ class Results(nn.Module):
         if self.to_rgb:
             pixels = pixels.flip(1)
         pixels = (pixels - self.mean) / self.std
-        below, right = -height % self.divisor, -width % self.divisor
+        below, right = self._padded(height) - height, self._padded(width) - width
         if self.divisor > 1:
             pixels = F.pad(pixels, (0, right, 0, below), value=self.pad_value)
         if not self.reads_valid:
@@ -112,6 +112,10 @@ class Results(nn.Module):
         if self.divisor > 1:
             valid = F.pad(valid.float(), (0, right, 0, below)) > 0.5
         return pixels, valid
+
+    def _padded(self, length: int) -> int:
+        """The next multiple of the divisor, written so that exporters know that it is one."""
+        return -(-length // self.divisor) * self.divisor
 
 
 def panoptic_map(

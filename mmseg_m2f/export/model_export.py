@@ -5,7 +5,7 @@ import importlib.metadata
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +15,6 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from mmseg_m2f.engine.trained_model import TrainedModel
-from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.export import writers
 from mmseg_m2f.export.calibration import ImageSource
 from mmseg_m2f.export.export_gate import (
@@ -30,53 +29,21 @@ from mmseg_m2f.export.export_gate import (
 )
 from mmseg_m2f.export.fixed_results import Results, check_no_views
 from mmseg_m2f.export.latency import latencies
-from mmseg_m2f.export.precision_loss import Precision, measure_loss, refuse_loss
-from mmseg_m2f.export.programs import Lowering, Shape, TracedProgram, trace
+from mmseg_m2f.export.options import ExportOptions, channels_of, check_options, shape_of
+from mmseg_m2f.export.precision_loss import measure_loss, refuse_loss
+from mmseg_m2f.export.programs import Shape, TracedProgram, trace
 from mmseg_m2f.export.reduced_precision import to_float16, to_int8
 from mmseg_m2f.export.standalone_script import SCRIPT
 from mmseg_m2f.export.wrappers import (
     Logits,
     depends_on_padding,
-    is_mask_classifier,
     names_of,
     reads_valid,
     size_multiple,
 )
 from mmseg_m2f.files import folder_of_unfinished, save_json
 from mmseg_m2f.models.normalisation import Normalisation
-from mmseg_m2f.runtime import SUFFIXES, ExportedModel, ExportRecord
-from mmseg_m2f.runtime.export_record import Output
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """What to export.
-
-    Attributes:
-        output: "logits" or "full" results.
-        size: Height and width for a file of one size and one image; None for any number of images of any size.
-        lowering: Of bilinear reading at points; see `trace`.
-        opset: Of ONNX.
-        precision: "float32", "float16" or "int8".
-        max_per_image: Objects per image of full results; the config's own unless given.
-        accept_loss: Write a file of lower precision even where it loses more than `PrecisionLoss` allows.
-        num_test_images: Of the config's test set, that metrics of a file of lower precision are measured on.
-        with_script: Write a stand-alone script beside a full ONNX file.
-        licence: Of the weights.
-        measure_compiled: Also measure the compiled model.
-    """
-
-    output: Output = "logits"
-    size: tuple[int, int] | None = None
-    lowering: Lowering = "gridsample"
-    opset: int = writers.FIRST_OPSET
-    precision: Precision = "float32"
-    max_per_image: int | None = None
-    accept_loss: bool = False
-    num_test_images: int = 100
-    with_script: bool = False
-    licence: str = "not stated"
-    measure_compiled: bool = False
+from mmseg_m2f.runtime import ExportedModel, ExportRecord
 
 
 def export_model(
@@ -102,15 +69,10 @@ def export_model(
     """
     options = options or ExportOptions()
     out = Path(out)
-    _check_options(out, trained.model, options, has_images=images is not None)
+    check_options(out, trained.model, options, has_images=images is not None)
     if options.output == "full":
         check_no_views(trained.dataset.get("pipeline") or ())
-    shape = Shape(
-        batch=None if options.size is None else 1,
-        size=options.size,
-        multiple=size_multiple(trained.model),
-        channels=_channels(trained.model),
-    )
+    shape = shape_of(trained.model, options)
     record = make_record(trained, cfg, options, shape)
     model = copy.deepcopy(trained.model).eval().requires_grad_(False)
     wrapper: nn.Module = Logits(model, stages=True)
@@ -152,13 +114,13 @@ def export_model(
 
 def reads_padding(model: nn.Module) -> bool:
     """Whether a file of logits of this model has the input `valid`."""
-    return reads_valid(model, multiple=size_multiple(model), channels=_channels(model))
+    return reads_valid(model, multiple=size_multiple(model), channels=channels_of(model))
 
 
 def make_record(trained: TrainedModel, cfg: Config, options: ExportOptions, shape: Shape) -> ExportRecord:
     """What the file says about itself."""
-    normalisation = Normalisation.of_model(trained.model, channels=_channels(trained.model))
-    model_cfg = cast(Any, trained.model).test_cfg or {}
+    normalisation = Normalisation.of_model(trained.model, channels=channels_of(trained.model))
+    model_cfg, multiple = cast(Any, trained.model).test_cfg or {}, size_multiple(trained.model)
     if hasattr(trained.model, "is_thing"):
         tasks = tuple(task for task in ("semantic", "panoptic", "instance") if model_cfg[task])
     else:
@@ -173,13 +135,12 @@ def make_record(trained: TrainedModel, cfg: Config, options: ExportOptions, shap
         palette=tuple(tuple(int(value) for value in colour) for colour in trained.palette),  # type: ignore[misc]
         category_ids=tuple(trained.category_ids),
         **normalisation._asdict(),
-        multiple=shape.multiple if logits else 1,
+        multiple=shape.multiple,
         size=shape.size,
         batch=shape.batch,
         input_channels=shape.channels,
         reads_valid=logits and reads_padding(trained.model),
-        ignores_padding=logits
-        and not depends_on_padding(trained.model, multiple=shape.multiple, channels=shape.channels),
+        ignores_padding=logits and not depends_on_padding(trained.model, multiple=multiple, channels=shape.channels),
         max_per_image=options.max_per_image or model_cfg.get("max_per_image", 100),
         precision=options.precision,
         opset=options.opset,
@@ -187,58 +148,6 @@ def make_record(trained: TrainedModel, cfg: Config, options: ExportOptions, shap
         versions={name: version for name in packages if (version := _version(name))},
         licence=options.licence,
     )
-
-
-def _check_options(out: Path, model: nn.Module, options: ExportOptions, *, has_images: bool) -> None:
-    if out.suffix not in SUFFIXES:
-        raise InvalidValueError(
-            f"--out {out}: expected a name that ends in one of {', '.join(SUFFIXES)}, got '{out.suffix}'. The suffix "
-            "chooses the format."
-        )
-    writers.check_opset(options.opset)
-    multiple = size_multiple(model)
-    if options.size is not None and min(options.size) < 1:
-        raise InvalidValueError(
-            f"--size {options.size[0]} {options.size[1]}: expected a height and a width of at least 1 pixel. Correct "
-            "them, or leave --size out for a file of any size."
-        )
-    if options.size is not None and any(length % multiple for length in options.size):
-        raise InvalidValueError(
-            f"--size {options.size[0]} {options.size[1]}: expected multiples of {multiple}, the patch "
-            "size of the backbone. "
-            f"Take {' '.join(str(-(-length // multiple) * multiple) for length in options.size)}."
-        )
-    if options.precision != "float32" and out.suffix != ".onnx":
-        raise InvalidValueError(
-            f"--out {out}: expected .onnx for a file in {options.precision}, got '{out.suffix}'. "
-            "Change the name, or leave "
-            "--fp16 and --int8 out."
-        )
-    if options.precision == "int8" and not has_images:
-        raise InvalidValueError(
-            "--int8: expected --calibration with a folder of images, which the ranges of numbers are measured on, got "
-            "none. Give about a hundred images of the training set."
-        )
-    if options.with_script and (out.suffix != ".onnx" or options.output != "full"):
-        raise InvalidValueError(
-            f"--with-script: expected an ONNX file of full results, got {out.name} with --output {options.output}. "
-            "Logits need this package; add --output full."
-        )
-    _check_count(model, options)
-
-
-def _check_count(model: nn.Module, options: ExportOptions) -> None:
-    """Refuse a number of objects that nothing reads, or that no file can have."""
-    count = options.max_per_image
-    if count is None:
-        return
-    predicts_objects = hasattr(model, "is_thing") and cast(Any, model).test_cfg["instance"]
-    if count < 1 or options.output != "full" or not predicts_objects:
-        raise InvalidValueError(
-            f"--max-per-image {count}: expected at least 1, --output full, and a model that predicts objects, got "
-            f"--output {options.output} of {type(model).__name__}{'' if predicts_objects else ' without objects'}. "
-            "Leave it out; files of logits follow model.test_cfg.max_per_image of their config."
-        )
 
 
 def _write(
@@ -366,11 +275,6 @@ def _report(record: ExportRecord, comparisons: Sequence[Comparison], options: Ex
         comparisons=[asdict(each) for each in comparisons],
         versions=dict(record.versions),
     )
-
-
-def _channels(model: nn.Module) -> int:
-    first = next((part for part in cast(Any, model).backbone.modules() if isinstance(part, nn.Conv2d)), None)
-    return 3 if first is None or not is_mask_classifier(model) else first.in_channels
 
 
 def plain_values(value: object) -> object:

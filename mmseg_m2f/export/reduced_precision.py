@@ -7,11 +7,13 @@ of their inputs are measured on images.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.export.writers import require
 from mmseg_m2f.runtime.export_record import KEY
 
@@ -62,14 +64,24 @@ def to_int8(path: Path, batches: Iterable[Mapping[str, NDArray]]) -> None:
 
     Args:
         batches: Inputs of the file that the ranges of numbers are measured on.
+
+    Raises:
+        ValueError: There are none.
     """
+    remaining = iter(batches)
+    first = next(remaining, None)
+    if first is None:
+        raise InvalidValueError(
+            "--calibration: expected images that have the size of the file after the test pipeline, got none. Give "
+            "images of that size, or leave --size out."
+        )
     onnx = require("onnx")
     require("onnxruntime")
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
-            self._batches: Iterator[Mapping[str, NDArray]] = iter(batches)
+            self._batches: Iterator[Mapping[str, NDArray]] = chain([first], remaining)
 
         def get_next(self) -> Mapping[str, NDArray] | None:
             return next(self._batches, None)

@@ -5,7 +5,7 @@ SCRIPT = '''"""Results for an image by @MODEL@: needs onnxruntime and numpy alon
 
     python THIS_FILE.py IMAGE OUT.npz
 
-IMAGE is a .npy array H W 3 (uint8, BGR), a binary .ppm file, or any image if Pillow is installed. Bring it to the size
+IMAGE is a .npy array H W C (uint8, BGR), a binary .ppm file, or any image if Pillow is installed. Bring it to the size
 that the model was trained for. OUT.npz holds what the model predicts: `labels` H W, `panoptic` H W (class + 1000 *
 instance number, the number of classes where nothing was recognised), `object_scores`, `object_labels`, `object_boxes`
 (x1 y1 x2 y2 in pixels) and `object_masks` of the objects that were found.
@@ -37,10 +37,13 @@ def read_image(path):
     return np.asarray(Image.open(path).convert("RGB"))[..., ::-1]
 
 
-def predict(session, image):
+def predict(session, record, image):
     """What the model predicts for an image, by name."""
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise SystemExit(f"Expected an image H W 3 of uint8, got {image.shape} of {image.dtype}.")
+    channels, multiple = record["input_channels"], record["multiple"]
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != channels:
+        raise SystemExit(f"Expected an image H W {channels} of uint8, got {image.shape} of {image.dtype}.")
+    if image.shape[0] % multiple or image.shape[1] % multiple:
+        raise SystemExit(f"Expected a height and width that are multiples of {multiple}, got {image.shape}.")
     batch = np.ascontiguousarray(image.transpose(2, 0, 1)[None])
     names = [output.name for output in session.get_outputs()]
     found = {name: value[0] for name, value in zip(names, session.run(names, {"images": batch}))}
@@ -54,8 +57,8 @@ if __name__ == "__main__":
     if len(sys.argv) != 3:
         raise SystemExit(__doc__)
     session = onnxruntime.InferenceSession(str(MODEL), providers=onnxruntime.get_available_providers())
-    classes = json.loads(session.get_modelmeta().custom_metadata_map["mmseg_m2f"])["classes"]
-    found = predict(session, read_image(sys.argv[1]))
-    np.savez_compressed(sys.argv[2], **found, classes=np.array(classes))
+    record = json.loads(session.get_modelmeta().custom_metadata_map["mmseg_m2f"])
+    found = predict(session, record, read_image(sys.argv[1]))
+    np.savez_compressed(sys.argv[2], **found, classes=np.array(record["classes"]))
     print({name: value.shape for name, value in found.items()})
 '''
