@@ -93,7 +93,7 @@ class Results(nn.Module):
                     things_first=cfg.things_first,
                     one_class_per_query=cfg.one_class_per_query,
                 )
-            results |= _ordered(objects, cfg.score_threshold)
+            results |= ordered(objects, cfg.score_threshold)
         return results
 
     def _prepare(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -114,8 +114,11 @@ class Results(nn.Module):
         return pixels, valid
 
     def _padded(self, length: int) -> int:
-        """The next multiple of the divisor, written so that exporters know that it is one."""
-        return -(-length // self.divisor) * self.divisor
+        """The next multiple of the divisor, written so that exporters know that it is one.
+
+        ONNX rounds quotients of integers toward 0, so that none here is negative.
+        """
+        return (length + self.divisor - 1) // self.divisor * self.divisor
 
 
 def panoptic_map(
@@ -192,11 +195,25 @@ def best_boxes(
     ranked = torch.where(is_thing[labels], scores, -1.0)
     best, queries = ranked.topk(min(max_per_image, ranked.shape[1]), dim=1)
     height, width = size
-    corners = to_corners(torch.take_along_dim(boxes, queries.unsqueeze(-1), 1))
+    corners = to_corners(_take_boxes(boxes, queries))
     across, down = corners[..., 0::2] * width, corners[..., 1::2] * height
     corners = torch.stack([_between(across, width), _between(down, height)], -1).flatten(2)
     masks = None if mask_logits is None else _take_queries(mask_logits, queries) > 0
     return FixedObjects(best.clamp(min=0), labels.gather(1, queries), corners, masks)
+
+
+def ordered(objects: FixedObjects, score_threshold: float) -> dict[str, Tensor]:
+    """The outputs of a full file for objects: the best first, those below the threshold with score 0."""
+    scores = torch.where(objects.scores >= score_threshold, objects.scores, 0.0)
+    scores, order = scores.topk(scores.shape[1], dim=1)
+    found = dict(
+        object_scores=scores,
+        object_labels=objects.labels.gather(1, order),
+        object_boxes=_take_boxes(objects.boxes, order),
+    )
+    if objects.masks is not None:
+        found["object_masks"] = _take_queries(objects.masks, order)
+    return found
 
 
 def check_expressible(model: nn.Module) -> None:
@@ -245,6 +262,11 @@ def _between(x: Tensor, most: int) -> Tensor:
     return torch.minimum(x.clamp(min=0), x.new_ones(()) * most)
 
 
+def _take_boxes(boxes: Tensor, queries: Tensor) -> Tensor:
+    """`torch.take_along_dim`, which would fix the number of images in a program."""
+    return boxes.gather(1, queries.unsqueeze(-1).expand(-1, -1, boxes.shape[-1]))
+
+
 def _take_queries(mask_logits: Tensor, queries: Tensor) -> Tensor:
     images = torch.arange(queries.shape[0], device=queries.device)[:, None]
     return mask_logits[images, queries]
@@ -255,19 +277,6 @@ def _count_of_pairs(model: Any, class_logits: Tensor, max_per_image: int) -> int
         return max_per_image
     per_query = min(model.num_things, 1) if model.test_cfg.one_class_per_query else model.num_things
     return min(max_per_image, per_query * class_logits.shape[1])
-
-
-def _ordered(objects: FixedObjects, score_threshold: float) -> dict[str, Tensor]:
-    scores = torch.where(objects.scores >= score_threshold, objects.scores, 0.0)
-    scores, order = scores.topk(scores.shape[1], dim=1)
-    found = dict(
-        object_scores=scores,
-        object_labels=objects.labels.gather(1, order),
-        object_boxes=torch.take_along_dim(objects.boxes, order.unsqueeze(-1), 1),
-    )
-    if objects.masks is not None:
-        found["object_masks"] = _take_queries(objects.masks, order)
-    return found
 
 
 def _best_classes(scores: Tensor, model: Any) -> Tensor:  # noqa: ANN401

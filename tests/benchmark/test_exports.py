@@ -7,6 +7,7 @@ import pytest
 from mmseg_m2f.benchmark import exports
 from mmseg_m2f.command_line.arguments import Call
 from mmseg_m2f.command_line.benchmark import main
+from mmseg_m2f.errors import InvalidValueError
 
 RECORDS = {
     "one": {"ONNX": dict(error=2e-6, labels=0.0, bits=0), "OpenVINO": dict(refused="Positions differ.")},
@@ -30,11 +31,11 @@ def test_exports__go_into_the_page_and_are_kept(tmp_path: Path, monkeypatch: pyt
     page.write_text("before\n<!-- exports -->\nold\n<!-- /exports -->\nafter\n")
     seen = []
 
-    def measure(config: str, kind: str, options: object) -> dict:
-        seen.append((config, kind))
-        return RECORDS["one"][kind]
+    def measure(config: str, kinds: list[str], options: object) -> dict:
+        seen.extend((config, kind) for kind in kinds)
+        return {kind: RECORDS["one"][kind] for kind in kinds}
 
-    monkeypatch.setattr(exports, "measure_export", measure)
+    monkeypatch.setattr(exports, "measure_exports", measure)
     arguments = ["exports", "one", "--formats", "ONNX", "OpenVINO", "--records", str(records), "--page", str(page)]
     for _ in range(2):
         main(arguments, call=Call.of_tool("benchmark"))
@@ -47,6 +48,34 @@ def test_exports__go_into_the_page_and_are_kept(tmp_path: Path, monkeypatch: pyt
     page.write_text("no marks")
     with pytest.raises(SystemExit):
         main(arguments, call=Call.of_tool("benchmark"))
+
+
+def test_measure_exports__one_export_gives_onnx_and_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Differences of the ONNX file are not OpenVINO's; maps on the way are left out; refusals stay OpenVINO's."""
+    exported = []
+    comparisons = [
+        dict(name="program, 1", errors=dict(scores=1e-6, features_0=1.0), label_disagreement=0.0, bits=(8, 1)),
+        dict(name="file, 1", errors=dict(scores=2e-6), label_disagreement=0.25, bits=(0, 0)),
+        dict(name="OpenVINO, 1", errors=dict(scores=3e-6), label_disagreement=0.5, bits=(0, 0)),
+    ]
+    refused: list[str] = []
+
+    def export(trained: object, cfg: object, path: Path, options: object) -> dict:
+        exported.append(path.name)
+        if path.name in refused:
+            raise InvalidValueError("no")
+        return dict(comparisons=comparisons if path.suffix == ".xml" else comparisons[:2])
+
+    monkeypatch.setattr(exports, "export_model", export)
+    monkeypatch.setattr(exports, "load_trained", lambda cfg: None)
+    leaf = "deeplabv3plus_r18_shapes_demo"
+    of_onnx, of_openvino = dict(error=2e-6, labels=0.25, bits=1), dict(error=3e-6, labels=0.5, bits=0)
+    found = exports.measure_exports(leaf, ["ONNX", "OpenVINO", "torch.export"])
+    assert found == {"ONNX": of_onnx, "OpenVINO": of_openvino, "torch.export": of_onnx}
+    assert exported == ["model.xml", "model.pt2"]
+    refused.append("model.xml")
+    found = exports.measure_exports(leaf, ["ONNX", "OpenVINO"])
+    assert found == {"OpenVINO": dict(refused="no"), "ONNX": of_onnx}
 
 
 @pytest.mark.slow

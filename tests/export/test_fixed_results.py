@@ -9,10 +9,18 @@ from mmengine.registry import MODELS
 from mmseg.structures import SegDataSample
 
 from mmseg_m2f.config.load import load_config
-from mmseg_m2f.export.fixed_results import Normalisation, Results, check_expressible, check_no_views
+from mmseg_m2f.export.fixed_results import (
+    Results,
+    best_boxes,
+    best_masks,
+    check_expressible,
+    check_no_views,
+    ordered,
+)
 from mmseg_m2f.export.programs import Shape, trace
 from mmseg_m2f.export.result_differences import compare_image
 from mmseg_m2f.export.writers import finish_onnx, write_onnx
+from mmseg_m2f.models.normalisation import Normalisation
 from mmseg_m2f.runtime import ExportedModel, ExportRecord
 from tests.models.conftest import CONFIGS, NUM_CLASSES
 from tests.random_weights import shake
@@ -91,6 +99,38 @@ def test_results__are_the_detectors(images, test_cfg):
         assert torch.equal(found["object_boxes"][image][kept], objects.bboxes[order][real])
         assert torch.equal(found["object_masks"][image][kept], objects.masks[order][real].bool())
     assert (found["object_scores"] > 0).any()
+
+
+class Objects(torch.nn.Module):
+    """The objects of a full file, of queries with masks or with boxes."""
+
+    def __init__(self, *, has_boxes: bool) -> None:
+        super().__init__()
+        self.has_boxes = has_boxes
+        self.register_buffer("is_thing", torch.tensor([True, False, True]))
+
+    def forward(self, classes: torch.Tensor, masks: torch.Tensor, boxes: torch.Tensor) -> dict[str, torch.Tensor]:
+        if self.has_boxes:
+            size = (masks.shape[2], masks.shape[3])
+            return ordered(best_boxes(classes, boxes, masks, self.is_thing, size, 4), 0.0)
+        options = dict(max_per_image=4, things_first=False, one_class_per_query=False)
+        return ordered(best_masks(classes, masks, self.is_thing, **options), 0.0)
+
+
+@pytest.mark.parametrize("has_boxes", [False, True])
+def test_objects__one_program_for_any_number_and_size_of_images(has_boxes, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+    def inputs(*size):
+        return torch.randn(size[0], 6, 4), torch.randn(size[0], 6, *size[1:]), torch.rand(size[0], 6, 4)
+
+    model, any_size = Objects(has_boxes=has_boxes), torch.export.Dim.DYNAMIC
+    shapes = ({0: any_size}, {0: any_size, 2: any_size, 3: any_size}, {0: any_size})
+    program = torch.export.export(model, inputs(2, 10, 15), dynamic_shapes=shapes).module(check_guards=False)
+    for size in ((1, 8, 8), (3, 7, 9)):
+        given = inputs(*size)
+        for name, wanted in model(*given).items():
+            torch.testing.assert_close(program(*given)[name], wanted, rtol=0, atol=0)
 
 
 @pytest.mark.slow
