@@ -203,16 +203,17 @@ def best_boxes(
 
 
 def ordered(objects: FixedObjects, score_threshold: float) -> dict[str, Tensor]:
-    """The outputs of a full file for objects: the best first, those below the threshold with score 0."""
+    """The outputs of a full file for objects: the best first, those below the threshold all zeros."""
     scores = torch.where(objects.scores >= score_threshold, objects.scores, 0.0)
     scores, order = scores.topk(scores.shape[1], dim=1)
+    counts = scores > 0
     found = dict(
         object_scores=scores,
-        object_labels=objects.labels.gather(1, order),
-        object_boxes=_take_boxes(objects.boxes, order),
+        object_labels=objects.labels.gather(1, order) * counts,
+        object_boxes=_take_boxes(objects.boxes, order) * counts.unsqueeze(-1),
     )
     if objects.masks is not None:
-        found["object_masks"] = _take_queries(objects.masks, order)
+        found["object_masks"] = _take_queries(objects.masks, order) & counts[..., None, None]
     return found
 
 

@@ -177,6 +177,27 @@ def test_compare__labels_count_even_where_logits_are_close():
         judge([comparison])
 
 
+def test_compare__objects_of_equal_scores_may_change_places():
+    masks = torch.zeros(1, 2, 100, 200, dtype=torch.bool)
+    masks[0, 0, :2], masks[0, 1, 5:] = True, True
+    boxes = torch.tensor([[[0.0, 0, 200, 2], [0, 5, 200, 100]]])
+    expected = dict(
+        object_scores=torch.tensor([[0.5, 0.5 - 1e-6]]),
+        object_labels=torch.tensor([[0, 3]]),
+        object_boxes=boxes,
+        object_masks=masks,
+    )
+    found = {name: value.flip(1) for name, value in expected.items()} | dict(object_scores=expected["object_scores"])
+    judge([compare("case", expected, found)])
+    found["object_masks"] = masks.flip(1)
+    found["object_masks"][0, 1, 2, 7] = True  # one of 40,000 pixels, which moves the box
+    found["object_boxes"] = torch.tensor([[[0.0, 5, 200, 100], [0, 0, 200, 3]]])
+    judge([compare("case", expected, found)])
+    found["object_labels"] = torch.tensor([[3, 1]])
+    with pytest.raises(ValueError, match="50.00% of the labels differ"):
+        judge([compare("case", expected, found)])
+
+
 def test_compare__shapes_and_nan_are_faults():
     x = torch.zeros(1, 2, 3, 3)
     with pytest.raises(ValueError, match="scores differs by inf"):

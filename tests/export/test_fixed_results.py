@@ -133,6 +133,25 @@ def test_objects__one_program_for_any_number_and_size_of_images(has_boxes, monke
             torch.testing.assert_close(program(*given)[name], wanted, rtol=0, atol=0)
 
 
+@torch.no_grad()
+def test_results__of_patches_take_any_size(monkeypatch):
+    """EoMT, padded inside the file to the multiples of its patches that the config asks for."""
+    pytest.importorskip("timm")
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    cfg = load_config(CONFIGS / "eomt/eomt_tiny_shapes-panoptic_demo.py").model
+    cfg.backbone.update(patch_size=14, num_joint_blocks=1, img_size=(28, 28), model_options=dict(depth=2))
+    torch.manual_seed(0)
+    model = MODELS.build(cfg).eval()
+    full = Results(model, PLAIN._replace(size_divisor=28))
+    program = trace(full, Shape(), dtype=torch.uint8)
+    for size in ((1, 30, 41), (2, 56, 28)):
+        images = torch.randint(256, (size[0], 3, *size[1:]), dtype=torch.uint8)
+        expected, found = full(images), program(dict(images=images))
+        assert found["panoptic"].shape == size
+        assert torch.equal(found["panoptic"], expected["panoptic"])
+        torch.testing.assert_close(found["object_scores"], expected["object_scores"], rtol=0, atol=1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("task", ["semantic", "panoptic", "instance"])
