@@ -6,7 +6,7 @@ ranges
 of their inputs are measured on images.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -75,16 +75,14 @@ def to_int8(path: Path, batches: Iterable[Mapping[str, NDArray]]) -> None:
             "--calibration: expected images that have the size of the file after the test pipeline, got none. Give "
             "images of that size, or leave --size out."
         )
+    measured = chain([first], remaining)
     onnx = require("onnx")
     require("onnxruntime")
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):
-        def __init__(self) -> None:
-            self._batches: Iterator[Mapping[str, NDArray]] = chain([first], remaining)
-
         def get_next(self) -> Mapping[str, NDArray] | None:
-            return next(self._batches, None)
+            return next(measured, None)
 
     quantised = path.with_name("quantised.onnx")
     quantize_static(
