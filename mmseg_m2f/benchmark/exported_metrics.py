@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from mmseg_m2f.engine.trained_model import find_trained, load_trained
 from mmseg_m2f.export.calibration import ImageSource
+from mmseg_m2f.export.export_options import ExportOptions
 from mmseg_m2f.export.model_export import export_model, reads_padding
-from mmseg_m2f.export.options import ExportOptions
 from mmseg_m2f.export.precision_loss import metrics_of_test_set
 from mmseg_m2f.export.result_differences import compare_full
 from mmseg_m2f.models.image_pipeline import inner_dataset

@@ -13,8 +13,8 @@ from mmseg_m2f.benchmark.exports import measure_file_of
 from mmseg_m2f.config.load import load_config
 from mmseg_m2f.engine.trained_model import TrainedModel, load_trained
 from mmseg_m2f.export.export_gate import Comparison
+from mmseg_m2f.export.export_options import ExportOptions
 from mmseg_m2f.export.model_export import export_model
-from mmseg_m2f.export.options import ExportOptions
 
 
 class SizeFigures(NamedTuple):

@@ -13,9 +13,9 @@ from mmseg_m2f.config.load import load_config
 from mmseg_m2f.engine.trained_model import find_trained, load_trained
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.export.export_gate import Comparison, compare, smooth_images
+from mmseg_m2f.export.export_options import ExportOptions
 from mmseg_m2f.export.latency import latencies
 from mmseg_m2f.export.model_export import export_model
-from mmseg_m2f.export.options import ExportOptions
 from mmseg_m2f.export.wrappers import Logits
 from mmseg_m2f.files import replace_file, save_json
 from mmseg_m2f.json_files import read_json

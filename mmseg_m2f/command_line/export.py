@@ -8,8 +8,8 @@ from mmseg_m2f.command_line.arguments import Call, add_config
 from mmseg_m2f.engine.trained_model import check_weights, find_trained, load_trained
 from mmseg_m2f.errors import InvalidValueError, concise_errors
 from mmseg_m2f.export.calibration import ImageSource
+from mmseg_m2f.export.export_options import ExportOptions
 from mmseg_m2f.export.model_export import export_model, reads_padding
-from mmseg_m2f.export.options import ExportOptions
 from mmseg_m2f.files import is_remote
 
 EXAMPLES = """examples:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmseg_m2f.core.postprocess import semantic_scores
 from mmseg_m2f.errors import InvalidValueError
-from mmseg_m2f.export.object_matching import align_objects
+from mmseg_m2f.export.object_order import align_objects
 from mmseg_m2f.export.writers import require
 
 #: Largest difference of logits, and of maps on the way as a part of their largest value.

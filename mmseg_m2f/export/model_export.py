@@ -27,9 +27,9 @@ from mmseg_m2f.export.export_gate import (
     judge,
     smooth_images,
 )
+from mmseg_m2f.export.export_options import ExportOptions, channels_of, check_options, shape_of
 from mmseg_m2f.export.fixed_results import Results, check_no_views
 from mmseg_m2f.export.latency import latencies
-from mmseg_m2f.export.options import ExportOptions, channels_of, check_options, shape_of
 from mmseg_m2f.export.precision_loss import measure_loss, refuse_loss
 from mmseg_m2f.export.programs import Shape, TracedProgram, trace
 from mmseg_m2f.export.reduced_precision import to_float16, to_int8

@@ -6,7 +6,7 @@ import torch
 from mmseg_m2f.benchmark import exported_sizes
 from mmseg_m2f.benchmark.exported_sizes import measure_sizes
 from mmseg_m2f.engine.trained_model import load_trained
-from mmseg_m2f.export.options import ExportOptions
+from mmseg_m2f.export.export_options import ExportOptions
 from tests.runtime.small_files import RECORD, write_file
 from tests.tiny_segmentation import tiny_config
 

@@ -15,8 +15,8 @@ from mmseg_m2f.engine.launch import evaluate, train
 from mmseg_m2f.engine.trained_model import load_trained
 from mmseg_m2f.export import precision_loss
 from mmseg_m2f.export.calibration import ImageSource
+from mmseg_m2f.export.export_options import ExportOptions
 from mmseg_m2f.export.model_export import export_model
-from mmseg_m2f.export.options import ExportOptions
 from mmseg_m2f.export.reduced_precision import to_int8
 from mmseg_m2f.inference import Predictor
 from mmseg_m2f.runtime import ExportedModel

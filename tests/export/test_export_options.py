@@ -6,8 +6,8 @@ import pytest
 from mmengine.registry import MODELS
 from torch import nn
 
-from mmseg_m2f.export import options as export_options
-from mmseg_m2f.export.options import ExportOptions, channels_of, check_options, shape_of
+from mmseg_m2f.export import export_options
+from mmseg_m2f.export.export_options import ExportOptions, channels_of, check_options, shape_of
 
 
 class Model(nn.Module):

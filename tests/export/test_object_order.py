@@ -1,6 +1,6 @@
 import torch
 
-from mmseg_m2f.export.object_matching import align_objects
+from mmseg_m2f.export.object_order import align_objects
 
 
 def outputs() -> dict[str, torch.Tensor]:
