@@ -1,4 +1,4 @@
-"""Segment images or find objects: for each image a picture with a legend, and the results as PNG and JSON."""
+"""Segment images or a video, or find objects: pictures or a video with a legend, and the results as PNG and JSON."""
 
 import sys
 from collections.abc import Sequence
@@ -9,21 +9,27 @@ from mmseg_m2f.errors import concise_errors
 from mmseg_m2f.inference.folder import predict_folder
 from mmseg_m2f.inference.large_image import predict_large
 from mmseg_m2f.inference.predictor import Predictor
+from mmseg_m2f.inference.video import is_video, predict_video
 
 EXAMPLES = """examples:
   {run} CONFIG work_dirs/RUN/iter_80000.pth street.jpg
   {run} CONFIG CHECKPOINT photos/ --out-dir predictions --device cuda:1 --opacity 0.5
   {run} CONFIG CHECKPOINT photos/ --score-threshold 0.3
+  {run} CONFIG CHECKPOINT drive.mp4
   {run} CONFIG CHECKPOINT orthophoto.tif --large --cfg-options window_size=512 window_overlap=128
 """
 
 
 def main(arguments: Sequence[str] | None = None, *, call: Call) -> None:
-    """Parse the command line and predict; exit status 1 where an image was skipped."""
+    """Parse the command line and predict; exit status 1 where an image or the end of a video was skipped."""
     parser = call.parser(__doc__, EXAMPLES)
     add_config(parser, config_help="the config the checkpoint was trained with")
     parser.add_argument("checkpoint", help="a .pth file, or an exported one (.onnx, .xml, .pt2)")
-    parser.add_argument("images", metavar="IMAGE|FOLDER", help="an image, or a folder searched with its subfolders")
+    parser.add_argument(
+        "images",
+        metavar="IMAGE|FOLDER|VIDEO",
+        help="an image, a video, or a folder searched for images with its subfolders",
+    )
     parser.add_argument(
         "--out-dir",
         default="predictions",
@@ -47,7 +53,8 @@ def main(arguments: Sequence[str] | None = None, *, call: Call) -> None:
         if args.large:
             print("Wrote " + ", ".join(map(str, predict_large(predictor, args.images, args.out_dir))) + ".")
             return
-        skipped = predict_folder(
+        predict = predict_video if is_video(args.images) else predict_folder
+        skipped = predict(
             predictor, args.images, args.out_dir, opacity=args.opacity, score_threshold=args.score_threshold
         )
     print(f"Wrote predictions to {args.out_dir}.")

@@ -50,14 +50,7 @@ def predict_folder(
         FileNotFoundError: `images` does not exist, or holds no image.
         ValueError: `opacity` or `score_threshold` is out of range, or the model predicts nothing.
     """
-    if not 0 <= opacity <= 1:
-        raise InvalidValueError(
-            f"opacity is {opacity}; expected 0 (image alone) to 1 (colours alone). Choose one between."
-        )
-    if not 0 <= score_threshold <= 1:
-        raise InvalidValueError(
-            f"score_threshold is {score_threshold}; expected 0 (draw all) to 1. Choose one between."
-        )
+    check_drawing(opacity, score_threshold)
     root, images_below = _find_images(Path(images), besides=Path(out_dir))
     categories = Categories(predictor.classes, predictor.palette, predictor.category_ids)
     folder = Path(out_dir)
@@ -68,7 +61,8 @@ def predict_folder(
             [*zip(images_below, result_files(images_below), strict=True)], unit="image", disable=len(images_below) < 2
         ):
             try:
-                pixels, result = _predict(predictor, root / image)
+                pixels = predictor.read(root / image)
+                result = predict_pixels(predictor, pixels, f"Image {root / image}")
                 rgb = show_bands(pixels.transpose(2, 0, 1), predictor.shown)
                 page = annotate(
                     rgb, result, categories.names, categories.palette, opacity=opacity, score_threshold=score_threshold
@@ -90,22 +84,39 @@ def predict_folder(
     return faults
 
 
-def _predict(predictor: Predictor, path: Path) -> tuple[NDArray, ImageResult]:
-    """The pixels of an image and its result.
+def predict_pixels(predictor: Predictor, pixels: NDArray, source: str) -> ImageResult:
+    """The result of an image.
+
+    Args:
+        source: What messages call the image.
 
     Raises:
-        FileNotFoundError: The file is missing.
-        ValueError: It cannot be decoded or, like one of a single row, not be resized, or does not fit into memory.
+        ValueError: It cannot be resized, like one of a single row, or does not fit into memory.
     """
-    pixels = predictor.read(path)
     try:
-        return pixels, predictor(pixels)
+        return predictor(pixels)
     except _UNUSABLE as error:
         height, width = pixels.shape[:2]
         raise InvalidValueError(
-            f"Image {path} is {height} x {width} (height x width) and cannot be predicted: "
+            f"{source} is {height} x {width} (height x width) and cannot be predicted: "
             f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}. Crop or resize it, or leave it out."
         ) from error
+
+
+def check_drawing(opacity: float, score_threshold: float) -> None:
+    """Check what pictures are drawn with.
+
+    Raises:
+        ValueError: One is below 0 or above 1.
+    """
+    if not 0 <= opacity <= 1:
+        raise InvalidValueError(
+            f"opacity is {opacity}; expected 0 (image alone) to 1 (colours alone). Choose one between."
+        )
+    if not 0 <= score_threshold <= 1:
+        raise InvalidValueError(
+            f"score_threshold is {score_threshold}; expected 0 (draw all) to 1. Choose one between."
+        )
 
 
 def _find_images(path: Path, *, besides: Path) -> tuple[Path, list[Path]]:

@@ -1,6 +1,8 @@
 """Images one after the other: out of files, folders, videos, arrays, and lists of all these."""
 
+import math
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +42,65 @@ class ImageStream:
     length: int | None
 
 
+@dataclass(frozen=True)
+class Video:
+    """Frames that are decoded when their turn comes.
+
+    Attributes:
+        frames: BGR H W 3 as OpenCV decodes them, once.
+        length: how many the file says that it has; None where it does not say.
+        frames_per_second: 25 where the file does not say.
+    """
+
+    path: Path
+    frames: Iterator[NDArray]
+    length: int | None
+    frames_per_second: float
+
+    def fault(self, decoded: int) -> str | None:
+        """What is wrong where so many frames were decoded; counts of some containers are off by a hundredth."""
+        if self.length is None or self.length - decoded <= max(1, self.length // 100):
+            return None
+        return (
+            f"{self.path}: expected {self.length} frames, as the file says, got {decoded} that can be decoded. "
+            "Fetch or convert it again if it is cut off."
+        )
+
+
+def open_video(path: Path) -> Video:
+    """A video file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: OpenCV does not decode its first frame.
+    """
+    if not path.is_file():
+        raise MissingFileError(
+            f"{path}: expected a video, got no file (working directory {os.getcwd()}). Correct the path."
+        )
+    capture = cv2.VideoCapture(str(path))
+    there, first = capture.read()
+    if not there:
+        capture.release()
+        raise InvalidValueError(
+            f"{path} ({path.stat().st_size} bytes): expected a video that OpenCV decodes, got one of which it decodes "
+            "no frame. Convert it, for example with `ffmpeg -i IN -c:v libx264 OUT.mp4`, or fetch it again."
+        )
+    length = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    rate = capture.get(cv2.CAP_PROP_FPS)
+
+    def frames() -> Iterator[NDArray]:
+        there, pixels = True, first
+        try:
+            while there:
+                yield pixels
+                there, pixels = capture.read()
+        finally:
+            capture.release()
+
+    return Video(path, frames(), length if length > 0 else None, rate if 0 < rate < math.inf else 25.0)
+
+
 def open_sources(source: Source | object, read: Callable[[str], NDArray]) -> ImageStream:
     """The images of a file, a folder (with its subfolders), a video, an array, or several of these.
 
@@ -51,7 +112,7 @@ def open_sources(source: Source | object, read: Callable[[str], NDArray]) -> Ima
 
     Raises:
         FileNotFoundError: nothing is there, or a folder holds no images.
-        ValueError: a video cannot be opened, or an array has other axes.
+        ValueError: a video cannot be decoded, or an array has other axes.
         TypeError: it is none of these.
     """
     if isinstance(source, np.ndarray):
@@ -109,27 +170,14 @@ def _array(array: NDArray) -> ImageStream:
 
 
 def _video(path: Path) -> ImageStream:
-    """Frames of a video as OpenCV decodes them: BGR."""
-    video = cv2.VideoCapture(str(path))
-    if not video.isOpened():
-        raise InvalidValueError(
-            f"{path}: expected a video that OpenCV decodes, got one that it cannot open. Convert it, for example with "
-            "`ffmpeg -i IN -c:v libx264 OUT.mp4`."
-        )
-    length = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+    video = open_video(path)
 
     def frames() -> Iterator[NamedImage]:
-        number = 0
-        try:
-            while True:
-                there, pixels = video.read()
-                if not there:
-                    break
-                yield NamedImage(f"{path}#{number}", pixels)
-                number += 1
-        finally:
-            video.release()
-        if number == 0:
-            raise InvalidValueError(f"{path}: expected frames, got a video without any that can be decoded.")
+        number = -1
+        for number, pixels in enumerate(video.frames):
+            yield NamedImage(f"{path}#{number}", pixels)
+        fault = video.fault(number + 1)
+        if fault is not None:
+            warnings.warn(fault, stacklevel=2)
 
-    return ImageStream(frames(), length if length > 0 else None)
+    return ImageStream(frames(), video.length)

@@ -17,6 +17,7 @@ _TEXT = (40, 40, 40)
 _FONT_SIZE = 13
 _GAP = 6
 _NARROWEST = 256
+MOST_IN_LEGEND = 24  #: classes; of a longer list a legend names those that occur
 _SHOWN = ("truth", "prediction")  # of each kind of result
 
 
@@ -122,17 +123,21 @@ def annotate(
     *,
     opacity: float = 0.6,
     score_threshold: float = 0.5,
+    with_legend: bool = True,
 ) -> Image.Image:
     """The results for an image drawn over it, side by side, and the legend below them.
 
-    A narrow image is enlarged so that names can be read. The legend is that of `contact_sheet`.
+    A narrow image is enlarged so that names can be read. The legend is that of `contact_sheet`; `with_legend=False`
+    leaves it out.
     """
     classes = drawable_names(classes)
     entry = scale_entry(SheetEntry("", image, None, prediction), max(image.shape[1], _NARROWEST))
     kinds = prediction.kinds()
     cells = _column(entry, kinds, classes, palette, opacity=opacity, score_threshold=score_threshold)[2::2]
     width = sum(cell.width for cell in cells) + _GAP * (len(cells) - 1)
-    strip = _sheet_legend([entry], kinds, classes, palette, width=width, score_threshold=score_threshold)
+    strip = Image.new("RGB", (width, 0))
+    if with_legend:
+        strip = _sheet_legend([entry], kinds, classes, palette, width=width, score_threshold=score_threshold)
     page = Image.new("RGB", (width, entry.image.shape[0] + strip.height), "white")
     for index, cell in enumerate(cells):
         page.paste(cell, (index * (cell.width + _GAP), 0))
@@ -192,7 +197,7 @@ def _sheet_legend(
     if len(classes) == 1 and list(kinds) == ["instances"]:
         return Image.new("RGB", (width, 1), "white")
     shown: Sequence[int] = range(len(classes))
-    if len(classes) > 24:
+    if len(classes) > MOST_IN_LEGEND:
         results = [r for entry in entries for r in (entry.truth, entry.prediction) if r is not None]
         present = set().union(*(_present(result, kinds, score_threshold) for result in results))
         shown = sorted(present & set(shown))

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mmseg_m2f.inference.image_streams import open_sources
+from mmseg_m2f.inference.image_streams import open_sources, open_video
 
 
 def read(path: str) -> np.ndarray:
@@ -12,10 +12,11 @@ def read(path: str) -> np.ndarray:
 
 
 def write_video(path: Path, frames: int) -> None:
-    """Grey frames, one brighter than the other."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 5, (48, 32))
+    """Frames of noise, one brighter than the other."""
+    noise = np.random.default_rng(0)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"FFV1"), 5, (48, 32))
     for number in range(frames):
-        writer.write(np.full((32, 48, 3), 40 * number, dtype=np.uint8))
+        writer.write(noise.integers(40 * number, 40 * number + 10, (32, 48, 3), dtype=np.uint8))
     writer.release()
 
 
@@ -45,7 +46,7 @@ def test_open_sources__video_frame_by_frame(tmp_path: Path) -> None:
     images = list(stream.images)
     assert stream.length == 4
     assert [image.name.rpartition("#")[2] for image in images] == ["0", "1", "2", "3"]
-    assert [round(image.pixels.mean() / 40) for image in images] == [0, 1, 2, 3]
+    assert [int(image.pixels.mean()) // 40 for image in images] == [0, 1, 2, 3]
 
 
 def test_open_sources__lists_of_everything_and_generators(folder: Path) -> None:
@@ -72,7 +73,18 @@ def test_open_sources__says_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"got shape \(4, 6\)"):
         open_sources(np.zeros((4, 6)), read)
     (tmp_path / "broken.mp4").write_bytes(b"no video")
-    with pytest.raises(ValueError, match="cannot open"):
+    with pytest.raises(ValueError, match="decodes no frame"):
         open_sources(tmp_path / "broken.mp4", read)
     with pytest.raises(TypeError, match="got int"):
         open_sources(3, read)
+
+
+def test_video__frames_that_cannot_be_decoded(tmp_path: Path) -> None:
+    write_video(tmp_path / "film.avi", 6)
+    video = open_video(tmp_path / "film.avi")
+    assert (video.length, video.frames_per_second, video.fault(6), video.fault(5)) == (6, 5.0, None, None)
+    assert "expected 6 frames, as the file says, got 4" in str(video.fault(4))
+    content = (tmp_path / "film.avi").read_bytes()
+    (tmp_path / "cut.avi").write_bytes(content[: len(content) // 2])
+    with pytest.warns(UserWarning, match="cut.avi: expected 6 frames, as the file says"):
+        assert 0 < len(list(open_sources(tmp_path / "cut.avi", read).images)) < 6

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tests.checkpoints.test_detr_names import published_coco
 from tests.checkpoints.test_layouts import random_weights
 from tests.command_line import ROOT
+from tests.inference.test_image_streams import write_video
 from tests.tiny_segmentation import tiny_config, write_config, write_dataset
 
 
@@ -81,6 +82,13 @@ def test_tools__train_then_test_and_predict(
     assert status == 1  # one was skipped, the others were written
     assert f"skipped: Image {broken}" in capsys.readouterr().err
     assert len(list((tmp_path / "seen").glob("*.png"))) == len(list((tmp_path / "seen/labels").glob("*.png"))) == 4
+    write_video(tmp_path / "film.avi", 2)
+    arguments = [for_test, checkpoint, str(tmp_path / "film.avi"), "--out-dir", str(tmp_path / "film")]
+    assert run_main("predict", *arguments) == 0
+    assert sorted(path.name for path in (tmp_path / "film").iterdir()) == ["film.mp4", "labels"]
+    (tmp_path / "film.avi").write_bytes(b"no video")
+    assert run_main("predict", *arguments) == 2
+    assert "expected a video that OpenCV decodes" in capsys.readouterr().err
 
 
 def test_convert_checkpoint__reports_and_refuses(
