@@ -1,5 +1,7 @@
 """MkDocs' hooks: pages that stand elsewhere in the repository or are written from the code, and links between them."""
 
+import re
+
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -9,6 +11,10 @@ from docs.site.error_index import error_entries, error_page
 from docs.site.notebook_pages import notebook_pages
 from docs.site.option_reference import option_page, registered_parts
 from docs.site.sources import PAGES, ROOT, site_markdown, source_of
+
+_CELL = re.compile(r"<td.*?</td>", re.DOTALL)
+_CODE = re.compile(r"(?<=<code>)[^<]*")
+_MARK = re.compile(r"[_/.,=(\[](?=\w)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -31,3 +37,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Let links between files of the repository lead to their pages."""
     name = page.file.src_uri
     return markdown if name.startswith(("reference/", "notebooks/")) else site_markdown(markdown, source_of(name))
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Let code in tables break behind marks, such as those of paths and names, and not within words."""
+    return _CELL.sub(lambda cell: _CODE.sub(lambda code: _MARK.sub(r"\g<0><wbr>", code[0]), cell[0]), html)

@@ -8,6 +8,7 @@ import nbformat
 from docs.site.sources import ROOT
 
 NOTEBOOKS = ROOT / "docs/notebooks"
+_OTHERS = ("Could not import OneDL", "Loads checkpoint by ")  # what mmdet and mmengine print
 
 
 def notebook_pages() -> dict[str, str | bytes]:
@@ -34,10 +35,17 @@ def notebook_pages() -> dict[str, str | bytes]:
 
 
 def _outputs(cell: nbformat.NotebookNode) -> Iterator[tuple[str, bytes]]:
-    """Of each output its text, or its picture (PNG)."""
+    """Texts and pictures (PNG) of a cell; texts that follow each other together, without lines of other libraries."""
+    text = ""
     for output in cell.outputs:
         data = output.get("data", {})
         if "image/png" in data:
+            if text:
+                yield text, b""
             yield "", base64.b64decode(data["image/png"])
-        elif text := output.get("text") or data.get("text/plain"):
-            yield text, b""
+            text = ""
+        else:
+            lines = (output.get("text") or data.get("text/plain") or "").splitlines(keepends=True)
+            text += "".join(line for line in lines if not line.startswith(_OTHERS))
+    if text:
+        yield text, b""

@@ -1,6 +1,7 @@
 """Experiment trackers beside the files of the work folder: TensorBoard, Weights & Biases, MLflow."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
@@ -10,6 +11,7 @@ from mmseg_m2f.config.nodes import short_type
 from mmseg_m2f.errors import InvalidTypeError, InvalidValueError
 
 _PACKAGES = dict(TensorboardVisBackend="tensorboard", WandbVisBackend="wandb", MLflowVisBackend="mlflow")
+_FOR_DATABASES = ("sqlalchemy", "alembic")  # of MLflow; its slim package comes without
 
 
 def add_trackers(cfg: Config, names: object) -> None:
@@ -40,6 +42,8 @@ def add_trackers(cfg: Config, names: object) -> None:
             raise InvalidValueError(
                 f"tracker={name}: {file} defines no vis_backend = dict(type=...). Choose a file of _base_/trackers."
             )
+        if short_type(backend) == "MLflowVisBackend" and cfg.filename:
+            backend.setdefault("run_name", Path(cfg.filename).stem)  # MLflow draws one, the same for equal seeds
         backends = [each for each in backends if short_type(each) != short_type(backend)] + [backend]
     cfg.visualizer.vis_backends = backends
 
@@ -51,9 +55,12 @@ def check_trackers(cfg: Config) -> None:
         TypeError: one is not; the message says how to install it.
     """
     for backend in (cfg.get("visualizer") or {}).get("vis_backends") or []:
-        package = _PACKAGES.get(short_type(backend))
-        if package is not None and not compat.is_installed(package):
-            raise InvalidTypeError(
-                f"visualizer.vis_backends, {backend['type']}: expected the package {package}, which is not installed. "
-                'Run `pip install "mmseg-m2f[trackers]"`, or leave the tracker out.'
-            )
+        needed = [_PACKAGES[short_type(backend)]] if short_type(backend) in _PACKAGES else []
+        if str(backend.get("tracking_uri") or "").startswith("sqlite:"):
+            needed += _FOR_DATABASES
+        for package in needed:
+            if not compat.is_installed(package):
+                raise InvalidTypeError(
+                    f"visualizer.vis_backends, {backend['type']}: expected the package {package}, which is not "
+                    'installed. Run `pip install "mmseg-m2f[trackers]"`, or leave the tracker out.'
+                )

@@ -68,8 +68,8 @@ def build_page(predictor: Predictor, *, title: str, examples: Sequence[str] = ()
         with gradio.Row():
             opacity = gradio.Slider(0, 1, value=0.6, step=0.05, label="Opacity of the class colours")
             threshold = gradio.Slider(0, 1, value=0.5, step=0.05, label="Draw objects from this score on")
-        found = gradio.Textbox(label="Found", lines=6)
         button = gradio.Button("Segment", variant="primary")
+        found = gradio.Textbox(label="Found", lines=6)
         inputs, outputs = [picture, opacity, threshold], [drawn, found]
         button.click(draw.__call__, inputs, outputs, api_name="segment")
         if examples:

@@ -56,6 +56,7 @@ def plot_curves(
         rate_axes.plot(*learning_rate, color="grey", linestyle=":", linewidth=1.2)
         rate_axes.set_ylabel("learning rate (dotted)", color="grey")
         rate_axes.set_ylim(bottom=0)
+        rate_axes.spines["top"].set_visible(False)
         rate_axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])

@@ -10,8 +10,10 @@ from mmseg_m2f.config.load import load_config
 from tests.analysis.leaves import LEAVES
 
 SEGFORMER = Path(mmseg.__file__).parent / ".mim/configs/segformer"
+WIDE = {"model.decode_head.channels": 768}  # the paper's head from B2 on; mmseg's configs have 256
 #: Config, side of the image, published parameters (M) and multiply-adds (G; how they were counted), and a half of their
-#: last digit. Mask2Former's model zoo; SegNeXt, table 5 (arXiv 2209.08575); SegFormer, table 1 (arXiv 2105.15203).
+#: last digit. Mask2Former's model zoo; SegNeXt, table 5 (arXiv 2209.08575), whole numbers in its repository's README;
+#: SegFormer, table 1a (arXiv 2105.15203), encoder and decoder together.
 PUBLISHED = [
     ("mask2former_r50_ade20k-512_160k", 512, 44, 71, "fvcore", 0.5),
     ("segnext_mscan_t_ade20k-512_160k", 512, 4.3, 6.6, "fvcore", 0.05),
@@ -28,6 +30,10 @@ PUBLISHED = [
             ("segnext_mscan_b_ade20k-512_160k", 512, 27.6, 34.9, "fvcore", 0.05),
             ("segnext_mscan_l_ade20k-512_160k", 512, 48.9, 70.0, "fvcore", 0.05),
             (str(SEGFORMER / "segformer_mit-b1_8xb2-160k_ade20k-512x512.py"), 512, 13.7, 15.9, "products", 0.05),
+            (str(SEGFORMER / "segformer_mit-b2_8xb2-160k_ade20k-512x512.py"), 512, 27.5, 62.4, "products", 0.05),
+            (str(SEGFORMER / "segformer_mit-b3_8xb2-160k_ade20k-512x512.py"), 512, 47.3, 79.0, "products", 0.05),
+            (str(SEGFORMER / "segformer_mit-b4_8xb2-160k_ade20k-512x512.py"), 512, 64.1, 95.7, "products", 0.05),
+            (str(SEGFORMER / "segformer_mit-b5_8xb2-160k_ade20k-640x640.py"), 640, 84.7, 183.3, "products", 0.05),
         ]
     ),
 ]
@@ -103,7 +109,8 @@ def test_measure_network__takes_the_crop_size_or_asks_for_one() -> None:
 def test_measure_network__published_ones_within_a_hundredth(
     config: str, side: int, parameters: float, multiply_adds: float, counted: str, rounding: float
 ) -> None:
-    found = measure_network(load_config(config), size=(side, side), device="meta", repeats=1)
+    options = WIDE if any(f"mit-b{size}" in config for size in range(2, 6)) else {}
+    found = measure_network(load_config(config, options), size=(side, side), device="meta", repeats=1)
     counts = dict(fvcore=found.published, products=found.total.multiply_adds)[counted]
     used = found.total.parameters - sum(part.parameters for part in found.parts if part.name == "auxiliary_head")
     assert counts / 1e9 == pytest.approx(multiply_adds, rel=0.01)

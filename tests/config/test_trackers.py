@@ -36,6 +36,10 @@ def test_tracker__several_and_one_of_the_user(tmp_path: Path) -> None:
     assert added[2].init_kwargs == dict(mode="online")
 
 
+def test_tracker__mlflow_names_the_run_after_the_config() -> None:
+    assert load_config(LEAF, dict(tracker="mlflow")).visualizer.vis_backends[1].run_name == LEAF
+
+
 def test_tracker__at_the_top_of_a_leaf(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(f"_base_ = '{ROOT / 'configs/mask2former' / LEAF}.py'\ntracker = 'tensorboard'\n")
     assert load_config(tmp_path / "mine.py").visualizer.vis_backends[1].type == "mmengine.TensorboardVisBackend"
@@ -57,5 +61,10 @@ def test_check_trackers__names_the_extra_of_a_missing_package(name: str, monkeyp
     monkeypatch.setattr(compat, "is_installed", lambda package: package != name)
     with pytest.raises(TypeError, match=rf"expected the package {name}.*mmseg-m2f\[trackers\]"):
         check_trackers(cfg)
-    monkeypatch.setattr(compat, "is_installed", lambda package: package == name)
+    databases = {"sqlalchemy", "alembic"} if name == "mlflow" else set()
+    monkeypatch.setattr(compat, "is_installed", lambda package: package in {name, *databases})
     check_trackers(cfg)
+    for package in databases:
+        monkeypatch.setattr(compat, "is_installed", lambda each, missing=package: each != missing)
+        with pytest.raises(TypeError, match=rf"expected the package {package}"):
+            check_trackers(cfg)

@@ -43,5 +43,6 @@ def test_pages__have_pictures_beside_them() -> None:
     text = pages["notebooks/first_steps.md"]
     pictures = [name for name in pages if name.startswith("notebooks/first_steps_")]
     assert isinstance(text, str)
+    assert "```text\niterations: 40\n```" in text  # without what other libraries print
     assert pictures
     assert all(f"]({Path(name).name})" in text for name in pictures)

@@ -66,6 +66,11 @@ def test_site__has_no_dead_link(site: dict[Path, Parser]) -> None:
     assert dead == []
 
 
+def test_site__code_in_tables_breaks_behind_marks(site: dict[Path, Parser]) -> None:
+    [page] = [page for page in site if page.as_posix().endswith("methods/mask2former.html")]
+    assert "<code>mask2former_<wbr>r18_<wbr>shapes_<wbr>demo</code>" in page.read_text(encoding="utf-8")
+
+
 def test_site__draws_formulas_and_pictures(site: dict[Path, Parser]) -> None:
     pages = {page.relative_to(page.parents[1]).as_posix(): page.read_text(encoding="utf-8") for page in site}
     methods = [text for name, text in pages.items() if name.startswith("methods/") and "per_pixel" not in name]

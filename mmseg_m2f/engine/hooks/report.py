@@ -109,11 +109,12 @@ class Report(Hook):
             save_png(sheet, folder / "contact_sheet.png")
 
     def after_train(self, runner: Runner) -> None:
-        """Draws the curves a last time and says what was learnt and where to look."""
+        """Draws the curves if they have grown since the last validation; says what was learnt and where to look."""
         if not self._training:
             return
         self._training = False
-        self._save_curves(runner)
+        if not self._history or self._history[-1]["iteration"] < runner.iter:  # else the last validation drew them
+            self._save_curves(runner)
         for line in self._summary(runner):
             runner.logger.info(line)
 
