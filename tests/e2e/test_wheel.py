@@ -90,9 +90,9 @@ def test_wheel__ingredients_and_a_leaf_of_ones_own(site: Path, tmp_path: Path) -
 
 
 def test_wheel__compares_heads_by_name(site: Path, tmp_path: Path) -> None:
-    names = ["mask2former_r18_shapes_debug", "ecenet_r18_shapes_debug"]
-    shorten = ["--iterations", "2", "--validations", "1", "--images", "1", "--data", "shapes"]
+    name = "mask2former_r18_shapes_debug"
+    shorten = ["--iterations", "1", "--validations", "1", "--images", "1", "--data", "shapes"]
     small = ["--cfg-options", "val_dataloader.dataset.length=2", "test_dataloader.dataset.length=2"]
-    printed = run(site, tmp_path, "benchmark", "heads", *names, *shorten, *small)
-    assert "mask2former_r18_shapes_debug" in printed
+    printed = run(site, tmp_path, "benchmark", "heads", name, *shorten, *small)
+    assert name in printed
     assert (tmp_path / "work_dirs/heads/heads.html").is_file()

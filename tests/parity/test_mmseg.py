@@ -29,7 +29,7 @@ def test_mmseg__all_ten_predictions(twins):
 
 def test_mmseg__losses_and_gradients(twins):
     theirs, ours = twins
-    images, samples = make_batch(512, 10, void=True)
+    images, samples = make_batch(256, 10, void=True)
     losses, gradients = [], []
     for model in (theirs, ours):
         model.zero_grad(set_to_none=True)
