@@ -43,7 +43,8 @@ def add_trackers(cfg: Config, names: object) -> None:
                 f"tracker={name}: {file} defines no vis_backend = dict(type=...). Choose a file of _base_/trackers."
             )
         if short_type(backend) == "MLflowVisBackend" and cfg.filename:
-            backend = dict(run_name=Path(cfg.filename).stem) | backend  # MLflow draws one, the same for equal seeds
+            # MLflow draws a name, the same for equal seeds.
+            backend = ConfigDict(backend, run_name=backend.get("run_name") or Path(cfg.filename).stem)
         backends = [each for each in backends if short_type(each) != short_type(backend)] + [backend]
     cfg.visualizer.vis_backends = backends
 

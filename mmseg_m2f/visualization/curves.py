@@ -42,7 +42,8 @@ def plot_curves(
         loss_axes.plot(iterations, values, color=colour, alpha=0.15, linewidth=0.8)
         order = 3 if name == "loss" else 2
         smooth = _smooth(curve.values)[shown]
-        loss_axes.plot(iterations, smooth, color=colour, linewidth=1.8, label=name, zorder=order)
+        marker = "o" if len(smooth) == 1 else None  # a line of one point is not seen
+        loss_axes.plot(iterations, smooth, color=colour, linewidth=1.8, label=name, zorder=order, marker=marker)
     if any((curve.values > 0).any() for curve in losses.values()):
         loss_axes.set_yscale("log")
     _decorate(loss_axes, "loss")
