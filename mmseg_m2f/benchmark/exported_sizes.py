@@ -2,17 +2,16 @@
 
 import argparse
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from mmengine.config import DictAction
+from mmengine.config import Config, DictAction
 
 from mmseg_m2f.benchmark.exports import measure_file_of
 from mmseg_m2f.config.load import load_config
 from mmseg_m2f.engine.trained_model import TrainedModel, load_trained
-from mmseg_m2f.export.export_gate import Comparison
 from mmseg_m2f.export.export_options import ExportOptions
 from mmseg_m2f.export.model_export import export_model
 
@@ -48,42 +47,36 @@ def add_exported_sizes(commands: Any) -> None:  # noqa: ANN401  (argparse keeps 
     parser.set_defaults(run=_run)
 
 
-def measure_sizes(trained: TrainedModel, cfg: Any, sizes: list[tuple[int, int]]) -> list[SizeFigures]:  # noqa: ANN401
+def measure_sizes(trained: TrainedModel, cfg: Config, sizes: Sequence[tuple[int, int]]) -> Iterator[SizeFigures]:
     """Export a file of any size and one of each size, and compare each with the model at the sizes.
 
     Raises:
         ValueError: The checks refused a file.
     """
-    figures = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "any.onnx"
         export_model(trained, cfg, path)
         for size in sizes:
             milliseconds, found = measure_file_of(trained.model, path, size=size, compiled=False)
-            figures.append(_figures("any size", size, found, milliseconds))
+            worst = max(found.errors.values(), default=0.0)
+            yield SizeFigures("any size", size, worst, None, found.label_disagreement, milliseconds)
         for size in sizes:
             report = export_model(trained, cfg, path, ExportOptions(size=size))
             errors = {name: x for name, x in report["max_errors"].items() if "features" not in name}
             bits, labels = report["attention_bits_differing"], report["label_disagreement"]
             worst = max(errors.values(), default=0.0)
-            figures.append(SizeFigures("one size", size, worst, bits, labels, report["latency_ms"]))
-    return figures
-
-
-def _figures(kind: str, size: tuple[int, int], found: Comparison, milliseconds: Mapping[str, float]) -> SizeFigures:
-    worst = max(found.errors.values(), default=0.0)
-    return SizeFigures(kind, size, worst, None, found.label_disagreement, milliseconds)
+            yield SizeFigures("one size", size, worst, bits, labels, report["latency_ms"])
 
 
 def _run(args: argparse.Namespace) -> None:
     cfg = load_config(args.config, args.cfg_options)
     torch.manual_seed(0)
-    found = measure_sizes(load_trained(cfg), cfg, [(side, side) for side in args.sides])
     print("| file | images | logits differ by | bits | labels differ | model ms | file ms |\n" + "|---" * 7 + "|")
-    for each in found:
+    for each in measure_sizes(load_trained(cfg), cfg, [(side, side) for side in args.sides]):
         bits = "not counted" if each.bits is None else each.bits
         times = each.milliseconds
         print(
             f"| {each.kind} | {each.size[0]} x {each.size[1]} | {each.error:.1e} | {bits} | {each.labels:.4%} "
-            f"| {times['eager']:.0f} | {times['exported']:.0f} |"
+            f"| {times['eager']:.0f} | {times['exported']:.0f} |",
+            flush=True,
         )

@@ -29,7 +29,7 @@ def test_measure_sizes__any_size_and_one_size(tmp_path: Path, monkeypatch: pytes
     cfg = tiny_config(tmp_path, num_classes=2)
     trained = load_trained(cfg)
     trained.model.encode_decode = lambda images, metas: images + 0.5 * (torch.arange(3) == 1)[:, None, None]
-    whole, one = measure_sizes(trained, cfg, [(32, 48)])
+    whole, one = list(measure_sizes(trained, cfg, [(32, 48)]))
     assert asked == [None, (32, 48)]
     assert (whole.kind, whole.size, whole.bits) == ("any size", (32, 48), None)
     assert whole.error == pytest.approx(0.5)
