@@ -35,9 +35,9 @@ def _attend_in_windows(self: Any, query: Tensor, hw_shape: tuple[int, int]) -> T
     """`ShiftWindowMSA.forward`."""
     height, width = hw_shape
     side, shift = self.window_size, self.shift_size
+    rows, columns = (height + side - 1) // side, (width + side - 1) // side  # known to divide the padded sizes
     tokens = query.unflatten(1, (height, width))  # B H W C
-    tokens = F.pad(tokens, (0, 0, 0, -width % side, 0, -height % side))
-    rows, columns = tokens.shape[1] // side, tokens.shape[2] // side
+    tokens = F.pad(tokens, (0, 0, 0, columns * side - width, 0, rows * side - height))
     mask = None
     if shift > 0:
         tokens = torch.roll(tokens, (-shift, -shift), (1, 2))
