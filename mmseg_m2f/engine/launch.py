@@ -308,7 +308,13 @@ def _distribute_on_cpu(cfg: Config) -> None:
     """Start the process group before mmengine does, which would ask for a GPU."""
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group("gloo")
-    cfg.pop("sync_bn", None)  # torch's synchronised batch norm refuses the CPU
+    if cfg.get("sync_bn") == "torch":
+        cfg.pop("sync_bn")
+        warnings.warn(
+            "sync_bn='torch': expected GPUs, got the CPU, which torch's synchronised batch norm refuses. Each process "
+            "normalises with the statistics of its own images. Set sync_bn='mmcv' to share them on the CPU as well.",
+            stacklevel=3,
+        )
     if sharding_of(cfg) is not None:
         return
     wrapper = cfg.get("model_wrapper_cfg") or dict(

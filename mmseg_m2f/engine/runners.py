@@ -5,6 +5,7 @@ from typing import Any
 
 from mmengine.device import get_device
 from mmengine.dist import is_main_process, master_only
+from mmengine.model import convert_sync_batchnorm
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import nn
@@ -25,7 +26,7 @@ class SafeRunner(Runner):
         """As mmengine does; a model that is to be sharded stays on the CPU until it is."""
         if self._sharding() is None:
             return super().wrap_model(model_wrapper_cfg, model)
-        return model
+        return convert_sync_batchnorm(model, self.cfg.sync_bn) if self.cfg.get("sync_bn") else model
 
     def load_or_resume(self) -> None:
         """Loads weights and states, then shards them."""

@@ -34,7 +34,7 @@ def resolve_strategy(cfg: Config, *, launcher: str, training: bool) -> None:
     """Check how a config spreads the model, and write it where the runner looks.
 
     Args:
-        cfg: Changed in place: arguments of `DDPStrategy` become `model_wrapper_cfg` and `sync_bn`.
+        cfg: Changed in place: arguments of a strategy become `model_wrapper_cfg` and `sync_bn`.
         launcher: `none` for a single process.
 
     Raises:
@@ -56,12 +56,15 @@ def resolve_strategy(cfg: Config, *, launcher: str, training: bool) -> None:
             f"{_FSDP_WRAPPER}, as the strategy has it. Remove model_wrapper_cfg."
         )
     sharding = sharding_of(cfg)
+    if name and cfg.strategy.get("sync_bn"):
+        cfg.sync_bn = cfg.strategy.sync_bn
+    _check_batch_norms(cfg, launcher=launcher)
     if sharding is not None:
         _check_sharding(cfg, launcher=launcher, training=training)
     elif name == "DDPStrategy":
         _use_ddp(cfg)
     elif name:
-        _refuse_arguments("strategy", cfg.strategy, ())
+        _refuse_arguments("strategy", cfg.strategy, ("sync_bn",))
         if launcher != "none":
             raise InvalidValueError(
                 f"strategy.type='SingleDeviceStrategy' with --launcher {launcher}: expected a strategy for several "
@@ -77,7 +80,7 @@ def sharding_of(cfg: Config) -> Sharding | None:
     """
     wrapper: Mapping[str, Any] = cfg.get("model_wrapper_cfg") or {}
     if _strategy_name(cfg) == _FSDP:
-        _refuse_arguments("strategy", cfg.strategy, ("model_wrapper", "state_dict_cfg"))
+        _refuse_arguments("strategy", cfg.strategy, ("model_wrapper", "sync_bn", "state_dict_cfg"))
         stored = cfg.strategy.get("state_dict_cfg", "full")
         if stored != "full":
             raise InvalidValueError(
@@ -100,6 +103,20 @@ def sharding_of(cfg: Config) -> Sharding | None:
     return Sharding(min_parameters=int(policy.get("min_num_params", MIN_BLOCK)))
 
 
+def _check_batch_norms(cfg: Config, *, launcher: str) -> None:
+    """Refuse what batch norms cannot share between processes."""
+    kind = cfg.get("sync_bn")
+    if kind not in (None, "torch", "mmcv"):
+        raise InvalidValueError(f"sync_bn={kind!r}: expected 'torch', 'mmcv' or None. Set one of them.")
+    wrapper = cfg.get("optim_wrapper") or {}
+    is_bfloat16 = short_type(wrapper) == "Bfloat16OptimWrapper" or _is_bfloat16(wrapper)
+    if kind == "mmcv" and launcher != "none" and is_bfloat16:
+        raise InvalidValueError(
+            "sync_bn='mmcv' with bfloat16: expected float32 or float16, which mmcv's synchronised batch norm takes. "
+            "Set sync_bn='torch' (on GPUs), or train in float32."
+        )
+
+
 def _check_sharding(cfg: Config, *, launcher: str, training: bool) -> None:
     """Refuse what does not work with sharded parameters, or has not been shown to."""
     if not compat.has_fully_shard():
@@ -113,7 +130,7 @@ def _check_sharding(cfg: Config, *, launcher: str, training: bool) -> None:
         return  # one process holds the whole model
     hooks = [short_type(hook) for hook in cfg.get("custom_hooks") or [] if isinstance(hook, Mapping)]
     optimizer = cfg.get("optim_wrapper") or {}
-    scaled = short_type(optimizer) == "AmpOptimWrapper" and str(optimizer.get("dtype")).rpartition(".")[2] != "bfloat16"
+    scaled = short_type(optimizer) == "AmpOptimWrapper" and not _is_bfloat16(optimizer)
     for found, what, remedy in (
         (cfg.model.get("cuda_graphs"), "model.cuda_graphs", "Remove it"),
         (cfg.model.get("compile"), "model.compile", "Remove it"),
@@ -138,8 +155,10 @@ def _use_ddp(cfg: Config) -> None:
         if _type_name(wrapper) not in ("", _DDP_WRAPPER):
             raise InvalidValueError(f"strategy.model_wrapper.type={wrapper['type']!r}: expected {_DDP_WRAPPER!r}.")
         cfg.model_wrapper_cfg = dict(wrapper, type=f"mmengine.{_DDP_WRAPPER}")
-    if cfg.strategy.get("sync_bn"):
-        cfg.sync_bn = cfg.strategy.sync_bn
+
+
+def _is_bfloat16(wrapper: Mapping[str, Any]) -> bool:
+    return str(wrapper.get("dtype")).rpartition(".")[2] == "bfloat16"
 
 
 def _refuse_deepspeed() -> None:

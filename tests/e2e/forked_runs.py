@@ -117,20 +117,25 @@ def wait(child: int) -> int:
 
 def train_in_children(config: str, work_dir: Path, options: Mapping, *, processes: int = 1, **arguments: object) -> int:
     """Train, with a process for each rank, and give the exit status of the first one."""
-    work_dir.mkdir(parents=True, exist_ok=True)
     launcher = "none" if processes == 1 else "pytorch"
+    return run_in_children(
+        lambda: train(config, dict(options), work_dir=str(work_dir), launcher=launcher, **arguments),
+        work_dir,
+        processes=processes,
+    )
+
+
+def run_in_children(function: Callable[[], object], folder: Path, *, processes: int) -> int:
+    """Run a function in a process for each rank, and give the exit status of the first one; logs are `rankN.log`."""
+    folder.mkdir(parents=True, exist_ok=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-
-    def run() -> None:
-        train(config, dict(options), work_dir=str(work_dir), launcher=launcher, **arguments)
-
     children = []
     for rank in range(processes):
         environment = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=processes, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
         environment = {} if processes == 1 else {name: str(value) for name, value in environment.items()}
-        children.append(start(run, log=work_dir / f"rank{rank}.log", environment=environment))
+        children.append(start(function, log=folder / f"rank{rank}.log", environment=environment))
     statuses = [wait(child) for child in children]
     return statuses[0]
 

@@ -1,18 +1,25 @@
 """FSDP on two processes: the losses of DDP, checkpoints as of one process, and resuming in every bit."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mmseg_m2f.checkpoints.checking import check_checkpoint
 from mmseg_m2f.engine.launch import evaluate
 from mmseg_m2f.inference import Predictor
-from tests.e2e.forked_runs import random_config, tensors, train_in_children
+from tests.e2e.forked_runs import random_config, run_in_children, tensors, train_in_children
 from tests.tiny_segmentation import tiny_config, write_config, write_dataset
 
 pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[2]
 
 FSDP = {
     "strategy": dict(
@@ -97,8 +104,54 @@ def test_fsdp__checkpoint_loads_in_one_process(runs: Runs, tmp_path: Path) -> No
     alone = evaluate(runs.config, checkpoint, dict(FSDP), work_dir=str(tmp_path))
     replicated = evaluate(runs.config, str(runs.folder / "ddp/iter_8.pth"), work_dir=str(tmp_path))
     assert alone["mIoU"] == pytest.approx(replicated["mIoU"], abs=0.02)
-    predicted = Predictor(runs.config, checkpoint)(str(runs.folder / "data/images/000.png"))
+    image = runs.folder / "data/images/000.png"
+    written = runs.folder / "fsdp/sharded.py"  # names the strategy
+    predicted = Predictor(str(written), checkpoint)(str(image))
     assert predicted.semantic.shape == (32, 48)
+    command = [
+        sys.executable,
+        "tools/predict.py",
+        str(written),
+        checkpoint,
+        str(image),
+        "--out-dir",
+        str(tmp_path / "out"),
+    ]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (labels,) = (tmp_path / "out/labels").glob("*.png")
+    assert np.array_equal(np.asarray(Image.open(labels)), predicted.semantic)
+
+
+def test_fsdp__tests_on_two_processes_as_on_one(runs: Runs, tmp_path: Path) -> None:
+    checkpoint = str(runs.folder / "fsdp/iter_8.pth")
+
+    def evaluate_sharded() -> None:
+        options = dict(work_dir=str(tmp_path), out=str(tmp_path / "two"), launcher="pytorch")
+        evaluate(runs.config, checkpoint, dict(FSDP), **options)
+
+    assert run_in_children(evaluate_sharded, tmp_path, processes=2) == 0, log(tmp_path)
+    alone = evaluate(runs.config, checkpoint, work_dir=str(tmp_path), out=str(tmp_path / "one"))
+    assert json.loads((tmp_path / "two/metrics.json").read_text()) == alone
+    maps = [sorted((tmp_path / run / "labels").glob("*.png")) for run in ("one", "two")]
+    assert [path.name for path in maps[1]] == [path.name for path in maps[0]]
+    assert len(maps[1]) == 5
+    assert all(one.read_bytes() == two.read_bytes() for one, two in zip(*maps, strict=True))
+
+
+def test_fsdp__shares_the_statistics_of_batch_norms(runs: Runs, tmp_path: Path) -> None:
+    shared = {"sync_bn": "mmcv", "max_iters": 2, "val_cfg": None}
+    shared |= {"val_dataloader": None, "val_evaluator": None}
+    for name, options in (("ddp", {}), ("fsdp", FSDP)):
+        assert train_in_children(runs.config, tmp_path / name, {**shared, **options}, processes=2) == 0, log(
+            tmp_path / name
+        )
+    expected = losses(tmp_path / "ddp/iter_2.pth")
+    torch.testing.assert_close(losses(tmp_path / "fsdp/iter_2.pth"), expected, rtol=1e-5, atol=0)
+    assert (losses(runs.folder / "ddp/iter_8.pth")[0] - expected[0]).abs() > 1e-4  # with statistics of each process
+    means = [
+        tensors(tmp_path / f"{name}/iter_2.pth")["state_dict.backbone.bn1.running_mean"] for name in ("ddp", "fsdp")
+    ]
+    torch.testing.assert_close(means[1], means[0])
 
 
 def test_fsdp__names_a_loss_that_is_not_finite(runs: Runs, tmp_path: Path) -> None:

@@ -5,8 +5,10 @@ from unittest import mock
 
 import pytest
 from mmengine.config import Config
+from torch import nn
 
 from mmseg_m2f.engine.runners import SafeRunner
+from mmseg_m2f.engine.strategies import Sharding
 
 
 def test_dump_config__keeps_the_old_copy_when_writing_is_interrupted(
@@ -35,3 +37,9 @@ def test_dump_config__leaves_the_file_that_was_read(tmp_path: Path) -> None:
     SafeRunner.dump_config(mock.MagicMock(cfg=cfg, work_dir=str(tmp_path), timestamp="20260101_000000"))
     assert leaf.read_text() == "a = 1  # why it is 1\n"
     assert Config.fromfile(tmp_path / "20260101_000000.py").a == 2
+
+
+def test_wrap_model__converts_batch_norms_of_a_sharded_model() -> None:
+    runner = mock.MagicMock(cfg=Config(dict(sync_bn="torch")), _sharding=Sharding)
+    model = SafeRunner.wrap_model(runner, None, nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2)))
+    assert [type(layer) for layer in model] == [nn.Conv2d, nn.SyncBatchNorm]

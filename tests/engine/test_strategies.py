@@ -36,6 +36,12 @@ FSDP = dict(type="FSDPStrategy")
             "strategy.zero: expected type, model_wrapper, sync",
         ),
         (dict(strategy=FSDP), "none", "expected several processes, got one"),
+        (dict(sync_bn="all"), "none", "sync_bn='all': expected 'torch', 'mmcv' or None"),
+        (
+            dict(strategy=dict(FSDP, sync_bn="mmcv"), optim_wrapper=dict(type="mmseg_m2f.Bfloat16OptimWrapper")),
+            "pytorch",
+            "sync_bn='mmcv' with bfloat16: expected float32 or float16",
+        ),
         (dict(strategy=dict(FSDP, state_dict_cfg="local")), "pytorch", "state_dict_cfg='local': expected 'full'"),
         (
             dict(strategy=dict(FSDP, model_wrapper=dict(mixed_precision=dict(param_dtype="float16")))),
@@ -79,6 +85,13 @@ def test_resolve_strategy__gives_the_arguments_of_ddp_to_the_runner() -> None:
     resolve_strategy(cfg, launcher="pytorch", training=True)
     assert cfg.model_wrapper_cfg == dict(type="mmengine.MMDistributedDataParallel", find_unused_parameters=True)
     assert cfg.sync_bn == "torch"
+
+
+@pytest.mark.parametrize("name", ["FSDPStrategy", "DDPStrategy"])
+def test_resolve_strategy__gives_the_runner_the_batch_norms(name: str) -> None:
+    cfg = config(strategy=dict(type=name, sync_bn="mmcv"))
+    resolve_strategy(cfg, launcher="pytorch", training=True)
+    assert cfg.sync_bn == "mmcv"
 
 
 def test_resolve_strategy__tests_a_sharded_config_in_one_process() -> None:

@@ -11,9 +11,11 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
+from mmseg_m2f.datasets.segments import Segment
 from mmseg_m2f.datasets.stored_pixels import StoredPixels, read_stored_pixels
 from mmseg_m2f.engine.class_agreement import leaf_datasets
 from mmseg_m2f.errors import UserError, message_of
+from mmseg_m2f.structures import IGNORE_INDEX
 
 Histogram = dict[int, int]  # value -> pixels
 
@@ -33,8 +35,10 @@ class SampleFacts:
     fault: str = ""  # why the image or its annotation cannot be read
     label_size: tuple[int, int] | None = None
     stored: Histogram = field(default_factory=dict)
-    mapped: Histogram = field(default_factory=dict)
+    mapped: Histogram = field(default_factory=dict)  # by class
     objects: int | None = None
+    segments: int = 0  # stuff of panoptic labels, which takes queries besides the objects
+    absent: int = 0  # segments listed without a pixel
     crowds: int = 0
     classes: list[int] = field(default_factory=list)  # of the objects
     lost_objects: int = 0  # that the training pipeline left without pixels
@@ -141,12 +145,29 @@ def _run_pipeline(facts: SampleFacts, dataset: Any, info: Mapping[str, Any]) -> 
                 facts.size = (height, width)
             if "gt_seg_map" in results and not facts.mapped:
                 facts.mapped = _histogram(np.asarray(results["gt_seg_map"]))
+                if "segments" in results:
+                    _count_segments(facts, results["segments"], absent=len(results.get("absent_segments", ())))
     except UserError as error:
         facts.fault = message_of(error)
         return
     sample = None if results is None else results.get("data_samples")
     if facts.objects and sample is not None and "gt_instances" in sample:
         facts.lost_objects = max(facts.objects - len(sample.gt_instances), 0)
+
+
+def _count_segments(facts: SampleFacts, segments: Sequence[Segment], *, absent: int) -> None:
+    """Objects and stuff of a segment map, and its histogram by class instead of by segment."""
+    numbers, facts.mapped = facts.mapped, {}
+    for number, pixels in numbers.items():
+        label = segments[number].category if number < len(segments) else IGNORE_INDEX
+        facts.mapped[label] = facts.mapped.get(label, 0) + pixels
+    present = [segments[number] for number in numbers if number < len(segments)]
+    known = [segment for segment in present if segment.category != IGNORE_INDEX]
+    facts.crowds = sum(segment.is_crowd for segment in known)
+    facts.objects = sum(segment.is_thing and not segment.is_crowd for segment in known)
+    facts.segments = sum(not segment.is_thing for segment in known)
+    facts.classes = sorted({segment.category for segment in known})
+    facts.absent = absent
 
 
 def _histogram(values: np.ndarray) -> Histogram:

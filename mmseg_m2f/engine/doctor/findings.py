@@ -11,6 +11,8 @@ from mmseg_m2f.structures import IGNORE_INDEX
 
 SEVERITIES = ("error", "warning", "note")
 
+_MOST_LINES = 10  # files that the terminal shows
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -18,7 +20,7 @@ class Finding:
 
     Args:
         key: Of the config, which decides about it.
-        files: Those at fault, some of them.
+        files: Those at fault.
         change: Of the config, by dotted keys, that mends it.
     """
 
@@ -31,8 +33,10 @@ class Finding:
 
     def lines(self) -> list[str]:
         """As the terminal shows it."""
+        more = len(self.files) - _MOST_LINES
         shown = [f"[{self.severity}] {self.key}: {self.text} {self.remedy}"]
-        return shown + [f"    {file}" for file in self.files[:3]] + (["    ..."] if len(self.files) > 3 else [])
+        shown += [f"    {file}" for file in self.files[:_MOST_LINES]]
+        return shown + ([f"    and {more} more, which the page of --out lists"] if more > 0 else [])
 
 
 def worst_first(findings: Sequence[Finding]) -> list[Finding]:
@@ -155,15 +159,24 @@ def _objects(
     counted = [sample for sample in facts if sample.objects is not None]
     if not counted:
         return
-    if empty := tuple(s.image for s in counted if not s.objects and not s.crowds):
+    if empty := tuple(s.image for s in counted if not s.objects and not s.segments and not s.crowds):
         yield Finding("note", source, f"{len(empty)} images have no object.", "They count as background.", empty)
-    if crowds := tuple(s.image for s in counted if not s.objects and s.crowds):
+    if crowds := tuple(s.image for s in counted if not s.objects and not s.segments and s.crowds):
         text = f"{len(crowds)} images have crowds alone, which are not learnt."
         yield Finding("warning", source, text, "Remove them, or mark the objects one by one.", crowds)
     if lost := tuple(s.image for s in counted if s.lost_objects):
         share = sum(s.lost_objects for s in counted) / max(sum(s.objects or 0 for s in counted), 1)
         text = f"the training pipeline leaves {share:.0%} of the objects without pixels (crops, scales)."
         yield Finding("note", f"{source}.pipeline", text, "Take larger crops if that is too many.", lost)
+    if absent := tuple(s.image for s in counted if s.absent):
+        number = sum(s.absent for s in counted)
+        text = (
+            f"{number} segments are listed in the JSON file and have no pixel; PanopticQuality counts them as missed."
+        )
+        yield Finding("warning", source, text, "Remove them from segments_info, or correct the PNG.", absent)
+    if total_histogram(counted, mapped=True):
+        yield from _queries(counted, cfg)
+        return  # `_labels` names the classes without pixels
     present = {label for sample in counted for label in sample.classes}
     if missing := [name for index, name in enumerate(classes) if index not in present]:
         text = f"{len(missing)} classes have no object: {', '.join(missing[:8])}{' ...' if missing[8:] else ''}."
@@ -174,11 +187,13 @@ def _objects(
 def _queries(counted: Sequence[SampleFacts], cfg: Config) -> Iterator[Finding]:
     head = cfg.model.get("decode_head") or {}
     queries = (head.get("query_decoder") or {}).get("num_queries")
-    most = max((sample.objects or 0) for sample in counted)
+    numbers = [(sample.objects or 0) + sample.segments for sample in counted]
+    most = max(numbers)
     if queries and most > queries:
         key = "model.decode_head.query_decoder.num_queries"
-        many = tuple(s.image for s in counted if (s.objects or 0) > queries)
-        text = f"is {queries}, but an image has {most} objects: the surplus is not learnt."
+        many = tuple(s.image for s, number in zip(counted, numbers, strict=True) if number > queries)
+        kind = "segments" if any(s.segments for s in counted) else "objects"
+        text = f"is {queries}, but an image has {most} {kind}: the surplus is not learnt."
         yield Finding("error", key, text, f"Set it to {most} or more.", many, {key: most})
 
 

@@ -11,6 +11,8 @@ from mmseg_m2f.engine.doctor.findings import Finding
 from mmseg_m2f.structures import IGNORE_INDEX
 from mmseg_m2f.visualization.pages import bar, picture_tag, render_html
 
+_MOST_FILES = 200  # of a finding
+
 _STYLE = """
 .finding { border-left: .4rem solid #888; margin: .6rem 0; padding: .4rem .8rem; background: #f6f6f6 }
 .error { border-color: #c0271d } .warning { border-color: #d98200 } .note { border-color: #3a7abd }
@@ -49,10 +51,11 @@ def _summary(findings: Sequence[Finding]) -> str:
 
 
 def _finding(finding: Finding) -> str:
-    files = "".join(f"<li>{html.escape(file)}</li>" for file in finding.files[:8])
-    more = f"<li>... {len(finding.files) - 8} more</li>" if len(finding.files) > 8 else ""
+    files = "".join(f"<li>{html.escape(file)}</li>" for file in finding.files[:_MOST_FILES])
+    more = len(finding.files) - _MOST_FILES
+    rest = f"<li>and {more} more</li>" if more > 0 else ""
     text = f"<b>{html.escape(finding.key)}</b>: {html.escape(finding.text)} <i>{html.escape(finding.remedy)}</i>"
-    listed = f"<ul>{files}{more}</ul>" if files else ""
+    listed = f"<ul>{files}{rest}</ul>" if files else ""
     return f'<div class="finding {finding.severity}">{text}{listed}</div>'
 
 

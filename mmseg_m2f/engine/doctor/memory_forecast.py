@@ -1,4 +1,7 @@
-"""How much memory a training step will need, from two steps on the CPU with one and two images."""
+"""How much memory the tensors of a training step take, from two steps on the CPU with one and two images.
+
+The process takes more: libraries, workspaces within operators, and memory that the allocator keeps.
+"""
 
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +19,7 @@ _MEGABYTE = 2**20
 
 @dataclass(frozen=True)
 class MemoryForecast:
-    """Bytes of a step in float32 with AdamW.
+    """Bytes of the tensors of a step in float32 with AdamW.
 
     Attributes:
         fixed: Weights, gradients, the optimizer's two states, and what a step needs whatever the batch.
@@ -33,8 +36,8 @@ class MemoryForecast:
     def text(self, batch_size: int) -> str:
         """For a finding."""
         return (
-            f"a step of {batch_size} images needs about {self.total(batch_size) / _MEGABYTE:,.0f} MB in float32: "
-            f"{self.fixed / _MEGABYTE:,.0f} MB for weights, gradients and AdamW's states, "
+            f"the tensors of a step of {batch_size} images take about {self.total(batch_size) / _MEGABYTE:,.0f} MB in "
+            f"float32: {self.fixed / _MEGABYTE:,.0f} MB for weights, gradients and AdamW's states, "
             f"{self.per_image / _MEGABYTE:,.0f} MB for each image."
         )
 

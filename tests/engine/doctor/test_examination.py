@@ -10,6 +10,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from mmseg_m2f.engine.doctor.examination import Examination, examine
+from tests.datasets.coco_data import segment, write_panoptic
 from tests.tiny_segmentation import tiny_config, write_config, write_dataset
 
 
@@ -157,10 +158,45 @@ def test_examine__names_seeded_faults_of_objects(tmp_path: Path) -> None:
     assert [text for text in OBJECT_FAULTS if text not in said] == [], said
 
 
+PANOPTIC_FAULTS = [
+    "1 of 5 samples cannot be read",
+    "got 6 as well. Add these segments",
+    "num_queries: is 2, but an image has 3 segments",
+    "1 images have crowds alone",
+    "1 segments are listed in the JSON file and have no pixel",
+    "1 labels are void everywhere",
+    "1 classes have no pixel: 3 (sky)",
+]
+
+
+def test_examine__names_seeded_faults_of_segments(tmp_path: Path) -> None:
+    ids = [np.zeros((40, 60), int) for _ in range(5)]
+    ids[0][:, 20:], ids[0][5:15, 5:15], ids[0][25:35, 5:15] = 70000, 1, 2  # grass, a cat and a dog
+    ids[1][:], ids[2][:], ids[3][:] = 5, 70000, 6
+    segments = [
+        [segment(70000, 90), segment(1, 3), segment(2, 7)],
+        [segment(5, 3, iscrowd=1)],
+        [segment(70000, 90), segment(9, 7)],  # 9 has no pixel
+        [],  # 6 is not listed
+        [],  # void alone
+    ]
+    data = write_panoptic(tmp_path / "panoptic", ids=ids, segments=segments, size=(40, 60))
+    load = [dict(type="mmengine.LoadImageFromFile"), dict(type="mmseg_m2f.LoadPanoptic")]
+    pack = [dict(type="mmseg_m2f.SegmentsToObjects"), dict(type="mmdet.PackDetInputs", meta_keys=("img_path",))]
+    cfg = tiny_config(tmp_path, num_classes=4)
+    cfg.train_dataloader.dataset = dict(type="mmseg_m2f.CocoPanoptic", **data, pipeline=[*load, *pack])
+    cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
+    cfg.test_dataloader = cfg.test_cfg = cfg.test_evaluator = None
+    cfg.model.decode_head.query_decoder = dict(num_queries=2)
+    said = examine(write_config(cfg, tmp_path / "segments.py"), workers=2).text()
+    assert [text for text in PANOPTIC_FAULTS if text not in said] == [], said
+    assert "labels hold" not in said  # numbers of segments are no classes
+
+
 def test_examine__forecasts_the_memory_of_a_step(tmp_path: Path) -> None:
     write_dataset(tmp_path / "data", count=2)
     cfg = tiny_config(tmp_path / "data")
-    assert "a step of 2 images needs about" in examine(write_config(cfg, tmp_path / "memory.py")).text()
+    assert "the tensors of a step of 2 images take about" in examine(write_config(cfg, tmp_path / "memory.py")).text()
     cfg.model.decode_head.num_classes = 1  # labels hold 1: the loss cannot be computed
     said = examine(write_config(cfg, tmp_path / "fewer.py")).text()
     assert "activations come on top: a step with the first sample fails (" in said

@@ -49,3 +49,8 @@ def test_findings_of_config__batch_of_another_size_than_the_recipe() -> None:
     assert not finding.change
     assert "0.25 times that of the recipe" in finding.remedy
     assert findings_of_config(cfg, processes=8) == []
+
+
+def test_finding__shows_ten_files_and_counts_the_others() -> None:
+    lines = Finding("error", "k", "t", "r", tuple(map(str, range(13)))).lines()
+    assert lines[1:] == [*(f"    {number}" for number in range(10)), "    and 3 more, which the page of --out lists"]

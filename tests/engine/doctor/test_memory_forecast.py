@@ -42,7 +42,7 @@ def test_forecast__is_a_line_through_one_and_two_images() -> None:
     assert forecast.per_image in range(3 * image, 7 * image, image)  # inputs, two results, their gradients
     assert 3 * weights <= forecast.fixed <= 4 * weights + 100_000
     assert forecast.total(3) == forecast.fixed + 3 * forecast.per_image
-    assert "a step of 3 images needs about" in forecast.text(3)
+    assert "the tensors of a step of 3 images take about" in forecast.text(3)
 
 
 def test_forecast__needs_two_images_where_one_is_refused() -> None:

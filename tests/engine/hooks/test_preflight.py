@@ -112,6 +112,13 @@ def test_preflight__refuses_a_checkpoint_of_other_classes_but_trains_on_from_it(
     assert runner.iter == 1
 
 
+def test_preflight__names_the_full_examination_before_the_first_iteration(trained: Path) -> None:
+    (log,) = trained.parent.glob("*/*.log")
+    before, _, after = log.read_text().partition("python tools/doctor.py CONFIG")
+    assert "Iter(train)" in after
+    assert "Iter(train)" not in before
+
+
 def test_preflight__refuses_to_test_weights_of_another_model(trained: Path) -> None:
     weights, renamed = check_checkpoint(trained)["state_dict"], trained.with_name("renamed.pth")
     torch.save(dict(state_dict={f"other.{name}": value for name, value in weights.items()}), renamed)
