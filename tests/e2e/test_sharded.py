@@ -1,8 +1,6 @@
 """FSDP on two processes: the losses of DDP, checkpoints as of one process, and resuming in every bit."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,12 +12,11 @@ from PIL import Image
 from mmseg_m2f.checkpoints.checking import check_checkpoint
 from mmseg_m2f.engine.launch import evaluate
 from mmseg_m2f.inference import Predictor
+from mmseg_m2f.inference.folder import predict_folder
 from tests.e2e.forked_runs import random_config, run_in_children, tensors, train_in_children
 from tests.tiny_segmentation import tiny_config, write_config, write_dataset
 
 pytestmark = pytest.mark.e2e
-
-ROOT = Path(__file__).parents[2]
 
 FSDP = {
     "strategy": dict(
@@ -106,18 +103,10 @@ def test_fsdp__checkpoint_loads_in_one_process(runs: Runs, tmp_path: Path) -> No
     assert alone["mIoU"] == pytest.approx(replicated["mIoU"], abs=0.02)
     image = runs.folder / "data/images/000.png"
     written = runs.folder / "fsdp/sharded.py"  # names the strategy
-    predicted = Predictor(str(written), checkpoint)(str(image))
+    predictor = Predictor(str(written), checkpoint)
+    predicted = predictor(str(image))
     assert predicted.semantic.shape == (32, 48)
-    command = [
-        sys.executable,
-        "tools/predict.py",
-        str(written),
-        checkpoint,
-        str(image),
-        "--out-dir",
-        str(tmp_path / "out"),
-    ]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    assert predict_folder(predictor, image, tmp_path / "out") == []
     (labels,) = (tmp_path / "out/labels").glob("*.png")
     assert np.array_equal(np.asarray(Image.open(labels)), predicted.semantic)
 

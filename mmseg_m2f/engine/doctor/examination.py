@@ -176,7 +176,7 @@ def _class_count(cfg: Config, classes: Sequence[str], loop: str) -> list[Finding
 
 
 def _memory(cfg: Config, dataset: object | None) -> list[Finding]:
-    """A forecast of the memory that the tensors of a training step take; of weights alone where no sample can be trained on."""
+    """The memory that the tensors of a training step take; weights alone where no sample can be trained on."""
     try:
         with DefaultScope.overwrite_default_scope(cfg.get("default_scope") or "mmengine"):
             model = MODELS.build(cfg.model)
@@ -190,7 +190,7 @@ def _memory(cfg: Config, dataset: object | None) -> list[Finding]:
         except (UserError, RuntimeError, ValueError, IndexError, KeyError, TypeError) as error:
             reason = f"a step with the first sample fails ({str(error).splitlines()[0][:120]})"
         else:
-            remedy = "The process takes more: libraries, workspaces and the allocator's reserve. bfloat16 (--amp) needs less."
+            remedy = "The process takes more: libraries, workspaces, the allocator's reserve. --amp needs less."
             return [Finding("note", "model", forecast.text(cfg.train_dataloader.get("batch_size", 1)), remedy)]
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     total = sum(parameter.numel() for parameter in model.parameters())
