@@ -24,6 +24,7 @@ from mmseg_m2f.errors import InvalidValueError, NonFiniteError
 from mmseg_m2f.registry import HOOKS
 
 _POLICIES = ("raise", "skip", "lower_loss_scale")
+_SKIPPED = "skipped_steps"  # in the message hub, which checkpoints hold
 
 
 @dataclass
@@ -48,7 +49,7 @@ class NonFiniteGuard(Hook):
             statistics stay. `lower_loss_scale` does so where a gradient overflows and the optimizer's wrapper scales
             the loss (float16): the wrapper halves the scale; a loss that is not finite ends the run. None is
             `lower_loss_scale` for wrappers that scale, and `raise` for others.
-        max_skips: So many steps may be left out, then the run ends. Overflows of a loss scale above 1 do not count.
+        max_skips: So many steps may be left out, those before a resumption included, then the run ends. Overflows of a loss scale above 1 do not count.
 
     Raises:
         NonFiniteError: By the policy.
@@ -81,6 +82,7 @@ class NonFiniteGuard(Hook):
                 f"NonFiniteGuard.policy is 'lower_loss_scale', but {type(wrapper).__name__} does not scale the loss; "
                 "expected AmpOptimWrapper with loss_scale. Take the policy 'raise' or 'skip'."
             )
+        self.num_skips = int(runner.message_hub.runtime_info.get(_SKIPPED, 0))  # of a run that is resumed
         self._buffers = _persistent_buffers(unwrapped(runner.model))
         self._buffers_before = [buffer.clone() for buffer in self._buffers]
         self._original = dict(train_step=runner.model.train_step, backward=wrapper.backward, step=wrapper.step)
@@ -156,7 +158,7 @@ class NonFiniteGuard(Hook):
         self._restore_buffers()
         if self.policy == "skip" and self.num_skips < self.max_skips:
             self.num_skips += 1
-            runner.message_hub.update_info("skipped_steps", self.num_skips)
+            runner.message_hub.update_info(_SKIPPED, self.num_skips)
             files = ", ".join(image_files(step.batch))
             print_log(
                 f"Iteration {runner.iter + 1}: {said}. The step is left out, {self.num_skips} of at most "

@@ -61,6 +61,22 @@ class PlantNaN(Hook):
             weight_of(model)[1].register_hook(lambda gradient: gradient * NAN)
 
 
+@MODELS.register_module()
+class SpoiltLoss(nn.Module):
+    """A fault in a part of the model: the loss itself is NaN, or its gradient alone."""
+
+    loss_name = "loss_spoilt"
+
+    def __init__(self, place: str) -> None:
+        super().__init__()
+        self.place = place
+
+    def forward(self, scores: torch.Tensor, labels: torch.Tensor, **options: object) -> torch.Tensor:
+        if self.place == "loss":
+            return scores.mean() * NAN
+        return (scores - scores.detach()).abs().sqrt().mean()
+
+
 def weight_of(model: nn.Module) -> tuple[str, nn.Parameter]:
     """The first weight of the backbone that is trained and used: SegViT's class token gets no gradient."""
     named = [
@@ -166,6 +182,23 @@ def test_guard__names_the_image_files(files: Config, tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "run").glob("iter_*.pth")) == ["iter_2.pth"]
 
 
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("loss", "Losses that are not finite: decode.loss_spoilt = nan"),
+        ("gradient", "First gradient on the way back that is not finite: that of the output of "),
+    ],
+)
+def test_replay__repeats_the_fault_of_a_part(files: Config, tmp_path: Path, place: str, message: str) -> None:
+    files.model.decode_head.loss_decode = dict(type="SpoiltLoss", place=place)
+    with pytest.raises(ValueError, match=r"Iteration 1: ") as raised:
+        train(write_config(files, tmp_path / f"{place}.py"), work_dir=str(tmp_path / "run"))
+    assert message in str(raised.value)
+    found, lines = replay_step(tmp_path / "run/non_finite_iter_1.pth")
+    assert found
+    assert message in "\n".join(lines)
+
+
 @pytest.mark.parametrize("place", ["pixel", "gradient"])
 def test_guard__skips_steps(files: Config, tmp_path: Path, place: str) -> None:
     guard = dict(type="mmseg_m2f.NonFiniteGuard", policy="skip", max_skips=1)
@@ -181,6 +214,16 @@ def test_guard__skips_no_more_than_allowed(files: Config, tmp_path: Path) -> Non
     files.custom_hooks = [dict(type="PlantNaN", place="pixel", iterations=[2, 3, 4]), guard]
     with pytest.raises(ValueError, match="Iteration 4: "):
         train(write_config(files, tmp_path / "bounded.py"), work_dir=str(tmp_path / "run"))
+
+
+def test_guard__counts_over_resumptions(files: Config, tmp_path: Path) -> None:
+    guard = dict(type="mmseg_m2f.NonFiniteGuard", policy="skip", max_skips=2)
+    files.custom_hooks = [dict(type="PlantNaN", place="pixel", iterations=[1, 3, 5]), guard]
+    config, options = write_config(files, tmp_path / "counted.py"), dict(work_dir=str(tmp_path / "run"))
+    with pytest.raises(ValueError, match="Iteration 5: "):
+        train(config, **options)
+    with pytest.raises(ValueError, match="Iteration 5: "):
+        train(config, resume=True, **options)
 
 
 def test_guard__skips_a_batch_that_the_matching_refuses(tmp_path: Path) -> None:
