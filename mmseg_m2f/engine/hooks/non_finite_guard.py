@@ -49,7 +49,8 @@ class NonFiniteGuard(Hook):
             statistics stay. `lower_loss_scale` does so where a gradient overflows and the optimizer's wrapper scales
             the loss (float16): the wrapper halves the scale; a loss that is not finite ends the run. None is
             `lower_loss_scale` for wrappers that scale, and `raise` for others.
-        max_skips: So many steps may be left out, those before a resumption included, then the run ends. Overflows of a loss scale above 1 do not count.
+        max_skips: So many steps may be left out, those before a resumption included, then the run ends. Overflows of a
+            loss scale above 1 do not count.
 
     Raises:
         NonFiniteError: By the policy.
