@@ -162,7 +162,11 @@ def _is_bfloat16(wrapper: Mapping[str, Any]) -> bool:
 
 
 def _refuse_deepspeed() -> None:
-    raise InvalidValueError(f"strategy.type='DeepSpeedStrategy': expected {_ACCEPTED}. Use FSDPStrategy.")
+    raise InvalidValueError(
+        f"strategy.type='DeepSpeedStrategy': expected {_ACCEPTED}. Its checkpoints are folders of pickled parts, one for "
+        "each process, which load neither elsewhere nor safely. Use FSDPStrategy, which spreads weights, gradients and "
+        "optimizer states as ZeRO stage 3 does."
+    )
 
 
 def _refuse_arguments(where: str, given: Mapping[str, Any], known: tuple[str, ...]) -> None:

@@ -22,6 +22,7 @@ FSDP = dict(type="FSDPStrategy")
     [
         (dict(strategy="fsdp"), "none", r"strategy='fsdp': expected dict\(type="),
         (dict(strategy=dict(type="ColossalAIStrategy")), "none", "strategy.type='ColossalAIStrategy': expected Single"),
+        (dict(strategy=dict(type="DeepSpeedStrategy")), "pytorch", "folders of pickled parts.*Use FSDPStrategy"),
         (dict(runner_type="MyRunner"), "none", "runner_type='MyRunner': expected 'Runner' or 'FlexibleRunner'"),
         (dict(model_wrapper_cfg=dict(type="MyDDP")), "none", "model_wrapper_cfg.type='MyDDP': expected MMDistributed"),
         (
