@@ -164,8 +164,8 @@ def _is_bfloat16(wrapper: Mapping[str, Any]) -> bool:
 def _refuse_deepspeed() -> None:
     raise InvalidValueError(
         f"strategy.type='DeepSpeedStrategy': expected {_ACCEPTED}. Its checkpoints are folders of pickled parts, one "
-        "for each process, which load neither elsewhere nor safely. Use FSDPStrategy, which spreads weights, gradients and "
-        "optimizer states as ZeRO stage 3 does."
+        "for each process, which load neither elsewhere nor safely. Use FSDPStrategy, which spreads weights, "
+        "gradients and optimizer states as ZeRO stage 3 does."
     )
 
 
