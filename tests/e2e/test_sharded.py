@@ -127,6 +127,8 @@ def test_fsdp__tests_on_two_processes_as_on_one(runs: Runs, tmp_path: Path) -> N
     assert all(one.read_bytes() == two.read_bytes() for one, two in zip(*maps, strict=True))
 
 
+@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_fsdp__shares_the_statistics_of_batch_norms(runs: Runs, tmp_path: Path) -> None:
     shared = {"sync_bn": "mmcv", "max_iters": 2, "val_cfg": None}
     shared |= {"val_dataloader": None, "val_evaluator": None}
