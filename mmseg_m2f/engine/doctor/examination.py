@@ -17,6 +17,7 @@ from mmseg_m2f.config.data_paths import check_data_paths
 from mmseg_m2f.config.load import load_config
 from mmseg_m2f.config.options import Options
 from mmseg_m2f.config.schedules import check_schedule
+from mmseg_m2f.datasets.compact_segments import CompactSegments
 from mmseg_m2f.datasets.unlisted_images import unlisted_images
 from mmseg_m2f.engine.class_agreement import leaf_datasets
 from mmseg_m2f.engine.doctor.facts import SampleFacts, is_box_off, read_facts, spread, total_histogram
@@ -211,6 +212,10 @@ def _first_sample(dataset: Any) -> Mapping[str, Any] | None:  # noqa: ANN401
 
 def _pictures(dataset: object, classes: Sequence[str], cfg: Config) -> Iterator[tuple[str, list[NDArray[np.uint8]]]]:
     """Ten samples as training sees them: name, and the image with its labels beside it."""
+    for leaf in leaf_datasets(dataset):
+        pipeline: Any = getattr(leaf, "pipeline", None)
+        if pipeline is not None:  # compact segments have no masks to draw
+            pipeline.transforms = [each for each in pipeline.transforms if not isinstance(each, CompactSegments)]
     _, palette = class_colours(dataset)
     channels = channels_in_use(cfg)
     given = (cfg.model.get("data_preprocessor") or cfg.get("data_preprocessor") or {}).get("shown")

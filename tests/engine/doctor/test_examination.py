@@ -182,15 +182,20 @@ def test_examine__names_seeded_faults_of_segments(tmp_path: Path) -> None:
     ]
     data = write_panoptic(tmp_path / "panoptic", ids=ids, segments=segments, size=(40, 60))
     load = [dict(type="mmengine.LoadImageFromFile"), dict(type="mmseg_m2f.LoadPanoptic")]
-    pack = [dict(type="mmseg_m2f.SegmentsToObjects"), dict(type="mmdet.PackDetInputs", meta_keys=("img_path",))]
+    pack = [dict(type="mmseg_m2f.SegmentsToObjects")]
+    pack += [dict(type="mmdet.PackDetInputs", meta_keys=("img_path", "ori_shape", "img_shape", "stuff_classes"))]
+    pack += [dict(type="mmseg_m2f.CompactSegments")]
     cfg = tiny_config(tmp_path, num_classes=4)
     cfg.train_dataloader.dataset = dict(type="mmseg_m2f.CocoPanoptic", **data, pipeline=[*load, *pack])
     cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
     cfg.test_dataloader = cfg.test_cfg = cfg.test_evaluator = None
     cfg.model.decode_head.query_decoder = dict(num_queries=2)
-    said = examine(write_config(cfg, tmp_path / "segments.py"), workers=2).text()
+    found = examine(write_config(cfg, tmp_path / "segments.py"), workers=2)
+    said = found.text()
     assert [text for text in PANOPTIC_FAULTS if text not in said] == [], said
     assert "labels hold" not in said  # numbers of segments are no classes
+    found.save_page(tmp_path / "doctor.html", title="Doctor")
+    assert "panoptic labels" in (tmp_path / "doctor.html").read_text()
 
 
 def test_examine__forecasts_the_memory_of_a_step(tmp_path: Path) -> None:

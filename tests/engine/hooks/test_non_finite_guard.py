@@ -185,7 +185,7 @@ def test_guard__names_the_image_files(files: Config, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "message"),
     [
-        ("loss", "Losses that are not finite: decode.loss_spoilt = nan"),
+        ("loss", "decode.loss_spoilt = nan"),
         ("gradient", "First gradient on the way back that is not finite: that of the output of "),
     ],
 )
