@@ -21,7 +21,7 @@ _SETTINGS = ("count", "mean", "std", "shown")
 @dataclass(frozen=True)
 class _Channels:
     count: int
-    values: dict[str, Sequence[float]]  # mean, std, shown, as far as given
+    values: dict[str, Sequence[int | float]]  # mean, std, shown, as far as given
 
 
 def set_channels(cfg: Config, value: int | Mapping[str, object]) -> None:

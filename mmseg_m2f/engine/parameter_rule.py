@@ -1,6 +1,8 @@
 """One rule for learning rate and weight decay of every parameter, whatever the backbone."""
 
 import re
+from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 from mmengine.config import ConfigDict
@@ -37,6 +39,9 @@ class ParameterRule:
     decay in `no_weight_decay()`, as timm's models do: names relative to itself. Parameters with the same learning rate
     and decay share one group. This is the rule of the published Mask2Former recipes (arXiv 2112.01527, section 4.1).
 
+    On a GPU, torch's optimizers step in one fused kernel, which needs no temporary copies of the weights, unless
+    `optimizer` sets `fused` or `foreach`.
+
     Args:
         optim_wrapper_cfg: `optimizer` with `lr` and `weight_decay`, and the wrapper's own arguments.
         paramwise_cfg: `backbone_lr_mult` (default 0.1) multiplies the learning rate of `backbone.*`. `layer_decay`
@@ -61,7 +66,10 @@ class ParameterRule:
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         model = getattr(model, "module", model)
-        optimizer = OPTIMIZERS.build(dict(self.optimizer_cfg, params=self.parameter_groups(model)))
+        optimizer_cfg = dict(self.optimizer_cfg, params=self.parameter_groups(model))
+        if _can_fuse(optimizer_cfg):
+            optimizer_cfg["fused"] = True
+        optimizer = OPTIMIZERS.build(optimizer_cfg)
         wrapper: dict[str, Any] = dict(self.wrapper_cfg, optimizer=optimizer)
         wrapper.setdefault("type", "mmengine.OptimWrapper")
         return OPTIM_WRAPPERS.build(wrapper)
@@ -89,6 +97,16 @@ class ParameterRule:
                 group = groups.setdefault(key, dict(params=[], lr=key[0], weight_decay=key[1], **mark))
                 group["params"].append(parameter)
         return list(groups.values())
+
+
+def _can_fuse(optimizer_cfg: Mapping[str, Any]) -> bool:
+    """Whether the optimizer can step in a fused kernel and its config leaves that open."""
+    kind = optimizer_cfg["type"]
+    kind = OPTIMIZERS.get(kind) if isinstance(kind, str) else kind
+    if kind is None or "fused" not in signature(kind).parameters or {"fused", "foreach"} & optimizer_cfg.keys():
+        return False
+    parameters = [parameter for group in optimizer_cfg["params"] for parameter in group["params"]]
+    return bool(parameters) and all(parameter.is_cuda for parameter in parameters)
 
 
 def _undecayed(model: nn.Module) -> set[int]:

@@ -1,6 +1,8 @@
 """One recording of a network: its forward and backward pass on memory of its own, and what records it."""
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,6 +16,7 @@ from mmseg_m2f.errors import InvalidTypeError, InvalidValueError
 from mmseg_m2f.models.backbones.partial_maps import PartialMaps
 
 _WARM_UPS = 3
+_ALLOCATOR_SETTINGS = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
 #: Numbers in gradients that are copied together.
 _GRADIENTS_WAITING = 2**22
 
@@ -54,9 +57,28 @@ class CudaRecorder:
         self._pool = self._pool or torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
         # Other threads, such as the one that pins memory of batches, may go on meanwhile.
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+        with (
+            _growing_segments(),
+            torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"),
+        ):
             results = run()
         return graph.replay, results
+
+
+@contextmanager
+def _growing_segments() -> Iterator[None]:
+    """Let the pool be one segment that grows: pieces of many segments are left over where no tensor fits.
+
+    Does nothing where the environment configures the allocator, whose settings would be lost.
+    """
+    if any(name in os.environ for name in _ALLOCATOR_SETTINGS):
+        yield
+        return
+    torch.cuda.memory._set_allocator_settings("expandable_segments:True")
+    try:
+        yield
+    finally:
+        torch.cuda.memory._set_allocator_settings("expandable_segments:False")
 
 
 class Recording:

@@ -22,7 +22,7 @@ def split_pipeline(pipeline: Sequence[Mapping]) -> tuple[Mapping, list[Mapping]]
             if _name(transform) not in _ANNOTATION_TRANSFORMS:
                 transforms.append(transform)
             continue
-        image_loader = next((part for part in parts if _name(part).startswith("LoadImage")), image_loader)
+        image_loader = next((part for part in parts if _reads_image(part)), image_loader)
     return image_loader, transforms
 
 
@@ -57,6 +57,12 @@ def use_upstream_loading(cfg: Config | ConfigDict) -> Config | ConfigDict:
     dataset["pipeline"] = copy.deepcopy(pipeline)
     cfg["test_pipeline"] = copy.deepcopy(pipeline)
     return cfg
+
+
+def _reads_image(transform: Mapping) -> bool:
+    """Whether it loads the image, by its name: `LoadImageFromFile`, `LoadBands`, `LoadMultiChannelImageFromFiles` …."""
+    name = _name(transform)
+    return name.startswith("Load") and ("Image" in name or name == "LoadBands")
 
 
 def _name(transform: Mapping) -> str:

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -5,6 +7,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
 
 from mmseg_m2f.engine import ParameterRule
+from mmseg_m2f.engine.parameter_rule import _can_fuse
 from tests.models.conftest import CONFIGS
 from tests.parity.conftest import upstream_config
 
@@ -175,3 +178,24 @@ def test_parameter_rule__module_names_what_is_not_decayed():
     rule = ParameterRule(dict(optimizer=dict(type="AdamW", lr=1.0, weight_decay=0.1)))
     sizes = {group["weight_decay"]: [p.numel() for p in group["params"]] for group in rule.parameter_groups(model)}
     assert sizes == {0.1: [6], 0.0: [3]}
+
+
+@pytest.mark.parametrize(
+    ("options", "is_cuda", "expected"),
+    [
+        (dict(type="AdamW"), True, True),
+        (dict(type=torch.optim.SGD), True, True),
+        (dict(type="AdamW"), False, False),  # on the CPU torch chooses
+        (dict(type="AdamW", foreach=True), True, False),
+        (dict(type="AdamW", fused=False), True, False),
+        (dict(type="LBFGS"), True, False),  # has no fused kernel
+    ],
+)
+def test_parameter_rule__steps_in_one_kernel_on_a_gpu(options, is_cuda, expected):
+    parameter = SimpleNamespace(is_cuda=is_cuda)
+    assert _can_fuse(dict(options, params=[dict(params=[parameter])])) is expected
+
+
+def test_parameter_rule__keeps_torch_s_choice_on_a_cpu():
+    rule = ParameterRule(dict(optimizer=dict(type="AdamW", lr=1.0)))
+    assert rule(torch.nn.Linear(2, 2)).optimizer.defaults["fused"] is None

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from mmseg_m2f.models.cuda_graphs import GraphedNetwork
-from mmseg_m2f.models.graph_recording import Recording
+from mmseg_m2f.models.graph_recording import Recording, _growing_segments
 from tests.models.test_cuda_graphs import RunsAgain
 
 
@@ -39,3 +39,16 @@ def test_recording__a_network_that_gives_no_tensors():
     graphs(layer, lambda x, _: (x, "text"), images, None, kind="")
     with pytest.raises(TypeError, match="gives tensors alone, got str"):
         graphs(layer, lambda x, _: (x, "text"), images, None, kind="")
+
+
+@pytest.mark.parametrize("configured", [False, True])
+def test_growing_segments__only_while_recording_and_never_over_the_user_s_settings(monkeypatch, configured):
+    given: list[str] = []
+    monkeypatch.setattr(torch.cuda.memory, "_set_allocator_settings", given.append)
+    monkeypatch.delenv("PYTORCH_ALLOC_CONF", raising=False)
+    monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
+    if configured:
+        monkeypatch.setenv("PYTORCH_ALLOC_CONF", "max_split_size_mb:64")
+    with _growing_segments():
+        assert given == ([] if configured else ["expandable_segments:True"])
+    assert given[1:] == ([] if configured else ["expandable_segments:False"])

@@ -1,3 +1,4 @@
+import pytest
 from mmengine.config import Config
 
 from mmseg_m2f.models.image_pipeline import inner_dataset, split_pipeline, use_upstream_loading
@@ -20,6 +21,12 @@ def config_of(pipeline: list[dict]) -> Config:
 
 def test_split_pipeline__leaves_out_annotations() -> None:
     assert split_pipeline(PIPELINE) == (READ_IMAGE, KEPT)
+
+
+@pytest.mark.parametrize("name", ["mmseg_m2f.LoadBands", "LoadSingleRSImageFromFile", "LoadBiomedicalImageFromFile"])
+def test_split_pipeline__keeps_other_readers_of_images(name: str) -> None:
+    reader = dict(type=name)
+    assert split_pipeline([reader, *PIPELINE[1:]]) == (reader, KEPT)
 
 
 def test_split_pipeline__of_a_dataset_that_makes_its_images() -> None:
