@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from mmengine.evaluator import BaseMetric
 from scipy.optimize import linear_sum_assignment
 
@@ -26,7 +26,8 @@ class MatchCounts(NamedTuple):
     """What one image adds to the classes that occur in it (C), at each IoU threshold (T).
 
     `classes` is ascending, each once. `matched` counts pairs (TP), `wrong` detections without a partner (FP),
-    `missed` true objects without one (FN). `iou` is the summed IoU of the pairs at the lowest threshold.
+    `missed` true objects without one (FN). `iou` is the summed IoU of the pairs at the lowest threshold. `places`
+    counts matched and missed objects at that threshold near the border of the image, and in its middle.
     """
 
     classes: Int[np.ndarray, "C"]
@@ -34,6 +35,7 @@ class MatchCounts(NamedTuple):
     wrong: Int[np.ndarray, "C T"]
     missed: Int[np.ndarray, "C T"]
     iou: Float[np.ndarray, "C"]
+    places: Int[np.ndarray, "2 2"]
 
 
 @METRICS.register_module()
@@ -45,6 +47,10 @@ class ObjectMatching(BaseMetric):
     IoU 0.50, 0.55 … 0.90; `matching_precision`, `matching_recall`, `matching_F1` and `matching_IoU`, the mean IoU of
     matched pairs, those at 0.50. `matching_AP50.<class>` is that of one class, absent where the class occurs nowhere.
     A ratio without a matched pair is 0. The table of all classes goes to the log.
+
+    `matching_recall_middle` and `matching_recall_border` are the recall at 0.50 of the true objects whose box has its
+    centre in the middle of the image (from every border further away than a quarter of the shorter side), and of the
+    others; absent where there are none. A model that is shown images larger than its training crops loses the middle.
 
     TP, FP and FN are pooled over all images and classes before dividing: an image or class with many objects weighs
     more than one with few. At each threshold, detections and true objects are matched one to one such that as many
@@ -62,7 +68,7 @@ class ObjectMatching(BaseMetric):
     default_prefix = ""  # none; mmengine warns where this is unset
     figures: ClassVar[Sequence[str]] = (
         *(f"matching_AP{percent}" for percent in _PERCENT),
-        *(f"matching_{name}" for name in ("precision", "recall", "F1", "IoU")),
+        *(f"matching_{name}" for name in ("precision", "recall", "F1", "IoU", "recall_middle", "recall_border")),
     )
     class_figure: ClassVar[str] = "matching_AP50"
 
@@ -87,10 +93,11 @@ class ObjectMatching(BaseMetric):
         """
         classes = class_names(self)
         counts = np.zeros((3, len(classes), len(_PERCENT)), dtype=np.int64)  # matched, wrong, missed
-        iou_sum = 0.0
-        for present, *image_counts, ious in results:
+        iou_sum, places = 0.0, np.zeros((2, 2), dtype=np.int64)
+        for present, *image_counts, ious, image_places in results:
             counts[:, present] += np.stack(image_counts)
             iou_sum += float(ious.sum())
+            places += image_places
         if not counts[[0, 2]].any():
             raise InvalidValueError(
                 f"ObjectMatching: expected objects in the truth, got {len(results)} images without any. Check the "
@@ -105,6 +112,9 @@ class ObjectMatching(BaseMetric):
             F1=2 * matched / (2 * matched + wrong + missed),
             IoU=iou_sum / max(matched, 1),
         )
+        for name, (found, lost) in zip(("recall_border", "recall_middle"), places.tolist(), strict=True):
+            if found + lost:
+                metrics[name] = found / (found + lost)
         of_class = _accuracy(counts)
         occurs = counts[:, :, 0].any(0)
         shown = {"AP50": of_class[:, 0], "AP75": of_class[:, _PERCENT.index(75)]}
@@ -130,6 +140,7 @@ def count_matches(detected: DetectedObjects, true: TrueObjects) -> MatchCounts:
     classes = np.union1d(detected.labels, true.labels[objects])
     counts = np.zeros((3, len(classes), len(_PERCENT)), dtype=np.int64)
     iou_sums = np.zeros(len(classes))
+    in_middle, found = _lie_in_middle(true), np.zeros(len(true.labels), dtype=bool)
     for row, label in enumerate(classes):
         own = np.flatnonzero(detected.labels == label)
         wanted = np.flatnonzero(objects & (true.labels == label))
@@ -141,8 +152,18 @@ def count_matches(detected: DetectedObjects, true: TrueObjects) -> MatchCounts:
             counts[:, row, column] = num_pairs, len(unpaired), len(wanted) - num_pairs
             if column == 0:
                 iou_sums[row] = of_class[pairs].sum()
+                found[wanted[pairs[1]]] = True
     matched, wrong, missed = counts
-    return MatchCounts(classes, matched, wrong, missed, iou_sums)
+    of_place = [objects & ~in_middle, objects & in_middle]
+    places = np.array([[np.count_nonzero(place & found), np.count_nonzero(place & ~found)] for place in of_place])
+    return MatchCounts(classes, matched, wrong, missed, iou_sums, places)
+
+
+def _lie_in_middle(true: TrueObjects) -> Bool[np.ndarray, "G"]:
+    """Whether the centre of a box is further away from every border than a quarter of the shorter side."""
+    centres = (true.masks.boxes[:, :2] + true.masks.boxes[:, 2:]) / 2
+    to_border = np.minimum(centres, true.masks.size - centres).min(1)
+    return to_border > min(true.masks.size) / 4
 
 
 def match_best(ious: Float[np.ndarray, "N G"], threshold: float) -> tuple[Int[np.ndarray, "P"], Int[np.ndarray, "P"]]:

@@ -41,7 +41,25 @@ def test_object_matching__hand_worked() -> None:
     )
     expected = {f"matching_AP{percent}": 2 / 4 if percent <= 75 else 1 / 5 for percent in PERCENT}
     expected |= dict(matching_precision=2 / 3, matching_recall=2 / 3, matching_F1=2 / 3, matching_IoU=7 / 8)
+    expected |= dict(matching_recall_middle=2 / 3)  # in an image of one row nothing is near the border
     assert metrics == pytest.approx(expected | {"matching_AP50.cell": 0.5}, abs=1e-12)
+
+
+def test_object_matching__middle_and_border() -> None:
+    def square(top: int, left: int) -> np.ndarray:
+        mask = np.zeros((16, 32), dtype=bool)
+        mask[top : top + 2, left : left + 2] = True
+        return mask
+
+    # Centres 4 and 5 pixels from the border; a quarter of the shorter side is 4.
+    places = [square(3, 20), square(4, 10), square(8, 20), square(0, 0)]
+    sample = object_sample(
+        [(CELL, 0.9, places[0]), (CELL, 0.9, places[1])], [(CELL, mask) for mask in places], size=(16, 32)
+    )
+    crowd = object_sample([], [(CELL, square(0, 0))], [(CELL, square(8, 8))], size=(16, 32))
+    metrics = evaluate(sample, crowd)
+    assert metrics["matching_recall_middle"] == 1 / 2
+    assert metrics["matching_recall_border"] == 1 / 3
 
 
 def test_object_matching__pools_counts_over_images_and_classes() -> None:
