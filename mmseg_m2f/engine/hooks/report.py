@@ -10,7 +10,9 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub
 from mmengine.runner import Runner
+from torch import nn
 
+from mmseg_m2f.engine.crop_comparison import CropComparison
 from mmseg_m2f.files import replace_file, save_png
 from mmseg_m2f.json_files import read_json
 from mmseg_m2f.predictions.palettes import class_colours
@@ -21,6 +23,7 @@ from mmseg_m2f.visualization.entries import sheet_entry
 
 _MAX_LOSS_CURVES = 6
 _CELL_WIDTH = 256
+_BATCHES_COMPARED = 50
 #: Metrics by their names behind the last slash. The first main one that a run has is what "best" means.
 MAIN_METRICS = ("PQ", "AP", "segm_mAP", "bbox_mAP", "matching_AP50", "mIoU")
 _CURVES = (
@@ -47,6 +50,9 @@ class Report(Hook):
     The sheet shows what the model predicts of panoptic maps, objects and label maps, and their truth where the
     validation data have it.
 
+    The last lines also say if validation images are much larger or more crowded than the crops of the first batches,
+    and the model looks at them as a whole (`CropComparison`).
+
     Args:
         num_images: Validation images on the contact sheet, spread evenly over the dataset.
         out_dir: Where to write; the run's work folder if not given.
@@ -60,6 +66,7 @@ class Report(Hook):
         self._training = False
         self._entries: list[SheetEntry] = []
         self._history: list[_Validation] = []
+        self._comparison, self._batches_compared = CropComparison(), 0
 
     def before_train(self, runner: Runner) -> None:
         """Takes up the validations of the run that is being resumed; a fresh run starts with none."""
@@ -67,9 +74,18 @@ class Report(Hook):
         if self._training:
             self._history = [m for m in _read_history(self._folder(runner)) if m["iteration"] <= runner.iter]
 
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Mapping | None = None, outputs: object = None
+    ) -> None:
+        """Looks at the sizes of the first crops."""
+        if self._training and self._batches_compared < _BATCHES_COMPARED:
+            self._batches_compared += 1
+            self._comparison.note_crops(data_batch)
+
     def before_val_epoch(self, runner: Runner) -> None:
-        """Forgets the pictures of the last validation."""
+        """Forgets the pictures and sizes of the last validation."""
         self._entries = []
+        self._comparison.forget_images()
 
     def after_val_iter(
         self,
@@ -81,6 +97,7 @@ class Report(Hook):
         """Keeps the images of the batch that the contact sheet wants."""
         if not self._training:
             return
+        self._comparison.note_images(outputs or ())
         num_batches = len(runner.val_dataloader)
         if batch_idx % max(num_batches // max(self.num_images, 1), 1):
             return
@@ -117,6 +134,8 @@ class Report(Hook):
             self._save_curves(runner)
         for line in self._summary(runner):
             runner.logger.info(line)
+        if not _has_windows(runner.model) and (advice := self._comparison.advice()):
+            runner.logger.info(advice)
 
     def _folder(self, runner: Runner) -> Path:
         return self.out_dir or Path(runner.work_dir)
@@ -157,6 +176,12 @@ class Report(Hook):
         }
         known = {what: path for what, path in places.items() if path and Path(path).exists()}
         return lines + [f"Look at {what + ':':<17}{path}" for what, path in known.items()]
+
+
+def _has_windows(model: nn.Module) -> bool:
+    """Whether a model, maybe wrapped for several processes, looks through windows."""
+    test_cfg = getattr(getattr(model, "module", model), "test_cfg", None)
+    return isinstance(test_cfg, Mapping) and test_cfg.get("mode") == "slide"
 
 
 def _main_metric(history: Sequence[_Validation]) -> str:

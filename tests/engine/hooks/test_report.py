@@ -59,20 +59,31 @@ class StopAt(Hook):
             raise KeyboardInterrupt
 
 
-def run(work_dir: Path, name: str, *, iterations: int = 6, resume: bool = False, stop_at: int | None = None) -> None:
-    def loader(seed: int) -> dict:
+def run(
+    work_dir: Path,
+    name: str,
+    *,
+    iterations: int = 6,
+    resume: bool = False,
+    stop_at: int | None = None,
+    val_size: tuple[int, int] = (32, 48),
+    test_cfg: Mapping | None = None,
+) -> None:
+    def loader(seed: int, image_size: tuple[int, int] = (32, 48)) -> dict:
         return dict(
             batch_size=2,
             num_workers=0,
             sampler=dict(type="mmengine.InfiniteSampler" if seed == 0 else "mmengine.DefaultSampler", shuffle=False),
-            dataset=dict(type="mmseg_m2f.GeneratedShapes", length=8, seed=seed, image_size=(32, 48), pipeline=PACK),
+            dataset=dict(type="mmseg_m2f.GeneratedShapes", length=8, seed=seed, image_size=image_size, pipeline=PACK),
         )
 
+    model = Threshold()
+    model.test_cfg = test_cfg
     runner = Runner(
-        model=Threshold(),
+        model=model,
         work_dir=str(work_dir),
         train_dataloader=loader(0),
-        val_dataloader=loader(1),
+        val_dataloader=loader(1, val_size),
         val_evaluator=dict(type="mmseg_m2f.SemanticIoU"),
         optim_wrapper=dict(optimizer=dict(type="mmengine.SGD", lr=0.01)),
         train_cfg=dict(type="mmengine.IterBasedTrainLoop", max_iters=iterations, val_interval=2),
@@ -123,6 +134,13 @@ def test_report__last_lines_say_what_and_where(finished: Path) -> None:
     assert "Worst classes: " in log
     for name in ("best_mIoU_iter_2.pth", "iter_6.pth", "metrics.json", "curves.png", "contact_sheet.png"):
         assert str(finished / name) in log.split("Learnt:")[1]
+
+
+@pytest.mark.parametrize("mode", ["whole", "slide"])
+def test_report__names_windows_where_validation_images_are_much_larger(tmp_path: Path, mode: str) -> None:
+    run(tmp_path, f"report-larger-{mode}", iterations=2, val_size=(64, 96), test_cfg=dict(mode=mode))
+    log = next(tmp_path.glob("*/*.log")).read_text()
+    assert ("--cfg-options window_size=32,48" in log) == (mode == "whole")
 
 
 def test_report__resumed_run_shows_its_whole_past(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
