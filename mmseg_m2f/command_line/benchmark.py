@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 
+from mmseg_m2f.benchmark.dial import add_dial
 from mmseg_m2f.benchmark.exported_metrics import add_exported_metrics
 from mmseg_m2f.benchmark.exported_sizes import add_exported_sizes
 from mmseg_m2f.benchmark.exports import add_exported, add_exports
@@ -20,6 +21,7 @@ EXAMPLES = """examples:
   {run} step ours CONFIG --device cuda --dtype bfloat16 --batch 2 16
   {run} step ours ours+graphs mmseg --device cuda --dtype bfloat16 --batch 2 16 --profile
   {run} train CONFIG --amp --cfg-options model.cuda_graphs=True
+  {run} dial CONFIG CHECKPOINT --layers 3 6 9 --queries 50 100
   {run} large --size 20000
   {run} scaling ours mmseg --over queries objects
   {run} exported model.onnx CHECKPOINT --size 512 512
@@ -42,6 +44,7 @@ def main(arguments: Sequence[str] | None = None, *, call: Call) -> None:
     add_exported(commands)
     add_exported_metrics(commands)
     add_exported_sizes(commands)
+    add_dial(commands)
     add_large(commands)
     add_heads(commands, run=call.run)
     add_shipped(commands)

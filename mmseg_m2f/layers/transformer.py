@@ -221,13 +221,18 @@ class Decoder(nn.Module):
         valid: Bool[Tensor, "B H W"] | None = None,
         *,
         last_only: bool = False,
+        num_layers: int | None = None,
     ) -> list[Float[Tensor, "B Q C"]]:
-        """Normed queries after every layer, or after the last one only. The initial queries are 0."""
+        """Normed queries after every layer, or after the last one only. The initial queries are 0.
+
+        Args:
+            num_layers: run the first layers only.
+        """
         value, position = place_tokens(memory, valid)
         key, may_attend = value + position, attend_valid(valid)
         queries = query_position.new_zeros(memory.shape[0], *query_position.shape)
         states = []
-        for layer in self.layers:
+        for layer in self.layers[:num_layers]:
             queries = layer(queries, query_position, key, value, may_attend)
             states.append(queries)
         return [self.post_norm(state) for state in (states[-1:] if last_only else states)]

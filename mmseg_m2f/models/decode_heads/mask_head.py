@@ -71,6 +71,7 @@ class MaskHead(nn.Module):
             )
             extra_losses = [*extra_losses, feature_loss]
         self.extra_losses = nn.ModuleList(MODELS.build(loss) for loss in extra_losses)
+        self._shortened: dict[str, int] = {}
         self.register_load_state_dict_pre_hook(adopt_head_keys)
         self.register_load_state_dict_pre_hook(_check_class_layer)
 
@@ -78,6 +79,47 @@ class MaskHead(nn.Module):
     def reads_boxes(self) -> bool:
         """Whether training needs boxes in the targets."""
         return self.criterion is not None and bool(self.criterion.box_losses)
+
+    def shorten(self, *, layers: object = None, queries: object = None) -> None:
+        """Let results (`last_only`) come from the first decoder layers and from fewer queries; None is all.
+
+        Weights and training stay as they are.
+
+        Raises:
+            ValueError: the query decoder cannot be shortened so, or has fewer layers or queries.
+        """
+        shortened, most = {}, self.dial_range()
+        for key, wanted in dict(layers=layers, queries=queries).items():
+            if wanted is None:
+                continue
+            kind = type(self.query_decoder).__name__
+            if key not in most:
+                raise InvalidValueError(
+                    f"model.test_cfg.{key}: expected None, as the {key} of {kind} cannot be chosen when it predicts, "
+                    f"got {wanted}. MaskedAttentionDecoder takes layers and queries, DETR's decoders take layers."
+                )
+            if not isinstance(wanted, int) or not 1 <= wanted <= most[key]:
+                raise InvalidValueError(
+                    f"model.test_cfg.{key}: expected a whole number from 1 to {most[key]}, which {kind} has, got "
+                    f"{wanted!r}."
+                )
+            if wanted < most[key]:
+                shortened[f"num_{key}"] = wanted
+        self._shortened = shortened
+
+    def dial_range(self) -> dict[str, int]:
+        """How many `layers` and `queries` there are, of those that `shorten` can leave out."""
+        parameters = signature(self.query_decoder.forward).parameters
+        most = {}
+        if "num_layers" in parameters:
+            most["layers"] = len(self.query_decoder.transformer_decoder.layers)
+        if "num_queries" in parameters:
+            most["queries"] = self.query_decoder.query_feat.num_embeddings
+        return most
+
+    def graph_state(self) -> tuple[tuple[str, int], ...]:
+        """What results depend on besides weights and inputs."""
+        return tuple(self._shortened.items())
 
     def forward(
         self,
@@ -97,7 +139,8 @@ class MaskHead(nn.Module):
             valid = cells.squeeze(1).bool()
         if self.pixel_decoder is None:
             return self.query_decoder(features, last_only=last_only)
-        return self.query_decoder(self.pixel_decoder(features, valid), last_only=last_only)
+        shortened = self._shortened if last_only else {}
+        return self.query_decoder(self.pixel_decoder(features, valid), last_only=last_only, **shortened)
 
     def loss(
         self,

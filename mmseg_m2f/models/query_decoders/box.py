@@ -51,10 +51,14 @@ class BoxDecoder(nn.Module):
         if mask_head is not None:
             self.mask_head = MODELS.build(mask_head, default_args=dict(pixel_spec=pixel_spec))
 
-    def forward(self, features: PixelFeatures, *, last_only: bool = False) -> list[BoxPrediction]:
-        """Predictions after every layer, or after the last one only."""
+    def forward(
+        self, features: PixelFeatures, *, last_only: bool = False, num_layers: int | None = None
+    ) -> list[BoxPrediction]:
+        """Predictions after every layer, or after the last one only; of the first `num_layers`."""
         position = self.query_embed.weight
-        states = self.transformer_decoder(position, features.memory, features.valid, last_only=last_only)
+        states = self.transformer_decoder(
+            position, features.memory, features.valid, last_only=last_only, num_layers=num_layers
+        )
         predictions = [BoxPrediction(self.cls_embed(x), self.box_embed(x).sigmoid()) for x in states]
         if self.mask_head is not None:
             predictions[-1] = predictions[-1]._replace(masks=self.mask_head(states[-1], features))

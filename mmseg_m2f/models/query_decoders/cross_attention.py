@@ -57,8 +57,12 @@ class CrossAttentionDecoder(nn.Module):
         self.cls_embed = nn.Linear(channels, num_classes + 1)
         self.mask_embed = QueryMLP(channels, pixel_spec.mask_features)
 
-    def forward(self, features: PixelFeatures, *, last_only: bool = False) -> list[MaskPrediction]:
-        """Predictions after every layer, or after the last one only."""
+    def forward(
+        self, features: PixelFeatures, *, last_only: bool = False, num_layers: int | None = None
+    ) -> list[MaskPrediction]:
+        """Predictions after every layer, or after the last one only; of the first `num_layers`."""
         memory = self.decoder_input_proj(features.memory)
-        states = self.transformer_decoder(self.query_embed.weight, memory, features.valid, last_only=last_only)
+        states = self.transformer_decoder(
+            self.query_embed.weight, memory, features.valid, last_only=last_only, num_layers=num_layers
+        )
         return [MaskPrediction(self.cls_embed(x), self.mask_embed(x), features.mask_features) for x in states]

@@ -7,7 +7,7 @@ resized once per level (resizing commutes with the product) instead of resized m
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from mmengine.model import caffe2_xavier_init
 from torch import Tensor, nn
 
@@ -74,16 +74,29 @@ class MaskedAttentionDecoder(nn.Module):
         self.cls_embed = nn.Linear(channels, num_classes + 1)
         self.mask_embed = QueryMLP(channels, pixel_spec.mask_features)
 
-    def forward(self, features: PixelFeatures, *, last_only: bool = False) -> list[MaskPrediction]:
-        """Predictions before the first layer and after every layer, or the last one only."""
+    def forward(
+        self,
+        features: PixelFeatures,
+        *,
+        last_only: bool = False,
+        num_layers: int | None = None,
+        num_queries: int | None = None,
+    ) -> list[MaskPrediction]:
+        """Predictions before the first layer and after every layer, or the last one only.
+
+        Args:
+            num_layers: run the first layers only.
+            num_queries: take those queries only that are the surest of a class before any layer, whatever the image.
+        """
         sizes = [(x.shape[-2], x.shape[-1]) for x in features.levels]
         values, keys = self._values_and_keys(features.levels, sizes)
         small_features = self._mask_features_per_level(features.mask_features, sizes)
-        queries = self.query_feat.weight.expand(features.mask_features.shape[0], -1, -1)
-        position = self.query_embed.weight
+        kept = slice(None) if num_queries is None else self._surest_queries(num_queries)
+        queries = self.query_feat.weight[kept].expand(features.mask_features.shape[0], -1, -1)
+        position = self.query_embed.weight[kept]
 
         predictions = []
-        layers = self.transformer_decoder.layers
+        layers = self.transformer_decoder.layers[:num_layers]
         for index in range(len(layers) + 1):
             normed = self.transformer_decoder.post_norm(queries)
             embeddings = self.mask_embed(normed)
@@ -94,6 +107,12 @@ class MaskedAttentionDecoder(nn.Module):
                 may_attend = self._may_attend(embeddings, small_features[level])
                 queries = layers[index](queries, position, keys[level], values[level], may_attend)
         return predictions
+
+    @torch.no_grad()
+    def _surest_queries(self, count: int) -> Int[Tensor, "_"]:
+        """Numbers of the learnt queries with the highest probability of any class, in ascending order."""
+        logits = self.cls_embed(self.transformer_decoder.post_norm(self.query_feat.weight))
+        return logits.softmax(-1)[:, :-1].amax(-1).topk(count).indices.sort().values
 
     def _values_and_keys(
         self, levels: Sequence[Tensor], sizes: Sequence[tuple[int, int]]

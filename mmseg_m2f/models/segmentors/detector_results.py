@@ -44,6 +44,8 @@ _TEST_CFG = dict(
     max_objects=1000,
     keep_batch_padding=False,
     return_queries=False,
+    layers=None,
+    queries=None,
 )
 _PANOPTIC_KEYS = dict(
     mask2former=("object_threshold", "overlap_threshold", "keep_low_pixels"),

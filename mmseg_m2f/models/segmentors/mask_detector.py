@@ -59,6 +59,8 @@ class MaskDetector(BaseDetector):
             Images of a batch are predicted with the padding that each would have alone, so that results do not depend
             on the images beside them; `keep_batch_padding=True` restores the published behaviour. `return_queries=True`
             gives probabilities of all queries (`pred_queries`) instead of results, as `QueryTTA` needs them.
+            `layers` and `queries` predict with fewer decoder layers and queries than were trained, see
+            `MaskHead.shorten`.
         compile: run backbone, neck and head through `torch.compile`; True, or a dict of its arguments.
         cuda_graphs: on a GPU, record backbone, neck and head as CUDA graphs for image sizes that come again; True, or
             a dict of arguments of `GraphedNetwork`. Elsewhere it changes nothing, and says so.
@@ -91,6 +93,7 @@ class MaskDetector(BaseDetector):
         self.train_cfg = train_cfg
         self._test_cfg = checked_test_cfg(test_cfg)
         check_window_size(self.test_cfg, self.feature_strides)
+        self.decode_head.shorten(layers=self.test_cfg.layers, queries=self.test_cfg.queries)
         if self.test_cfg.panoptic and len(is_thing) >= INSTANCE_OFFSET:
             raise InvalidValueError(
                 f"MaskDetector: panoptic maps hold class + {INSTANCE_OFFSET} · instance number, but "
@@ -112,7 +115,9 @@ class MaskDetector(BaseDetector):
 
     @test_cfg.setter
     def test_cfg(self, test_cfg: ConfigDict | dict | None) -> None:
-        self._test_cfg = checked_test_cfg(test_cfg)
+        checked = checked_test_cfg(test_cfg)
+        self.decode_head.shorten(layers=checked.layers, queries=checked.queries)
+        self._test_cfg = checked
 
     @property
     def cfg(self) -> Config | ConfigDict:

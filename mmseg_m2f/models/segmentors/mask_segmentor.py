@@ -27,7 +27,14 @@ from mmseg_m2f.registry import MODELS
 from mmseg_m2f.samples import read_targets, write_semantic
 
 _DEFAULTS = dict(
-    mode="whole", scale=1.0, blend="mean", return_scores=False, max_memory_mb=None, keep_batch_padding=False
+    mode="whole",
+    scale=1.0,
+    blend="mean",
+    return_scores=False,
+    max_memory_mb=None,
+    keep_batch_padding=False,
+    layers=None,
+    queries=None,
 )
 _TEST_CFG_KEYS = {
     "mode",
@@ -38,6 +45,8 @@ _TEST_CFG_KEYS = {
     "return_scores",
     "max_memory_mb",
     "keep_batch_padding",
+    "layers",
+    "queries",
 }
 
 
@@ -57,7 +66,8 @@ class MaskSegmentor(BaseSegmentor):
             `return_scores=True` keeps the class scores K H W of each image as `seg_logits`. They lie in
             [0, Q] and are neither logits nor probabilities. `max_memory_mb` bounds what label maps take besides the
             mask logits, where scores are not kept, windows not averaged and nothing is flipped; by default 64 on a
-            CPU and a quarter of the free memory on a GPU.
+            CPU and a quarter of the free memory on a GPU. `layers` and `queries` predict with fewer decoder layers and
+            queries than were trained, see `MaskHead.shorten`.
         ignore_index: label of void pixels.
         trainable: beginnings of the names of the parameters to train; all unless given. The others get no gradients,
             and modules without trainable parameters stay in evaluation mode. ["decode_head."] freezes backbone and
@@ -108,6 +118,7 @@ class MaskSegmentor(BaseSegmentor):
             compile=compile,
         )
         check_window_size(self.test_cfg, self.feature_strides)
+        self.decode_head.shorten(layers=self.test_cfg.layers, queries=self.test_cfg.queries)
         self.graphs = make_graphs(cuda_graphs, compile=compile)
 
     def train(self, mode: bool = True) -> "MaskSegmentor":
@@ -124,7 +135,9 @@ class MaskSegmentor(BaseSegmentor):
 
     @test_cfg.setter
     def test_cfg(self, test_cfg: ConfigDict | dict | None) -> None:
-        self._test_cfg = _checked_test_cfg(test_cfg)
+        checked = _checked_test_cfg(test_cfg)
+        self.decode_head.shorten(layers=checked.layers, queries=checked.queries)
+        self._test_cfg = checked
 
     @property
     def cfg(self) -> Config | ConfigDict:

@@ -115,3 +115,56 @@ def test_mask_head__without_objects_only_the_class_loss_is_left(leaf, losses):
             assert all((value > 0) == bool(num_objects) for value in values)
         sum(found.values()).backward()
         assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
+
+
+def results_of(model: torch.nn.Module, images: torch.Tensor, **test_cfg: object) -> torch.Tensor:
+    model.test_cfg = test_cfg
+    return model.encode_decode(images)
+
+
+def test_shorten__all_layers_and_queries_change_nothing(segmentor):
+    images, _ = make_batch()
+    segmentor.eval()
+    expected = results_of(segmentor, images)
+    assert torch.equal(results_of(segmentor, images, layers=3, queries=20), expected)
+    assert not torch.equal(results_of(segmentor, images, layers=2), expected)
+    assert not torch.equal(results_of(segmentor, images, queries=10), expected)
+    assert torch.equal(results_of(segmentor, images), expected)  # back to all
+
+
+def test_shorten__one_layer_is_the_prediction_after_it(segmentor):
+    images, _ = make_batch()
+    segmentor.eval()
+    segmentor.test_cfg = dict(layers=1)
+    features = segmentor.extract_feat(images)
+    (result,) = segmentor.decode_head(features, last_only=True)
+    predictions = segmentor.decode_head(features)
+    assert len(predictions) == 4  # training sees all layers
+    assert torch.equal(result.class_logits, predictions[1].class_logits)
+    assert segmentor.decode_head.graph_state() == (("num_layers", 1),)
+
+
+@pytest.mark.parametrize(
+    ("test_cfg", "message"),
+    [
+        (dict(layers=4), r"test_cfg\.layers: expected a whole number from 1 to 3, .* got 4"),
+        (dict(layers=0), r"from 1 to 3"),
+        (dict(queries=21), r"test_cfg\.queries: expected a whole number from 1 to 20"),
+        (dict(queries=2.5), r"got 2\.5"),
+    ],
+)
+def test_shorten__refuses(segmentor, model_config, test_cfg, message):
+    with pytest.raises(ValueError, match=message):
+        segmentor.test_cfg = test_cfg
+    assert segmentor.test_cfg.layers is None
+    with pytest.raises(ValueError, match=message):
+        MODELS.build(dict(model_config, test_cfg=test_cfg))
+
+
+def test_shorten__decoders_without_layers_to_leave_out(model_config):
+    model_config.decode_head.pixel_decoder = None
+    model_config.decode_head.query_decoder = dict(type="mmseg_m2f.AttentionToMaskDecoder")
+    model_config.decode_head.criterion = None
+    model = MODELS.build(model_config)
+    with pytest.raises(ValueError, match=r"layers of AttentionToMaskDecoder cannot be chosen"):
+        model.test_cfg = dict(layers=1)

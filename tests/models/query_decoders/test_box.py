@@ -102,3 +102,10 @@ def test_box_decoder__queries_start_as_zeros():
     memory = torch.randn(1, 128, 2, 3)
     (prediction,) = decoder(PixelFeatures(memory, (), memory), last_only=True)
     assert (prediction.boxes == prediction.boxes[:, :1]).all()
+
+
+def test_detr__fewer_layers():
+    pixel_decoder, decoder = small_detr()
+    features = pixel_decoder(feature_maps())
+    (result,) = decoder(features, last_only=True, num_layers=1)
+    assert torch.equal(result.boxes, decoder(features)[0].boxes)

@@ -54,3 +54,9 @@ def test_cross_attention__every_parameter_learns():
     predictions = decoder(pixel_features(8))
     sum(p.class_logits.sum() + p.mask_logits().square().sum() for p in predictions).backward()
     assert [name for name, p in decoder.named_parameters() if p.grad is None] == []
+
+
+def test_cross_attention__fewer_layers():
+    decoder, features = small_decoder(), pixel_features()
+    (result,) = decoder(features, last_only=True, num_layers=2)
+    assert torch.equal(result.class_logits, decoder(features)[1].class_logits)

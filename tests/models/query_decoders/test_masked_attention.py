@@ -89,3 +89,28 @@ def test_masked_attention__every_parameter_learns(channels):
     predictions = decoder(pixel_features(channels))
     sum(p.class_logits.sum() + p.mask_logits().square().sum() for p in predictions).backward()
     assert [name for name, p in decoder.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize("num_layers", [1, 3])
+def test_masked_attention__fewer_layers_are_those_of_a_shorter_decoder(num_layers):
+    decoder, features = small_decoder(), pixel_features()
+    shorter = small_decoder(num_layers=num_layers)
+    missing = shorter.load_state_dict(decoder.state_dict(), strict=False).missing_keys
+    assert missing == []
+    (result,) = decoder(features, last_only=True, num_layers=num_layers)
+    (expected,) = shorter(features, last_only=True)
+    assert torch.equal(result.class_logits, expected.class_logits)
+    assert torch.equal(result.mask_embeddings, expected.mask_embeddings)
+
+
+def test_masked_attention__fewer_queries_are_the_surest_before_any_layer():
+    decoder, features = small_decoder(), pixel_features()
+    surest = decoder(features)[0].class_logits[0].softmax(-1)[:, :-1].amax(-1).argsort(descending=True)[:3]
+    fewer = small_decoder(num_queries=3)
+    kept = {name: value for name, value in decoder.state_dict().items() if not name.startswith("query_")}
+    fewer.load_state_dict(kept, strict=False)
+    for table in ("query_feat", "query_embed"):
+        getattr(fewer, table).weight.data = getattr(decoder, table).weight.data[surest.sort().values]
+    (result,) = decoder(features, last_only=True, num_queries=3)
+    torch.testing.assert_close(result.class_logits, fewer(features)[-1].class_logits)
+    torch.testing.assert_close(result.mask_logits(), fewer(features)[-1].mask_logits())
