@@ -17,6 +17,7 @@ from mmseg_m2f.checkpoints.array_pickle import load_arrays
 from mmseg_m2f.checkpoints.checking import check_checkpoint
 from mmseg_m2f.checkpoints.class_order import ClassOrder
 from mmseg_m2f.checkpoints.layouts import Content, Layout, check_round_trip, convert, detect_content
+from mmseg_m2f.core.low_rank import merge_low_rank
 from mmseg_m2f.errors import InvalidValueError, MissingFileError
 from mmseg_m2f.files import replace_file
 
@@ -52,8 +53,8 @@ def convert_file(
 ) -> ConversionReport:
     """Write the weights of one file into another, in another layout.
 
-    What was written is read again, converted back and compared bit for bit with what the source holds; only then it
-    takes the target's place. Nothing in the source is executed.
+    Low-rank changes (LoRA) are merged into the weights. What was written is read again, converted back and compared bit
+    for bit with what the source holds; only then it takes the target's place. Nothing in the source is executed.
 
     Args:
         class_order: see `mmseg_m2f.checkpoints.layouts.convert`.
@@ -66,7 +67,7 @@ def convert_file(
     """
     source, target = Path(source), Path(target)
     _check_target(source, target, to=to)
-    state = read_weights(source)
+    state = merge_low_rank(read_weights(source))
     weights, dropped = convert(state, to=to, class_order=class_order)
     unchecked = target.with_name(f".{target.stem}.{os.getpid()}.unchecked{target.suffix}")
     try:

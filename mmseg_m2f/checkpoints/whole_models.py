@@ -15,6 +15,7 @@ from mmseg_m2f.checkpoints.checking import check_checkpoint, missing_file_messag
 from mmseg_m2f.checkpoints.converting import read_weights
 from mmseg_m2f.checkpoints.layouts import KEY_MAPS, detect_content
 from mmseg_m2f.checkpoints.published import is_published, read_published
+from mmseg_m2f.core.low_rank import merge_low_rank
 from mmseg_m2f.errors import InvalidValueError, MissingFileError
 from mmseg_m2f.files import is_remote
 from mmseg_m2f.json_files import read_json
@@ -67,7 +68,7 @@ def is_whole_model_address(address: object) -> bool:
 
 
 def read_whole_model(path: str) -> WholeModel:
-    """The weights of a checkpoint under our names, and the names of its classes.
+    """The weights of a checkpoint under our names, low-rank changes (LoRA) merged, and the names of its classes.
 
     Class names are those that training stores (`meta.dataset_meta`), a published folder's, or those of Hugging Face's
     `config.json` beside the file.
@@ -85,7 +86,7 @@ def read_whole_model(path: str) -> WholeModel:
         return WholeModel(published.weights(), [], "ours", tuple(published.classes))
     if not Path(path).is_file():
         raise MissingFileError(missing_file_message(Path(path)))
-    weights = _stripped(read_weights(path))
+    weights = merge_low_rank(_stripped(read_weights(path)))
     classes = _class_names(Path(path))
     try:
         layout, model = detect_content(weights)

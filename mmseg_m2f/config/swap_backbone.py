@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, DefaultScope
 
@@ -19,11 +20,12 @@ IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr
 
 
 def replace_backbone(cfg: Config, name: str, *, beside: str | Path | None) -> None:
-    """Put the `backbone` of an ingredient in the place of the model's.
+    """Put the `backbone` of an ingredient in the place of the model's, with the `neck` that it brings, if any.
 
-    Mean, std and channel order of `data_preprocessor` become those of the ingredient's `normalization`, ImageNet's if
-    it has none; values that were not the former backbone's stay, with a warning. `img_size` stays between two
-    backbones of one type.
+    The neck that the former backbone's ingredient brought goes; one that the config sets itself stays, unless the
+    ingredient brings another. Mean, std and channel order of `data_preprocessor` become those of the ingredient's
+    `normalization`, ImageNet's if it has none; values that were not the former backbone's stay, with a warning.
+    `img_size` stays between two backbones of one type.
 
     Raises:
         FileNotFoundError, ValueError: There is no such ingredient, or the model has no backbone.
@@ -49,6 +51,7 @@ def replace_backbone(cfg: Config, name: str, *, beside: str | Path | None) -> No
     cfg.model.backbone = new
     if "backbone" in cfg:
         cfg.backbone = copy.deepcopy(new)
+    _swap_neck(cfg, ingredient.get("neck"))
     _swap_normalization(cfg, {**IMAGENET, **(ingredient.get("normalization") or {})}, option=f"backbone={name}")
 
 
@@ -59,22 +62,25 @@ def fit_channels(cfg: Config) -> None:
         ValueError: A head reads more maps than the backbone gives.
     """
     model = cfg.model
-    neck = model.get("neck")
-    heads = [] if neck else [model.get(name) or [] for name in ("decode_head", "auxiliary_head")]
+    neck = model.get("neck") or {}
+    heads = [model.get(name) or [] for name in ("decode_head", "auxiliary_head")]
     listed = [head for part in heads for head in (part if isinstance(part, list) else [part])]
     readers = [node for head in listed if "in_channels" in (node := head.get("host", head))]
-    neck_reads_all = bool(neck) and isinstance(neck.get("in_channels"), (list, tuple))
-    if not readers and not neck_reads_all:
+    if not readers and "in_channels" not in neck:
         return
     backbone = copy.deepcopy(model.backbone)
     drop_initial_weights(backbone)
+    mean = (model.get("data_preprocessor") or {}).get("mean") or ()
+    image_channels = len(mean) if len(mean) > 1 else None  # a single mean fits images of any number of channels
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope")):
         built = MODELS.build(backbone)
-    mean = (model.get("data_preprocessor") or {}).get("mean") or ()
-    # A single mean fits images of any number of channels.
-    channels = probe_feature_spec(built, built, image_channels=len(mean) if len(mean) > 1 else None).channels
-    if neck_reads_all:
-        neck.in_channels = list(channels)
+        channels = probe_feature_spec(built, built, image_channels=image_channels).channels
+        if "in_channels" in neck:  # a number is that of the last map
+            neck.in_channels = list(channels) if isinstance(neck.in_channels, (list, tuple)) else channels[-1]
+        if neck and readers:
+            pyramid = MODELS.build(neck)
+            extract = torch.nn.Sequential(built, pyramid)
+            channels = probe_feature_spec(built, extract, image_channels=image_channels).channels
     for node in readers:
         _set_channels(node, channels, backbone=type(built).__name__)
 
@@ -91,6 +97,14 @@ def _set_channels(node: ConfigDict, channels: Sequence[int], *, backbone: str) -
     node.in_channels = [channels[i] for i in index] if several else channels[index]
     if "c1_in_channels" in node:  # DeepLabV3+ reads the finest map as well
         node.c1_in_channels = channels[0]
+
+
+def _swap_neck(cfg: Config, brought: Mapping[str, object] | None) -> None:
+    """Put the neck of a new backbone's ingredient into the model, or take out that of the former's."""
+    if brought is not None:
+        cfg.model.neck, cfg.neck = ConfigDict(copy.deepcopy(brought)), ConfigDict(brought)
+    elif cfg.pop("neck", None) is not None:
+        cfg.model.pop("neck", None)
 
 
 def _swap_normalization(cfg: Config, new: Mapping[str, object], *, option: str) -> None:

@@ -47,7 +47,9 @@ class ParameterRule:
         paramwise_cfg: `backbone_lr_mult` (default 0.1) multiplies the learning rate of `backbone.*`. `layer_decay`
             multiplies that of block b of a plain vision transformer with n blocks by `layer_decay ** (n - 1 - b)`, what
             comes before the blocks learns like the first; the backbone's groups are then its own, marked
-            `in_backbone`. `decay_all=True` decays norms, embeddings and position tables too.
+            `in_backbone`. `full_lr` lists beginnings of parts of names (between dots): such parameters of the backbone
+            are new and learn as fast as the head; by default those of adapters and of LoRA. `decay_all=True` decays
+            norms, embeddings and position tables too.
     """
 
     def __init__(self, optim_wrapper_cfg: ConfigDict | dict, paramwise_cfg: ConfigDict | dict | None = None) -> None:
@@ -56,10 +58,12 @@ class ParameterRule:
         rule = dict(paramwise_cfg or {})
         self.backbone_lr_mult = rule.pop("backbone_lr_mult", 0.1)
         self.layer_decay: float | None = rule.pop("layer_decay", None)
+        self.full_lr: tuple[str, ...] = tuple(rule.pop("full_lr", ("adapter", "lora_")))
         self.decay_all = rule.pop("decay_all", False)
         if rule:
             raise InvalidValueError(
-                "optim_wrapper.paramwise_cfg: ParameterRule knows backbone_lr_mult, layer_decay and decay_all, got "
+                "optim_wrapper.paramwise_cfg: ParameterRule knows backbone_lr_mult, layer_decay, full_lr and "
+                f"decay_all, got "
                 f"{sorted(rule)} as well. "
                 "For custom_keys and the like use constructor='mmengine.DefaultOptimWrapperConstructor'."
             )
@@ -87,16 +91,20 @@ class ParameterRule:
         seen: set[int] = set()
         for module_name, module in model.named_modules():
             in_backbone = module_name.split(".")[0] == "backbone"
-            module_lr = lr * self.backbone_lr_mult * factors.get(module_name, 1.0) if in_backbone else lr
-            mark = dict(in_backbone=True) if module_name in factors else {}
-            for parameter in module.parameters(recurse=False):
+            factor = self.backbone_lr_mult * factors.get(module_name, 1.0) if in_backbone else 1.0
+            for name, parameter in module.named_parameters(recurse=False):
                 if not parameter.requires_grad or id(parameter) in seen:
                     continue
                 seen.add(id(parameter))
-                key = (module_lr, 0.0 if id(parameter) in undecayed else decay, bool(mark))
+                is_new = in_backbone and self._is_new(f"{module_name}.{name}")
+                mark = dict(in_backbone=True) if module_name in factors and not is_new else {}
+                key = (lr if is_new else lr * factor, 0.0 if id(parameter) in undecayed else decay, bool(mark))
                 group = groups.setdefault(key, dict(params=[], lr=key[0], weight_decay=key[1], **mark))
                 group["params"].append(parameter)
         return list(groups.values())
+
+    def _is_new(self, name: str) -> bool:
+        return any(part.startswith(self.full_lr) for part in name.split("."))
 
 
 def _can_fuse(optimizer_cfg: Mapping[str, Any]) -> bool:

@@ -17,12 +17,15 @@ from mmseg_m2f.checkpoints.published import is_published, read_published
 from mmseg_m2f.config.checks import check_config
 from mmseg_m2f.config.initial_weights import drop_initial_weights
 from mmseg_m2f.config.load import load_config
+from mmseg_m2f.config.nodes import config_nodes
 from mmseg_m2f.config.options import Options, apply_options
 from mmseg_m2f.config.stored_config import read_stored_config
 from mmseg_m2f.datasets.checked_loading import CheckedLoading
 from mmseg_m2f.engine.class_agreement import agreed_metainfo
 from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.layers.lora import merge_lora
 from mmseg_m2f.models.exported_network import use_exported
+from mmseg_m2f.models.frozen_weights import lacks_frozen
 from mmseg_m2f.models.image_pipeline import inner_dataset, split_pipeline
 from mmseg_m2f.predictions.palettes import Palette, distinct_palette
 from mmseg_m2f.registry import DATASETS, MODELS, TRANSFORMS
@@ -101,7 +104,8 @@ def load_trained(cfg: Config, checkpoint: str | os.PathLike[str] | None = None) 
     on, else those in the dataset's annotation file. Their order is the checkpoint's, where it names the same ones.
 
     Args:
-        cfg: Changed in place: initial weights that the checkpoint replaces are dropped.
+        cfg: Changed in place: initial weights that the checkpoint replaces are dropped, and `lora`, whose changes are
+            merged into the weights.
         checkpoint: Weights to load, or an exported file (`tools/export.py`) that computes the network; without it the
             model keeps its random initial weights.
 
@@ -111,10 +115,9 @@ def load_trained(cfg: Config, checkpoint: str | os.PathLike[str] | None = None) 
             predicts another number of classes.
     """
     check_config(cfg)
-    if checkpoint is not None:
-        drop_initial_weights(cfg.model)
     if is_exported(checkpoint):
         assert checkpoint is not None
+        drop_initial_weights(cfg.model)
         return _load_exported(cfg, ExportedModel(checkpoint))
     content: Mapping[str, object] = {}
     if is_published(checkpoint):
@@ -123,6 +126,9 @@ def load_trained(cfg: Config, checkpoint: str | os.PathLike[str] | None = None) 
         content = dict(state_dict=published.weights(), meta=dict(dataset_meta=published.names))
     elif checkpoint is not None:
         content = check_checkpoint(checkpoint)
+    weights = cast(Mapping[str, torch.Tensor], content.get("state_dict", content))
+    if checkpoint is not None and not lacks_frozen(weights):
+        drop_initial_weights(cfg.model)
     dataset = _test_dataset(cfg)
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope")):
         model: nn.Module = MODELS.build(_model_config(cfg))
@@ -132,8 +138,9 @@ def load_trained(cfg: Config, checkpoint: str | os.PathLike[str] | None = None) 
     ids = cast(Sequence[int | str], metainfo.get("category_ids") or ())
     _check_class_count(model, classes, type_name=str(dataset.get("type")))
     if checkpoint is not None:
-        weights = cast(Mapping[str, torch.Tensor], content.get("state_dict", content))
         load_weights(model, weights, source=str(checkpoint))
+        if merge_lora(model):
+            _drop_lora(cfg.model)
     return TrainedModel(
         model.eval(),
         dataset,
@@ -141,6 +148,11 @@ def load_trained(cfg: Config, checkpoint: str | os.PathLike[str] | None = None) 
         palette if len(palette) == len(classes) else distinct_palette(len(classes)),
         ids if len(ids) == len(classes) else range(len(classes)),
     )
+
+
+def _drop_lora(model: Mapping) -> None:
+    for node in config_nodes(model):
+        node.pop("lora", None)
 
 
 def _load_exported(cfg: Config, file: ExportedModel) -> TrainedModel:

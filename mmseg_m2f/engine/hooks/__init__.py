@@ -10,6 +10,7 @@ from mmseg_m2f.engine.hooks.non_finite_guard import NonFiniteGuard
 from mmseg_m2f.engine.hooks.preflight import Preflight
 from mmseg_m2f.engine.hooks.report import Report
 from mmseg_m2f.engine.hooks.safe_checkpoint import SafeCheckpointHook
+from mmseg_m2f.engine.hooks.trainable_only import TrainableOnly
 from mmseg_m2f.engine.hooks.two_stage_warmup import TwoStageWarmup
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Report",
     "SafeCheckpointHook",
     "SavePredictions",
+    "TrainableOnly",
     "TwoStageWarmup",
     "keep_norm_on_device",
 ]

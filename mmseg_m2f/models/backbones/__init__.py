@@ -3,6 +3,14 @@
 from mmseg_m2f.models.backbones.context_cluster import ContextCluster, ContextClusterBlock
 from mmseg_m2f.models.backbones.frozen_norm import FrozenBN
 from mmseg_m2f.models.backbones.shrunk_vit import ShrunkVisionTransformer
+from mmseg_m2f.models.backbones.timm_plain_vit import TimmPlainViT
 from mmseg_m2f.models.backbones.timm_token_stream import TimmTokenStream
 
-__all__ = ["ContextCluster", "ContextClusterBlock", "FrozenBN", "ShrunkVisionTransformer", "TimmTokenStream"]
+__all__ = [
+    "ContextCluster",
+    "ContextClusterBlock",
+    "FrozenBN",
+    "ShrunkVisionTransformer",
+    "TimmPlainViT",
+    "TimmTokenStream",
+]

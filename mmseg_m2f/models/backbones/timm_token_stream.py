@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.models.backbones.timm_vit import adapt_vit, build_timm_vit, check_image_size, undecayed_names
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.structures import FeatureSpec, TokenBlock, TokenStream
 
@@ -28,6 +29,7 @@ class TimmTokenStream(nn.Module):
         patch_size: height and width in pixels of a patch; loaded weights of other sizes are resampled.
         pretrained: fetch timm's weights of this model.
         checkpoint_path: a file to take weights from instead, in timm's names or as DINOv2 and DINOv3 publish them.
+        lora: train low-rank changes of the blocks' linear layers instead of the weights; see `LoRASettings`.
         model_options: further arguments of timm's model, for example `drop_path_rate`.
     """
 
@@ -40,20 +42,19 @@ class TimmTokenStream(nn.Module):
         patch_size: int = 16,
         pretrained: bool = False,
         checkpoint_path: str | None = None,
+        lora: dict | None = None,
         model_options: dict | None = None,
     ) -> None:
         super().__init__()
         self.patch_size = patch_size
         self.num_joint_blocks = num_joint_blocks
-        vit = _build(
+        vit = build_timm_vit(
             model_name,
-            pretrained=pretrained or checkpoint_path is not None,
-            pretrained_cfg_overlay=None if checkpoint_path is None else dict(file=checkpoint_path),
-            img_size=tuple(img_size),
+            img_size=img_size,
             patch_size=patch_size,
-            dynamic_img_size=True,
-            num_classes=0,
-            **(model_options or {}),
+            pretrained=pretrained,
+            checkpoint_path=checkpoint_path,
+            model_options=model_options,
         )
         self.vit = cast(Any, vit)  # timm ships no types
         if not 0 < num_joint_blocks < len(self.vit.blocks):
@@ -61,6 +62,7 @@ class TimmTokenStream(nn.Module):
                 f"model.backbone ({model_name}): num_joint_blocks is {num_joint_blocks}, but there are "
                 f"{len(self.vit.blocks)} blocks. Expected at least one joint block and one before."
             )
+        adapt_vit(self.vit, lora)
 
     def forward(self, images: Float[Tensor, "B C H W"]) -> TokenStream:
         """The tokens before the joint blocks.
@@ -69,13 +71,7 @@ class TimmTokenStream(nn.Module):
             ValueError: height or width of the images is no multiple of the patch size.
         """
         height, width = images.shape[-2:]
-        if height % self.patch_size or width % self.patch_size:
-            raise InvalidValueError(
-                f"model.backbone (TimmTokenStream): expected images whose height and width are multiples of "
-                f"{self.patch_size}, got {height} × {width}. Nearest: {_nearest(height, self.patch_size)} × "
-                f"{_nearest(width, self.patch_size)}. Set the crop size, and size_divisor or pad_size_divisor in "
-                "model.data_preprocessor."
-            )
+        check_image_size((height, width), self.patch_size, backbone="TimmTokenStream")
         grid = (height // self.patch_size, width // self.patch_size)
         first = len(self.vit.blocks) - self.num_joint_blocks
         num_prefix = self.vit.num_prefix_tokens
@@ -105,7 +101,7 @@ class TimmTokenStream(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """Positions and tokens of timm's model."""
-        return {f"vit.{name}" for name in ("pos_embed", "cls_token", "reg_token", "mask_token")}
+        return {f"vit.{name}" for name in undecayed_names(self.vit)}
 
     def _joint_block(self, block: Callable[..., Tensor], grid: tuple[int, int]) -> TokenBlock:
         rope = getattr(self.vit, "rope", None)
@@ -132,31 +128,3 @@ def _run_rotated(
     identity = torch.zeros_like(rotation[:1])
     identity[:, identity.shape[1] // 2 :] = 1  # cosines
     return block(tokens, rope=torch.cat([identity.expand(num_others, -1), rotation]), attn_mask=may_attend)
-
-
-def _build(model_name: str, **options: object) -> nn.Module:
-    try:
-        import timm
-        from timm.models.eva import Eva
-        from timm.models.vision_transformer import VisionTransformer
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            'TimmTokenStream: expected the package timm, which is not installed. Run `pip install "mmseg-m2f[timm]"`.'
-        ) from error
-    if not hasattr(timm.layers, "resolve_self_attn_mask"):  # came together with boolean masks
-        raise ImportError(
-            f"TimmTokenStream: expected timm>=1.0.26, whose blocks take boolean masks, got {timm.__version__}. "
-            'Run `pip install --upgrade "timm>=1.0.26"`.'
-        )
-    model = timm.create_model(model_name, **options)
-    if not isinstance(model, (VisionTransformer, Eva)):
-        raise InvalidValueError(
-            f"model.backbone.model_name: expected a plain vision transformer of timm (VisionTransformer or Eva), got "
-            f"'{model_name}', which is a {type(model).__name__}. Take for example 'vit_large_patch14_reg4_dinov2'."
-        )
-    return model
-
-
-def _nearest(length: int, patch_size: int) -> str:
-    lower = length // patch_size * patch_size
-    return str(length) if lower == length else " or ".join(str(x) for x in (lower, lower + patch_size) if x)

@@ -11,6 +11,7 @@ from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.layers.matrix_products import use_fast_products
 from mmseg_m2f.models.compiled_parts import compile_parts
 from mmseg_m2f.models.feature_spec import check_head, crop_size_of, image_channels_of, probe_feature_spec
+from mmseg_m2f.models.frozen_weights import fill_frozen
 from mmseg_m2f.models.segmentors.upload import upload_batches_in_one_copy
 from mmseg_m2f.models.stem import widen_stem
 from mmseg_m2f.registry import MODELS
@@ -55,6 +56,7 @@ def build_parts(
     upload_batches_in_one_copy(preprocessor)
     compile_parts(shell, compile)
     shell.register_load_state_dict_pre_hook(adopt_detector_keys)
+    shell.register_load_state_dict_pre_hook(fill_frozen)
     return frozen
 
 

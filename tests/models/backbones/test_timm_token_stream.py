@@ -120,17 +120,9 @@ def test_timm_token_stream__reads_a_file_of_dinov2(tmp_path):
         torch.testing.assert_close(value, weights[name], msg=name)
 
 
-@pytest.mark.parametrize(
-    ("size", "nearest"), [((40, 48), "32 or 48 × 48"), ((64, 70), "64 × 64 or 80"), ((9, 16), "16 × 16")]
-)
-def test_timm_token_stream__size_that_patches_do_not_fill(size, nearest):
-    with pytest.raises(ValueError, match=f"multiples of 16, got {size[0]} × {size[1]}. Nearest: {nearest}"):
-        build()(torch.randn(1, 3, *size))
-
-
-def test_timm_token_stream__no_vision_transformer():
-    with pytest.raises(ValueError, match="expected a plain vision transformer .* got 'swin_tiny_patch4_window7_224'"):
-        TimmTokenStream("swin_tiny_patch4_window7_224", img_size=(224, 224), patch_size=4)
+def test_timm_token_stream__size_that_patches_do_not_fill():
+    with pytest.raises(ValueError, match="TimmTokenStream.*multiples of 16, got 40 × 48"):
+        build()(torch.randn(1, 3, 40, 48))
 
 
 @pytest.mark.parametrize("num_joint_blocks", [0, 3])
