@@ -75,23 +75,36 @@ def _at_least_float32(x: Float[Tensor, "*_"]) -> Float[Tensor, "*_"]:
 
 
 class DeformableAttention(nn.Module):
-    """Self-attention in which each token reads P learnt points of every level.
+    """Attention in which each token reads P learnt points of every level.
 
     Initially, point p of head m lies p + 1 cells from the token in the direction of the angle 2πm/M, on a square.
+
+    Args:
+        channels: C, of query, value and result.
+        inner_channels: of the values that are read, all heads together; C unless given.
     """
 
-    def __init__(self, channels: int, *, num_levels: int, num_heads: int = 8, num_points: int = 4) -> None:
+    def __init__(
+        self,
+        channels: int,
+        *,
+        num_levels: int,
+        num_heads: int = 8,
+        num_points: int = 4,
+        inner_channels: int | None = None,
+    ) -> None:
         super().__init__()
-        if channels % num_heads:
+        inner_channels = channels if inner_channels is None else inner_channels
+        if inner_channels % num_heads:
             raise InvalidValueError(
-                f"DeformableAttention: channels {channels} must be a multiple of num_heads {num_heads}."
+                f"DeformableAttention: channels {inner_channels} must be a multiple of num_heads {num_heads}."
             )
         self.num_levels, self.num_heads, self.num_points = num_levels, num_heads, num_points
         readings = num_heads * num_levels * num_points
         self.sampling_offsets = nn.Linear(channels, readings * 2)
         self.attention_weights = nn.Linear(channels, readings)
-        self.value_proj = nn.Linear(channels, channels)
-        self.output_proj = nn.Linear(channels, channels)
+        self.value_proj = nn.Linear(channels, inner_channels)
+        self.output_proj = nn.Linear(inner_channels, channels)
         self._init_weights()
 
     def _init_weights(self) -> None:
@@ -111,12 +124,12 @@ class DeformableAttention(nn.Module):
 
     def forward(
         self,
-        query: Float[Tensor, "B N C"],
+        query: Float[Tensor, "B Nq C"],
         value: Float[Tensor, "B N C"],
-        reference_points: Float[Tensor, "N 2"],
+        reference_points: Float[Tensor, "Nq 2"],
         sizes: Sequence[tuple[int, int]],
-    ) -> Float[Tensor, "B N C"]:
-        """Attend from `query` (content plus position) to `value`; offsets are in cells of each level."""
+    ) -> Float[Tensor, "B Nq C"]:
+        """Attend from `query` (content plus position) to `value`; `sizes` are the value's, offsets in its cells."""
         heads, levels, points = self.num_heads, self.num_levels, self.num_points
         attended = deformable_attention(
             self.value_proj(value).unflatten(-1, (heads, -1)),

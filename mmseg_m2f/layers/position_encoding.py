@@ -1,4 +1,4 @@
-"""Sine position encoding of a map (arXiv 2005.12872, appendix A.4)."""
+"""Sine position encoding of a map (arXiv 2005.12872, appendix A.4), and where its cells lie."""
 
 import math
 
@@ -39,6 +39,15 @@ def padded_position_encoding(
 def positions_to_learn(size: tuple[int, int], channels: int) -> Float[Tensor, "N C"]:
     """Initial values of learnt position vectors, row by row: sine encodings."""
     return sine_position_encoding(size, channels, torch.empty(0)).flatten(1).T.contiguous()
+
+
+def cell_centres(size: tuple[int, int], like: Tensor) -> Float[Tensor, "N 2"]:
+    """xy of every cell's centre, row by row, in at least float32."""
+    height, width = size
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    y = (torch.arange(height, dtype=dtype, device=like.device) + 0.5) / height
+    x = (torch.arange(width, dtype=dtype, device=like.device) + 0.5) / width
+    return torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1).flatten(0, 1)
 
 
 def _periods(channels: int, like: Tensor, temperature: float) -> Float[Tensor, "C"]:

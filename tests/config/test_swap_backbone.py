@@ -58,11 +58,43 @@ def test_replace_backbone__given_values_win() -> None:
     assert load_config(MASK2FORMER, options).model.data_preprocessor.mean == [0.0, 0.0, 0.0]
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("configs/_base_/backbones/timm_eff*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [path for path in sorted(ROOT.glob("configs/_base_/backbones/*.py")) if "model_name" in path.read_text()],
+    ids=lambda path: path.stem,
+)
 def test_ingredients__normalisation_is_timms(path) -> None:
     import timm
 
-    backbone = load_config(ROOT / f"configs/mask2former/mask2former_{path.stem}_ade20k-512_160k.py").model
-    expected = timm.get_pretrained_cfg(backbone.backbone.model_name)
-    assert backbone.data_preprocessor.mean == [255 * value for value in expected.mean]
-    assert backbone.data_preprocessor.std == [255 * value for value in expected.std]
+    ingredient = Config.fromfile(path)
+    if not ingredient.backbone.get("pretrained"):
+        return
+    expected = timm.get_pretrained_cfg(ingredient.backbone.model_name)
+    found = IMAGENET | ingredient.get("normalization", {})
+    assert found["mean"] == pytest.approx([255 * value for value in expected.mean])
+    assert found["std"] == pytest.approx([255 * value for value in expected.std])
+
+
+UPERNET = ROOT / "configs/per_pixel/upernet_r18_shapes_demo.py"
+
+
+def test_replace_backbone__brings_its_neck_and_takes_it_along() -> None:
+    cfg = load_config(MASK2FORMER, {"backbone": "pyramid_dinov2_vit_s"})
+    assert cfg.model.neck == dict(type="mmseg_m2f.SimplePyramid", in_channels=384)
+    leaf = ROOT / "configs/mask2former/mask2former-pyramid_vit_tiny_shapes_demo.py"
+    assert load_config(leaf).model.neck.in_channels == 192
+    assert "neck" not in load_config(leaf, {"backbone": "r18_from_scratch"}).model
+
+
+def test_replace_backbone__a_neck_of_ones_own_stays(tmp_path) -> None:
+    leaf = tmp_path / "mine.py"
+    neck = dict(type="mmseg.FPN", in_channels=[256, 512, 1024, 2048], out_channels=64, num_outs=4)
+    leaf.write_text(f"_base_ = {str(MASK2FORMER)!r}\nmodel = dict(neck={neck})\n")
+    assert load_config(leaf, {"backbone": "swin_t"}).model.neck.in_channels == [96, 192, 384, 768]
+
+
+def test_fit_channels__heads_behind_a_neck_get_the_necks() -> None:
+    cfg = load_config(UPERNET, {"backbone": "pyramid_vit_tiny_from_scratch", "model.neck.scales": [4, 2, 1, 0.5]})
+    assert cfg.model.neck.in_channels == 192
+    assert cfg.model.decode_head.in_channels == [64] * 4
+    assert cfg.model.auxiliary_head.in_channels == 64

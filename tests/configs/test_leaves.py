@@ -23,6 +23,7 @@ ELSEWHERE = ("cac", "ecenet", "per_pixel")  # stepped in test_per_pixel.py
 EVERY_LEAF = sorted((ROOT / "configs").glob("[!_]*/*.py"))
 LEAVES = [path for path in EVERY_LEAF if path.parent.name not in ELSEWHERE]
 BACKBONES = ["r18_from_scratch", "swin_t", "mscan_t", "mit_b2", "mmdet_r50", "convnext_t", "timm_efficientnetv2_s"]
+BACKBONES += ["pyramid_vit_tiny_from_scratch", "adapter_vit_tiny_from_scratch"]
 
 
 #: Backbones in names of leaves, the quickest first.

@@ -8,6 +8,7 @@ from mmengine.registry import MODELS
 
 from mmseg_m2f.engine import ParameterRule
 from mmseg_m2f.engine.parameter_rule import _can_fuse
+from mmseg_m2f.layers.lora import LoRASettings, add_lora
 from tests.models.conftest import CONFIGS
 from tests.parity.conftest import upstream_config
 
@@ -66,7 +67,7 @@ def test_parameter_rule__frozen_parameters_are_left_out():
 
 def test_parameter_rule__unknown_key():
     with pytest.raises(
-        ValueError, match=r"knows backbone_lr_mult, layer_decay and decay_all, got \['custom_keys'\] as well"
+        ValueError, match=r"knows backbone_lr_mult, layer_decay, full_lr and decay_all, got \['custom_keys'\] as well"
     ):
         ParameterRule(dict(optimizer=dict(type="AdamW", lr=1.0)), dict(custom_keys={}))
 
@@ -117,6 +118,22 @@ def test_parameter_rule__layer_decay_by_hand():
         "decode_head.query_feat.weight": (1.0, 0.0, False),
         "decode_head.cls_embed.weight": (1.0, 0.1, False),
     }
+
+
+@pytest.mark.parametrize("decay", [None, 0.5])
+def test_parameter_rule__new_parts_of_the_backbone_learn_like_the_head(decay):
+    model = tiny_model()
+    add_lora(model["backbone"]["vit"], LoRASettings(1, layers=("blocks.0.mlp",)))
+    model["backbone"]["adapter"] = torch.nn.Linear(2, 2)
+    settings = dict(optimizer=dict(type="AdamW", lr=1.0, weight_decay=0.1))
+    groups = ParameterRule(settings, dict(layer_decay=decay)).parameter_groups(model)
+    found = {id(p): (group["lr"], group.get("in_backbone", False)) for group in groups for p in group["params"]}
+    new = [p for name, p in model.named_parameters() if "lora_" in name or "adapter" in name]
+    assert len(new) == 4
+    assert [found[id(p)] for p in new] == [(1.0, False)] * 4
+    groups = ParameterRule(settings, dict(full_lr=())).parameter_groups(model)
+    found = {id(p): group["lr"] for group in groups for p in group["params"]}
+    assert [found[id(p)] for p in new] == [0.1] * 4
 
 
 def test_parameter_rule__layer_decay_merges_groups():

@@ -92,3 +92,26 @@ def test_deformable_attention_module__starts_as_a_ring():
 def test_deformable_attention_module__channels_must_fit_the_heads():
     with pytest.raises(ValueError, match="channels 10 must be a multiple of num_heads 8"):
         DeformableAttention(10, num_levels=1)
+
+
+@pytest.mark.parametrize("kernels", ["on", "off"])
+def test_deformable_attention__values_of_another_length_and_width(monkeypatch, kernels):
+    monkeypatch.setenv("MMSEG_M2F_KERNELS", kernels)
+    attention = DeformableAttention(16, num_levels=2, num_heads=2, inner_channels=8)
+    query, value, sizes = torch.randn(2, 5, 16), torch.randn(2, 18, 16), [(3, 4), (2, 3)]
+    reference = torch.rand(5, 2)
+    expected = deformable_attention_in_pytorch(
+        attention.value_proj(value).unflatten(-1, (2, 4)),
+        sizes,
+        reference,
+        attention.sampling_offsets(query).unflatten(-1, (2, 2, 4, 2)),
+        attention.attention_weights(query).unflatten(-1, (2, 8)),
+    )
+    torch.testing.assert_close(attention(query, value, reference, sizes), attention.output_proj(expected))
+
+
+def test_deformable_attention__inner_width_is_the_outer_one_unless_given():
+    plain, explicit = DeformableAttention(16, num_levels=1), DeformableAttention(16, num_levels=1, inner_channels=16)
+    explicit.load_state_dict(plain.state_dict())
+    x, points = torch.randn(1, 6, 16), torch.rand(6, 2)
+    assert torch.equal(explicit(x, x, points, [(2, 3)]), plain(x, x, points, [(2, 3)]))

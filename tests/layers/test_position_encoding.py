@@ -1,6 +1,7 @@
 import torch
 
 from mmseg_m2f.layers.position_encoding import (
+    cell_centres,
     padded_position_encoding,
     positions_to_learn,
     sine_position_encoding,
@@ -49,3 +50,9 @@ def test_padded_position_encoding__valid_cells_do_not_see_the_padding():
     code = padded_position_encoding(valid, 16, torch.zeros(1, dtype=torch.double))
     torch.testing.assert_close(code[0, :, :3, :4], sine_position_encoding((3, 4), 16, code))
     torch.testing.assert_close(code[1], sine_position_encoding((5, 7), 16, code))
+
+
+def test_cell_centres__row_by_row():
+    expected = torch.tensor([[0.25, 0.5], [0.75, 0.5]])
+    assert torch.equal(cell_centres((1, 2), torch.zeros(1)), expected)
+    assert torch.equal(cell_centres((2, 1), torch.zeros(1, dtype=torch.bfloat16)), expected.flip(1))

@@ -50,11 +50,7 @@ class TimmPlainViT(nn.Module):
         model_options: dict | None = None,
     ) -> None:
         super().__init__()
-        if frozen and lora:
-            raise InvalidValueError(
-                "model.backbone: expected frozen=True or lora=dict(...), got both. With lora the weights are fixed "
-                "and their low-rank changes are trained: leave frozen out."
-            )
+        check_frozen(frozen=frozen, lora=lora)
         self.patch_size, self.norm, self.frozen = patch_size, norm, frozen
         vit = build_timm_vit(
             model_name,
@@ -124,3 +120,16 @@ def ascending_blocks(indices: Sequence[int], num_blocks: int) -> tuple[int, ...]
             f"{num_blocks - 1} (or from {-num_blocks} to -1), got {tuple(indices)}."
         )
     return found
+
+
+def check_frozen(*, frozen: bool, lora: dict | None) -> None:
+    """Refuse weights that are fixed and adapted at once.
+
+    Raises:
+        ValueError: both are asked for.
+    """
+    if frozen and lora:
+        raise InvalidValueError(
+            "model.backbone: expected frozen=True or lora=dict(...), got both. With lora the weights are fixed, and "
+            "their low-rank changes are trained: leave frozen out."
+        )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mmseg_m2f.core.postprocess import resize_maps
 from mmseg_m2f.errors import InvalidValueError
-from mmseg_m2f.layers.position_encoding import sine_position_encoding
+from mmseg_m2f.layers.position_encoding import cell_centres, sine_position_encoding
 from mmseg_m2f.layers.transformer import DeformableEncoderLayer, flatten_maps
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.structures import FeatureSpec, PixelFeatures, PixelSpec
@@ -65,7 +65,7 @@ class DeformableEncoder(nn.Module):
         position: Float[Tensor, "N C"],
         sizes: Sequence[tuple[int, int]],
     ) -> Float[Tensor, "B N C"]:
-        points = torch.cat([_cell_centres(size, tokens) for size in sizes])
+        points = torch.cat([cell_centres(size, tokens) for size in sizes])
         for layer in self.layers:
             tokens = layer(tokens, position, points, sizes)
         return tokens
@@ -161,12 +161,3 @@ class DeformablePixelDecoder(nn.Module):
             detail = lateral(x)
             finest = output(detail + resize_maps(finest, detail.shape[-2:]))
         return PixelFeatures(self.mask_feature(finest), tuple(levels), levels[0], valid)
-
-
-def _cell_centres(size: tuple[int, int], like: Tensor) -> Float[Tensor, "N 2"]:
-    """xy of every cell's centre, row by row, in at least float32."""
-    height, width = size
-    dtype = torch.promote_types(like.dtype, torch.float32)
-    y = (torch.arange(height, dtype=dtype, device=like.device) + 0.5) / height
-    x = (torch.arange(width, dtype=dtype, device=like.device) + 0.5) / width
-    return torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1).flatten(0, 1)

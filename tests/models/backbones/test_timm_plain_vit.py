@@ -117,3 +117,16 @@ def test_timm_plain_vit__norm_that_does_not_exist():
 def test_timm_plain_vit__size_that_patches_do_not_fill():
     with pytest.raises(ValueError, match="TimmPlainViT.*multiples of 16, got 40 × 48"):
         build()(torch.randn(1, 3, 40, 48))
+
+
+def test_timm_plain_vit__low_rank_changes_instead_of_weights():
+    backbone = build(lora=dict(rank=2, alpha=4))
+    backbone(torch.randn(1, 3, 32, 48))[0].sum().backward()
+    trained = {name for name, parameter in backbone.named_parameters() if parameter.grad is not None}
+    assert trained == {name for name, _ in backbone.named_parameters() if "lora_" in name}
+    assert len(trained) == 3 * 2 * 2
+
+
+def test_timm_plain_vit__frozen_and_adapted_at_once():
+    with pytest.raises(ValueError, match="expected frozen=True or lora=dict"):
+        build(frozen=True, lora=dict(rank=2))

@@ -129,3 +129,10 @@ def test_timm_token_stream__size_that_patches_do_not_fill():
 def test_timm_token_stream__wrong_number_of_joint_blocks(num_joint_blocks):
     with pytest.raises(ValueError, match=f"num_joint_blocks is {num_joint_blocks}, but there are 3 blocks"):
         build(num_joint_blocks=num_joint_blocks)
+
+
+def test_timm_token_stream__low_rank_changes_instead_of_weights():
+    backbone = build(lora=dict(rank=2))
+    run_all(backbone, torch.randn(1, 3, 32, 48)).sum().backward()
+    trained = {name for name, parameter in backbone.named_parameters() if parameter.grad is not None}
+    assert trained == {name for name, _ in backbone.named_parameters() if "lora_" in name}

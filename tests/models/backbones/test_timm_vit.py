@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from mmseg_m2f.models.backbones.timm_vit import build_timm_vit, check_image_size, undecayed_names
+from mmseg_m2f.layers.lora import merge_lora
+from mmseg_m2f.models.backbones.timm_vit import adapt_vit, build_timm_vit, check_image_size, undecayed_names
 
 DINOV2, DINOV3 = "vit_small_patch14_reg4_dinov2", "vit_small_patch16_dinov3"
 SMALL = dict(embed_dim=32, depth=2, num_heads=4)
@@ -61,3 +62,50 @@ def test_build_timm_vit__rotary_positions_fit_every_checkpoint():
 def test_undecayed_names__are_positions_and_tokens():
     assert undecayed_names(build()) == {"pos_embed", "cls_token", "reg_token"}
     assert undecayed_names(build(DINOV3)) == {"cls_token", "reg_token"}
+
+
+def outputs_of_blocks(vit: torch.nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
+    """What each block makes of the same input."""
+    inputs: list[tuple] = []
+    handles = [
+        block.register_forward_pre_hook(lambda _, args, kwargs: inputs.append((args, kwargs)), with_kwargs=True)
+        for block in vit.blocks
+    ]
+    vit.forward_features(images)
+    for handle in handles:
+        handle.remove()
+    return [block(inputs[0][0][0], **inputs[0][1]) for block in vit.blocks]
+
+
+@pytest.mark.parametrize(
+    "name", [DINOV2, DINOV3, "vit_small_patch16_dinov3_qkvb", "vit_tiny_patch16_224", "vit_base_patch16_clip_224"]
+)
+@pytest.mark.parametrize("layer", ["attn.qkv", "attn.proj"])
+def test_adapt_vit__changes_every_block_and_merges_into_it(name, layer):
+    vit, images = build(name).eval(), torch.randn(1, 3, 32, 48)
+    for parameter in vit.parameters():  # layer scales start at 1e-5: make every part count
+        parameter.data = parameter.data + 0.3 * torch.randn_like(parameter)
+    before = vit.forward_features(images)
+    adapt_vit(vit, dict(rank=2, layers=[layer]))
+    assert torch.equal(vit.forward_features(images), before)
+    blocks = outputs_of_blocks(vit, images)
+    for parameter_name, parameter in vit.named_parameters():
+        assert parameter.requires_grad == ("lora_" in parameter_name)
+        if parameter_name.endswith("lora_up"):
+            torch.nn.init.normal_(parameter)
+    for changed, block in zip(outputs_of_blocks(vit, images), blocks, strict=True):
+        assert (changed - block).abs().max() > 0.01
+    unmerged, weights = vit.forward_features(images), vit.state_dict()
+    plain = build(name).eval()
+    plain.load_state_dict(weights)  # merges on loading
+    torch.testing.assert_close(plain.forward_features(images), unmerged, atol=1e-4, rtol=1e-5)
+    merge_lora(vit)
+    torch.testing.assert_close(vit.forward_features(images), unmerged, atol=1e-4, rtol=1e-5)
+
+
+def test_adapt_vit__layers_that_do_not_exist():
+    message = (
+        r"model.backbone.lora.layers: .* got 'attn.kqv'.* Nearest: .*attn.qkv.* There are: attn.proj, attn.qkv, mlp"
+    )
+    with pytest.raises(KeyError, match=message):
+        adapt_vit(build(), dict(rank=2, layers=["attn.kqv"]))
