@@ -208,8 +208,15 @@ def _different_pixels(first: Ours, other: Implementation, batch: Batch) -> int:
 
 
 def _same_weights(first: nn.Module, other: nn.Module) -> bool:
-    ours, theirs = first.state_dict(), other.state_dict()
-    return {name: x.shape for name, x in ours.items()} == {name: x.shape for name, x in theirs.items()}
+    """Whether the weights of one fit the other, and the same ones are trained."""
+    ours, theirs = (
+        (
+            {name: x.shape for name, x in model.state_dict().items()},
+            {name for name, parameter in model.named_parameters() if parameter.requires_grad},
+        )
+        for model in (first, other)
+    )
+    return ours == theirs
 
 
 @contextmanager

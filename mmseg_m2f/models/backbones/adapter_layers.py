@@ -1,7 +1,7 @@
 """Layers of ViT-Adapter (arXiv 2205.08534, section 3): a branch of convolutions, injectors and extractors.
 
-Written from the paper and the layer sizes of the release. Deviation: maps carry their sizes, so that sides of images need
-to be multiples of 16 alone, not of 32.
+Written from the paper and the layer sizes of the release. Deviation: maps carry their sizes, so that sides of images
+are multiples of 16, not of 32.
 """
 
 import math
