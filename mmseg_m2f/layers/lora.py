@@ -31,13 +31,13 @@ class LoRASettings:
     """
 
     rank: int
-    alpha: float | None = None
-    dropout: float = 0.0
+    alpha: int | float | None = None
+    dropout: int | float = 0.0
     layers: Sequence[str] = ("attn.qkv", "attn.proj")
 
     def __post_init__(self) -> None:
-        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
-            raise InvalidValueError(f"lora.rank: expected a number of at least 1, such as 16, got {self.rank!r}.")
+        if self.rank < 1:
+            raise InvalidValueError(f"lora.rank: expected a number of at least 1, such as 16, got {self.rank}.")
         if not 0 <= self.dropout < 1:
             raise InvalidValueError(f"lora.dropout: expected a share in [0, 1), got {self.dropout!r}.")
 
@@ -57,6 +57,8 @@ class LoRASettings:
                 )
         if "rank" not in settings:
             raise InvalidValueError(f"lora: expected a rank, such as dict(rank=16), got {dict(settings)}.")
+        if isinstance(settings["rank"], bool) or not isinstance(settings["rank"], int):
+            raise InvalidValueError(f"lora.rank: expected a whole number such as 16, got {settings['rank']!r}.")
         return cls(**settings)  # type: ignore[arg-type]
 
 

@@ -101,6 +101,11 @@ def test_compare__another_architecture_is_not_compared(tmp_path: Path) -> None:
     assert found.figures == {}
 
 
+def test_compare__other_trained_weights_are_not_compared(pair: tuple[Ours, Ours]) -> None:
+    pair[1].model.backbone.requires_grad_(False)
+    assert not compare(*pair, make_batch(SETTING, seed=0)).compared
+
+
 def test_check_equality__names_what_differs_after_three_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

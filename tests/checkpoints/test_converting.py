@@ -9,6 +9,9 @@ import torch
 
 from mmseg_m2f.checkpoints.converting import convert_file, read_weights, write_weights
 from mmseg_m2f.checkpoints.layouts import convert, detect_content
+from mmseg_m2f.checkpoints.whole_models import read_whole_model
+from mmseg_m2f.core.low_rank import merge_low_rank
+from mmseg_m2f.layers.lora import LoRASettings, add_lora, merge_lora
 from tests.checkpoints import small_detr, small_eomt
 from tests.checkpoints.small_models import random_state
 from tests.checkpoints.test_layouts import random_weights
@@ -84,6 +87,22 @@ def test_convert_file__eomt_through_its_layouts(tmp_path: Path):
     assert back.keys() == weights.keys()
     assert all(torch.equal(value, weights[name]) for name, value in back.items())
     assert "network.q.weight" in torch.load(tmp_path / "a.bin", weights_only=True)
+
+
+def test_convert_file__low_rank_changes_are_merged(tmp_path: Path):
+    model = small_eomt.build_ours()
+    add_lora(model.backbone.vit.blocks, LoRASettings(2, alpha=8))
+    weights = random_state(model)
+    write_weights(tmp_path / "lora.pth", weights, layout="ours")
+    assert merge_lora(model.eval())
+    model.load_state_dict(merge_low_rank(weights))
+    write_weights(tmp_path / "merged.pth", model.state_dict(), layout="ours")
+    for name in ("lora", "merged"):
+        convert_file(tmp_path / f"{name}.pth", tmp_path / f"{name}.safetensors", to="transformers")
+    found, expected = (read_weights(tmp_path / f"{name}.safetensors") for name in ("lora", "merged"))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in found.items())
+    assert read_whole_model(str(tmp_path / "lora.pth")).weights.keys() == model.state_dict().keys()
 
 
 def test_write_weights__as_each_library_reads_it(weights, tmp_path: Path):

@@ -172,7 +172,7 @@ def test_parameter_rule__groups_of_published_backbones_stay(file, monkeypatch):
     cfg = Config.fromfile(file).backbone
     cfg.pop("init_cfg", None)
     if "pretrained" in cfg:
-        cfg.pretrained = False if "timm" in cfg.type.lower() else None
+        cfg.pretrained = False if "model_name" in cfg else None
     if cfg.type.endswith((".VisionTransformer", ".ShrunkVisionTransformer", ".TimmTokenStream")):
         cfg.img_size = (64, 64)
     with torch.device("meta"):

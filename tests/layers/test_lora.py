@@ -137,7 +137,7 @@ def test_add_lora__attention_that_reads_the_weight_itself_is_refused():
         (dict(rnk=2), KeyError, "expected keys out of rank, alpha, dropout, layers, got 'rnk'. Nearest: rank."),
         (dict(alpha=2), ValueError, "expected a rank"),
         (dict(rank=0), ValueError, "at least 1"),
-        (dict(rank=1.5), ValueError, "at least 1"),
+        (dict(rank=1.5), ValueError, "a whole number"),
         (dict(rank=2, dropout=1.0), ValueError, r"in \[0, 1\)"),
     ],
 )

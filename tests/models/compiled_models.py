@@ -57,7 +57,7 @@ def build(*, recompute: bool = False, detector: bool = False, **options: object)
     if detector:
         cfg.update(type="mmseg_m2f.MaskDetector", thing_classes=[0, 3])
     torch.manual_seed(0)
-    return MODELS.build(dict(cfg, backbone=dict(type="SmallBackbone"), **options)).train()
+    return MODELS.build(dict(cfg, **(dict(backbone=dict(type="SmallBackbone")) | options))).train()
 
 
 def build_eomt(model_name: str, **options: object) -> nn.Module:
@@ -215,6 +215,22 @@ def check_copy() -> None:
     assert_same(losses_and_gradients(copy.deepcopy(compiled), batch), losses_and_gradients(compiled, batch))
 
 
+def check_vision_transformer(**backbone: object) -> None:
+    """The backbone stays one graph; the neck is another."""
+    small = dict(embed_dim=32, depth=4, num_heads=4, init_values=0.5)
+    settings = dict(model_name="vit_small_patch14_reg4_dinov2", img_size=(64, 64), model_options=small)
+    options: dict[str, object] = dict(backbone=settings | backbone)
+    if backbone["type"] == "mmseg_m2f.TimmPlainViT":
+        options["neck"] = dict(type="mmseg_m2f.SimplePyramid", in_channels=32, channels=16)
+    plain, compiled = build(**options), build(compile=dict(backend="eager", fullgraph=True), **options)
+    for model in (plain, compiled):
+        for name, parameter in model.named_parameters():
+            if name.endswith(("lora_up", "gamma")):
+                torch.nn.init.constant_(parameter, 0.1)
+    batch = make_batch(64, 96)
+    assert_same(losses_and_gradients(compiled, batch), losses_and_gradients(plain, batch))
+
+
 def check_off() -> None:
     model = build(compile=False)
     assert all(module._compiled_call_impl is None for module in model.modules())
@@ -232,6 +248,8 @@ CHECKS: dict[str, Callable[[], None]] = dict(
     detector=check_detector,
     masks_by_chance=lambda: check_masks_by_chance("vit_small_patch14_reg4_dinov2"),
     masks_by_chance_with_rotation=lambda: check_masks_by_chance("vit_small_patch16_dinov3"),
+    low_rank=lambda: check_vision_transformer(type="mmseg_m2f.TimmPlainViT", lora=dict(rank=2)),
+    adapter=lambda: check_vision_transformer(type="mmseg_m2f.ViTAdapter"),
     checkpoint=check_checkpoint,
     copy=check_copy,
     off=check_off,

@@ -19,6 +19,8 @@ CHECKS = [
     "detector",
     "masks_by_chance",
     "masks_by_chance_with_rotation",
+    "low_rank",
+    "adapter",
     "checkpoint",
     "copy",
     "off",

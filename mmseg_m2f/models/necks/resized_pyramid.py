@@ -20,7 +20,7 @@ class ResizedPyramid(nn.Module):
             scale, or a single one for all.
     """
 
-    def __init__(self, scales: Sequence[float] = (4.0, 2.0, 1.0, 0.5)) -> None:
+    def __init__(self, scales: Sequence[int | float] = (4.0, 2.0, 1.0, 0.5)) -> None:
         super().__init__()
         check_scales(scales, known=None, neck="ResizedPyramid")
         self.scales = tuple(scales)

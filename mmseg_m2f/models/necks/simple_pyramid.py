@@ -30,7 +30,7 @@ class SimplePyramid(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, *, channels: int = 256, scales: Sequence[float] = (4.0, 2.0, 1.0, 0.5)
+        self, in_channels: int, *, channels: int = 256, scales: Sequence[int | float] = (4.0, 2.0, 1.0, 0.5)
     ) -> None:
         super().__init__()
         if in_channels % 4:
@@ -45,7 +45,7 @@ class SimplePyramid(nn.Module):
         return tuple(stage(inputs[-1]) for stage in self.stages)
 
 
-def check_scales(scales: Sequence[float], *, known: Sequence[float] | None, neck: str) -> None:
+def check_scales(scales: Sequence[int | float], *, known: Sequence[int | float] | None, neck: str) -> None:
     """Refuse scales that do not descend, are not positive, or are not among the known ones."""
     wrong = not scales or list(scales) != sorted(set(scales), reverse=True) or scales[-1] <= 0
     if wrong or (known is not None and not set(scales) <= set(known)):
@@ -55,7 +55,7 @@ def check_scales(scales: Sequence[float], *, known: Sequence[float] | None, neck
         )
 
 
-def _stage(in_channels: int, channels: int, scale: float) -> nn.Sequential:
+def _stage(in_channels: int, channels: int, scale: int | float) -> nn.Sequential:
     resampling, width = _resampling(in_channels, scale)
     return nn.Sequential(
         *resampling,
@@ -66,7 +66,7 @@ def _stage(in_channels: int, channels: int, scale: float) -> nn.Sequential:
     )
 
 
-def _resampling(channels: int, scale: float) -> tuple[list[nn.Module], int]:
+def _resampling(channels: int, scale: int | float) -> tuple[list[nn.Module], int]:
     """The layers that change the size of a map, and its channels afterwards."""
     if scale == 0.5:
         return [nn.MaxPool2d(2)], channels

@@ -25,8 +25,7 @@ def as_map(tokens: torch.Tensor, num_prefix: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_timm_plain_vit__last_map_is_timms_features_without_prefix_tokens(name):
-    norm = name != "vit_medium_patch16_gap_256"  # which has none
-    backbone, images = build(name, norm=norm), torch.randn(2, 3, 32, 48)
+    backbone, images = build(name, norm=True), torch.randn(2, 3, 32, 48)
     (found,) = backbone(images)
     expected = as_map(backbone.vit.forward_features(images), backbone.vit.num_prefix_tokens)
     torch.testing.assert_close(found, expected)
@@ -110,8 +109,8 @@ def test_timm_plain_vit__blocks_that_do_not_exist(indices):
 
 
 def test_timm_plain_vit__norm_that_does_not_exist():
-    with pytest.raises(ValueError, match="norm: expected False, because vit_medium_patch16_gap_256 has no final norm"):
-        build("vit_medium_patch16_gap_256", norm=True)
+    with pytest.raises(ValueError, match=f"norm: expected False, because {DINOV2} has no final norm"):
+        build(norm=True, model_options=SMALL | dict(final_norm=False))
 
 
 def test_timm_plain_vit__size_that_patches_do_not_fill():
