@@ -63,8 +63,7 @@ class ParameterRule:
         if rule:
             raise InvalidValueError(
                 "optim_wrapper.paramwise_cfg: ParameterRule knows backbone_lr_mult, layer_decay, full_lr and "
-                f"decay_all, got "
-                f"{sorted(rule)} as well. "
+                f"decay_all, got {sorted(rule)} as well. "
                 "For custom_keys and the like use constructor='mmengine.DefaultOptimWrapperConstructor'."
             )
 
@@ -91,14 +90,14 @@ class ParameterRule:
         seen: set[int] = set()
         for module_name, module in model.named_modules():
             in_backbone = module_name.split(".")[0] == "backbone"
-            factor = self.backbone_lr_mult * factors.get(module_name, 1.0) if in_backbone else 1.0
+            module_lr = lr * self.backbone_lr_mult * factors.get(module_name, 1.0) if in_backbone else lr
             for name, parameter in module.named_parameters(recurse=False):
                 if not parameter.requires_grad or id(parameter) in seen:
                     continue
                 seen.add(id(parameter))
                 is_new = in_backbone and self._is_new(f"{module_name}.{name}")
                 mark = dict(in_backbone=True) if module_name in factors and not is_new else {}
-                key = (lr if is_new else lr * factor, 0.0 if id(parameter) in undecayed else decay, bool(mark))
+                key = (lr if is_new else module_lr, 0.0 if id(parameter) in undecayed else decay, bool(mark))
                 group = groups.setdefault(key, dict(params=[], lr=key[0], weight_decay=key[1], **mark))
                 group["params"].append(parameter)
         return list(groups.values())

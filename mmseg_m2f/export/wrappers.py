@@ -104,7 +104,7 @@ def depends_on_padding(model: nn.Module, *, multiple: int = 1, channels: int = 3
 
 def size_multiple(model: nn.Module) -> int:
     """What the height and width of images must be multiples of: the patches of a backbone that takes no others."""
-    return int(getattr(model.backbone, "patch_size", 1)) if type(model.backbone).__name__ == "TimmTokenStream" else 1
+    return int(getattr(model.backbone, "size_multiple", 1))
 
 
 def names_of(outputs: Sequence[str]) -> list[str]:

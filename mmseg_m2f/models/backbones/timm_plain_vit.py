@@ -51,7 +51,8 @@ class TimmPlainViT(nn.Module):
     ) -> None:
         super().__init__()
         check_frozen(frozen=frozen, lora=lora)
-        self.patch_size, self.norm, self.frozen = patch_size, norm, frozen
+        self.patch_size = self.size_multiple = patch_size
+        self.norm, self.frozen = norm, frozen
         vit = build_timm_vit(
             model_name,
             img_size=img_size,

@@ -46,7 +46,7 @@ class TimmTokenStream(nn.Module):
         model_options: dict | None = None,
     ) -> None:
         super().__init__()
-        self.patch_size = patch_size
+        self.patch_size = self.size_multiple = patch_size
         self.num_joint_blocks = num_joint_blocks
         vit = build_timm_vit(
             model_name,

@@ -63,7 +63,7 @@ class ViTAdapter(nn.Module):
     ) -> None:
         super().__init__()
         check_frozen(frozen=frozen, lora=lora)
-        self.frozen, self.patch_size = frozen, _PATCH_SIZE
+        self.frozen, self.size_multiple = frozen, _PATCH_SIZE
         vit = build_timm_vit(
             model_name,
             img_size=img_size,
