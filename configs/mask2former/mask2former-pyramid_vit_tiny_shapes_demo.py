@@ -4,7 +4,7 @@ _base_ = [
     "../_base_/models/mask2former_tiny.py",
     "../_base_/backbones/pyramid_vit_tiny_from_scratch.py",
     "../_base_/datasets/shapes.py",
-    "../_base_/schedules/adamw_scratch_400.py",
+    "../_base_/schedules/adamw_scratch_300.py",
     "../_base_/runtime.py",
 ]
 model = dict(
