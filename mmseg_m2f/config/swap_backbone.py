@@ -62,7 +62,7 @@ def fit_channels(cfg: Config) -> None:
         ValueError: A head reads more maps than the backbone gives.
     """
     model = cfg.model
-    neck = model.get("neck") or {}
+    neck = model.get("neck") or ConfigDict()
     heads = [model.get(name) or [] for name in ("decode_head", "auxiliary_head")]
     listed = [head for part in heads for head in (part if isinstance(part, list) else [part])]
     readers = [node for head in listed if "in_channels" in (node := head.get("host", head))]

@@ -6,6 +6,7 @@ are multiples of 16, not of 32.
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -145,7 +146,7 @@ class Adapter(nn.Module):
         sizes: Sizes,
     ) -> Float[Tensor, "B Nc D"]:
         """The maps after the extractors behind a group of blocks."""
-        for extractor in self.extractors[group]:  # type: ignore[union-attr]
+        for extractor in cast(nn.ModuleList, self.extractors[group]):
             maps = extractor(maps, patches, grid=grid, sizes=sizes)
         return maps
 
