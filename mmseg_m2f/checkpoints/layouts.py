@@ -1,4 +1,4 @@
-"""Converting weights between the layouts in which Mask2Former, MaskFormer, DETR and EoMT are published."""
+"""Converting weights between the layouts in which Mask2Former, MaskFormer, DETR, EoMT and PMT are published."""
 
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
@@ -6,13 +6,13 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from mmseg_m2f.checkpoints import detectron2, detr_names, eomt, huggingface_names, openmmlab
+from mmseg_m2f.checkpoints import detectron2, detr_names, eomt, huggingface_names, openmmlab, pmt
 from mmseg_m2f.checkpoints.class_order import ClassOrder, is_class_layer, reorder_classes, unused_rows
 from mmseg_m2f.checkpoints.key_map import KeyMap
 from mmseg_m2f.errors import InvalidValueError
 
 Layout = Literal["ours", "mmdet", "mmseg", "detectron2", "torchhub", "lightning", "transformers", "transformers-timm"]
-Model = Literal["mask2former", "maskformer", "detr", "detr-masks", "eomt"]
+Model = Literal["mask2former", "maskformer", "detr", "detr-masks", "eomt", "pmt"]
 
 KEY_MAPS: dict[Layout, dict[Model, KeyMap]] = {
     "ours": {
@@ -21,6 +21,7 @@ KEY_MAPS: dict[Layout, dict[Model, KeyMap]] = {
         "detr": openmmlab.OURS,
         "detr-masks": openmmlab.OURS,
         "eomt": openmmlab.OURS,
+        "pmt": pmt.OURS,
     },
     "mmdet": {
         "mask2former": openmmlab.MMDET_MASK2FORMER,
@@ -30,7 +31,7 @@ KEY_MAPS: dict[Layout, dict[Model, KeyMap]] = {
     "mmseg": {"mask2former": openmmlab.MMSEG_MASK2FORMER, "maskformer": openmmlab.MMSEG_MASKFORMER},
     "detectron2": {"mask2former": detectron2.MASK2FORMER, "maskformer": detectron2.MASKFORMER},
     "torchhub": {"detr": detr_names.TORCHHUB, "detr-masks": detr_names.TORCHHUB_MASKS},
-    "lightning": {"eomt": eomt.LIGHTNING},
+    "lightning": {"eomt": eomt.LIGHTNING, "pmt": pmt.LIGHTNING},
     "transformers": {
         "mask2former": huggingface_names.MASK2FORMER,
         "maskformer": huggingface_names.MASKFORMER,
@@ -62,6 +63,7 @@ _LAYOUT_MARKS: dict[Layout, tuple[str, ...]] = {
 }
 #: The first model that finds one of these inside a name is the file's.
 _MODEL_MARKS: dict[Model, tuple[str, ...]] = {
+    "pmt": ("lateral_projections.", "neck.laterals."),
     "eomt": ("upscale.", "upscale_block."),
     "mask2former": ("query_feat.", "static_query.", "queries_features."),
     "detr-masks": ("mask_head.",),

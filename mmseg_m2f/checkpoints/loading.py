@@ -28,6 +28,13 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str
             f"Checkpoint {source} was made by another model: {_size_mismatch(error)}. Expected the shapes of the "
             "config's model; take the checkpoint's own config, or set num_classes to its class count."
         ) from error
+    if missing and all(name.startswith("backbone.") for name in missing):
+        raise InvalidValueError(
+            f"Checkpoint {source} lacks {len(missing)} weights of the backbone ({', '.join(missing[:3])} ...), for "
+            "example because its frozen encoder was published apart; expected all weights of the model. Start a "
+            "training from it, pretrained=CHECKPOINT with model.backbone.pretrained=True or checkpoint_path=ENCODER, "
+            "and take the checkpoint that this training writes."
+        )
     if missing:
         raise InvalidValueError(
             f"Checkpoint {source} lacks {len(missing)} of the model's {len(model.state_dict())} weights "

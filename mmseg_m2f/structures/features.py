@@ -57,6 +57,7 @@ class TokenStream(Sequence[Tensor]):
         num_prefix: prefix tokens.
         blocks: the remaining blocks.
         norm: of the tokens after the last block.
+        side_tokens: tokens after earlier blocks, in their order, for a neck that has blocks of its own.
     """
 
     tokens: Float[Tensor, "B N C"]
@@ -64,6 +65,7 @@ class TokenStream(Sequence[Tensor]):
     num_prefix: int
     blocks: tuple[TokenBlock, ...]
     norm: Callable[[Tensor], Tensor]
+    side_tokens: tuple[Float[Tensor, "B N C"], ...] = ()
 
     def patch_map(self, tokens: Float[Tensor, "B N C"]) -> Float[Tensor, "B C H W"]:
         """The patches, which stand last in `tokens`, as a map."""

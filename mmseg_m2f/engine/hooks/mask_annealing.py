@@ -1,6 +1,6 @@
 """Weaning a decoder from its attention masks while it trains (EoMT, arXiv 2503.19108, section 3.3)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -21,9 +21,25 @@ class MaskAnnealing(Hook):
         length: how long each block takes, as a fraction of the run. The blocks start at equal distances: published are
             three with gaps between them (ViT-S, ViT-B), four without (ViT-L) and five that overlap (ViT-g).
         power: of the fall within a block's time.
+        blocks: when each block starts and ends, as fractions of the run, instead of `start`, `end` and `length`.
     """
 
-    def __init__(self, *, start: float = 1 / 6, end: float = 5 / 6, length: float = 1 / 6, power: float = 0.9) -> None:
+    def __init__(
+        self,
+        *,
+        start: float = 1 / 6,
+        end: float = 5 / 6,
+        length: float = 1 / 6,
+        power: float = 0.9,
+        blocks: Sequence[Sequence[int | float]] | None = None,
+    ) -> None:
+        self.power, self.blocks = power, blocks
+        if blocks is not None:
+            if any(len(times) != 2 or not 0 <= times[0] < times[1] <= 1 for times in blocks):
+                raise InvalidValueError(
+                    f"MaskAnnealing: expected a start and an end for each block, 0 <= start < end <= 1, got {blocks}."
+                )
+            return
         if not 0 <= start < end < 1:
             raise InvalidValueError(f"MaskAnnealing: expected 0 <= start < end < 1, got start={start}, end={end}.")
         if not 0 < length <= end - start:
@@ -31,7 +47,7 @@ class MaskAnnealing(Hook):
                 f"MaskAnnealing: expected 0 < length <= end - start = {end - start:.4g}, got length={length}. For "
                 "blocks one after the other take that over the number of joint blocks."
             )
-        self.start, self.end, self.length, self.power = start, end, length, power
+        self.start, self.end, self.length = start, end, length
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Mapping | None = None) -> None:
         """Sets the probabilities of this iteration."""
@@ -46,6 +62,16 @@ class MaskAnnealing(Hook):
 
     def probabilities(self, progress: float, num_blocks: int) -> list[float]:
         """That each block uses its mask, the earliest block first, when the fraction `progress` of the run is over."""
-        distance = (self.end - self.start - self.length) / max(num_blocks - 1, 1)
-        passed = [(progress - self.start - block * distance) / self.length for block in range(num_blocks)]
+        times = self._even(num_blocks) if self.blocks is None else self.blocks
+        if len(times) != num_blocks:
+            raise InvalidValueError(
+                f"MaskAnnealing: blocks has times for {len(times)} blocks, expected {num_blocks}, as many as the "
+                "decoder has attention masks."
+            )
+        passed = [(progress - start) / (end - start) for start, end in times]
         return [(1 - min(max(part, 0.0), 1.0)) ** self.power for part in passed]
+
+    def _even(self, num_blocks: int) -> list[tuple[float, float]]:
+        distance = (self.end - self.start - self.length) / max(num_blocks - 1, 1)
+        starts = [self.start + block * distance for block in range(num_blocks)]
+        return [(start, start + self.length) for start in starts]

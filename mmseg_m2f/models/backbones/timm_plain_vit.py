@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.models.backbones.timm_vit import adapt_vit, build_timm_vit, check_image_size, undecayed_names
 from mmseg_m2f.registry import MODELS
-from mmseg_m2f.structures import FeatureSpec
+from mmseg_m2f.structures import FeatureSpec, TokenStream
 
 
 @MODELS.register_module()
@@ -24,6 +24,8 @@ class TimmPlainViT(nn.Module):
     Args:
         model_name: timm's name of the model.
         out_indices: blocks, counted from 0 or, if negative, from the end, whose patches are returned, in this order.
+        as_tokens: return a `TokenStream` with all tokens after these blocks, class and registers too, for
+            `FrozenEncoderBlocks`.
         norm: apply the model's final norm to each map, as DINOv3's own heads expect; ViTDet and Rein do without.
         frozen: the transformer keeps its weights, runs without gradients and without dropout, and keeps no activations.
         lora: train low-rank changes of the blocks' linear layers instead of the weights; see `LoRASettings`.
@@ -40,6 +42,7 @@ class TimmPlainViT(nn.Module):
         model_name: str,
         *,
         out_indices: Sequence[int] = (-1,),
+        as_tokens: bool = False,
         norm: bool = False,
         frozen: bool = False,
         lora: dict | None = None,
@@ -52,7 +55,7 @@ class TimmPlainViT(nn.Module):
         super().__init__()
         check_frozen(frozen=frozen, lora=lora)
         self.patch_size = self.size_multiple = patch_size
-        self.norm, self.frozen = norm, frozen
+        self.as_tokens, self.norm, self.frozen = as_tokens, norm, frozen
         vit = build_timm_vit(
             model_name,
             img_size=img_size,
@@ -72,23 +75,45 @@ class TimmPlainViT(nn.Module):
         if frozen:
             self.vit.requires_grad_(False)
 
-    def forward(self, images: Float[Tensor, "B C H W"]) -> tuple[Float[Tensor, "B D H1 W1"], ...]:
-        """The patches after each of the blocks, as maps of the stride of a patch.
+    def forward(self, images: Float[Tensor, "B C H W"]) -> tuple[Float[Tensor, "B D H1 W1"], ...] | TokenStream:
+        """The patches after each of the blocks, as maps of the stride of a patch; or all tokens.
 
         Raises:
             ValueError: height or width of the images is no multiple of the patch size.
         """
         check_image_size(images.shape[-2:], self.patch_size, backbone="TimmPlainViT")
+        run = self._stream if self.as_tokens else self._maps
         if self.frozen:
             with torch.no_grad():
-                return self._maps(images)
-        return self._maps(images)
+                return run(images)
+        return run(images)
 
     def _maps(self, images: Float[Tensor, "B C H W"]) -> tuple[Float[Tensor, "B D H1 W1"], ...]:
         maps = self.vit.forward_intermediates(
             images, indices=list(self.out_indices), norm=self.norm, output_fmt="NCHW", intermediates_only=True
         )
         return tuple(maps)
+
+    def _stream(self, images: Float[Tensor, "B C H W"]) -> TokenStream:
+        num_prefix = self.vit.num_prefix_tokens
+        taps = self.vit.forward_intermediates(
+            images,
+            indices=list(self.out_indices),
+            norm=self.norm,
+            return_prefix_tokens=num_prefix > 0,
+            output_fmt="NLC",
+            intermediates_only=True,
+        )
+        side_tokens = tuple(torch.cat([prefix, patches], 1) for patches, prefix in taps) if num_prefix else tuple(taps)
+        grid = (images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size)
+        return TokenStream(
+            tokens=side_tokens[-1],
+            grid=grid,
+            num_prefix=num_prefix,
+            blocks=(),
+            norm=nn.Identity(),
+            side_tokens=side_tokens,
+        )
 
     def train(self, mode: bool = True) -> "TimmPlainViT":
         """Training mode, except for a frozen transformer."""
@@ -100,7 +125,7 @@ class TimmPlainViT(nn.Module):
     @property
     def feature_info(self) -> FeatureSpec:
         """Channels and strides of the maps."""
-        num_maps = len(self.out_indices)
+        num_maps = 1 if self.as_tokens else len(self.out_indices)
         return FeatureSpec((self.vit.embed_dim,) * num_maps, (self.patch_size,) * num_maps)
 
     def no_weight_decay(self) -> set[str]:

@@ -50,7 +50,8 @@ class EncoderMaskDecoder(nn.Module):
         if not num_blocks:
             raise InvalidValueError(
                 f"EncoderMaskDecoder: expected a backbone that leaves blocks to the queries, got maps of strides "
-                f"{feature_spec.strides} alone. Use TimmTokenStream as model.backbone, and no neck."
+                f"{feature_spec.strides} alone. Use TimmTokenStream as model.backbone and no neck, or "
+                "TimmPlainViT(as_tokens=True) and FrozenEncoderBlocks as model.neck."
             )
         (channels,), (stride,) = feature_spec.channels, feature_spec.strides
         self.query_feat = nn.Embedding(num_queries, channels)

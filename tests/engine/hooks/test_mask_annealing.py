@@ -2,6 +2,7 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmseg_m2f.engine.hooks import MaskAnnealing
@@ -63,3 +64,40 @@ def test_mask_annealing__another_decoder():
     runner.model.decode_head.query_decoder = torch.nn.Identity()
     with pytest.raises(ValueError, match="expected EncoderMaskDecoder .* got Identity"):
         MaskAnnealing().before_train_iter(runner, 0)
+
+
+@pytest.mark.parametrize(
+    ("leaf", "starts", "ends"),
+    [
+        (
+            "pmt_dinov3_vit_l_coco-panoptic-640_12e",
+            [0, 23651, 32520, 41389, 50258, 59128],
+            [3000, 38433, 47302, 56171, 65040, 73910],
+        ),
+        (
+            "pmt_dinov3_vit_l_ade20k-512_16e",
+            [0, 5384, 7403, 9422, 11442, 13461],
+            [3000, 8749, 10769, 12788, 14807, 16826],
+        ),
+    ],
+)
+def test_mask_annealing__times_of_each_block_as_published(leaf, starts, ends):
+    cfg = Config.fromfile(f"configs/pmt/{leaf}.py")
+    (settings,) = (dict(hook) for hook in cfg.custom_hooks if hook.type == "mmseg_m2f.MaskAnnealing")
+    settings.pop("type")
+    hook = MaskAnnealing(**settings)
+    for block, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        for iteration, expected in ((start - 2, 1.0), (start + (end - start) / 2, 0.5**0.9), (end + 2, 0.0)):
+            found = hook.probabilities(max(iteration, 0) / cfg.max_iters, 6)[block]
+            assert found == pytest.approx(expected, abs=1e-3)
+
+
+def test_mask_annealing__times_of_another_number_of_blocks():
+    with pytest.raises(ValueError, match="has times for 2 blocks, expected 4"):
+        probabilities(0, blocks=[(0.0, 0.5), (0.5, 1.0)])
+
+
+@pytest.mark.parametrize("blocks", [[(0.5, 0.5)], [(0.1,)], [(-0.1, 0.5)], [(0.5, 1.1)]])
+def test_mask_annealing__times_that_are_none(blocks):
+    with pytest.raises(ValueError, match="a start and an end for each block"):
+        MaskAnnealing(blocks=blocks)

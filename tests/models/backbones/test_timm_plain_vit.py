@@ -129,3 +129,13 @@ def test_timm_plain_vit__low_rank_changes_instead_of_weights():
 def test_timm_plain_vit__frozen_and_adapted_at_once():
     with pytest.raises(ValueError, match="expected frozen=True or lora=dict"):
         build(frozen=True, lora=dict(rank=2))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_timm_plain_vit__all_tokens_of_its_blocks(name):
+    backbone, images = build(name, out_indices=(0, -1), as_tokens=True, norm=True), torch.randn(2, 3, 32, 48)
+    stream = backbone(images)
+    torch.testing.assert_close(stream.side_tokens[-1], backbone.vit.forward_features(images))
+    assert (len(stream.side_tokens), stream.grid, stream.blocks) == (2, (2, 3), ())
+    assert stream.num_prefix == stream.side_tokens[0].shape[1] - 6 == backbone.vit.num_prefix_tokens
+    assert probe_feature_spec(backbone, backbone.forward) == backbone.feature_info == FeatureSpec((32,), (16,))
