@@ -62,7 +62,8 @@ class FrozenEncoderBlocks(nn.Module):
         if not isinstance(inputs, TokenStream) or len(side_tokens) != len(self.laterals):
             raise InvalidValueError(
                 f"model.neck (FrozenEncoderBlocks): expected the tokens of {len(self.laterals)} blocks (num_maps), got "
-                f"those of {len(side_tokens)}. Use TimmPlainViT(as_tokens=True) as model.backbone, with as many out_indices."
+                f"those of {len(side_tokens)}. Use TimmPlainViT(as_tokens=True) as model.backbone, with as many "
+                "out_indices."
             )
         tokens = torch.stack([lateral(x) for lateral, x in zip(self.laterals, side_tokens, strict=True)]).sum(0)
         return TokenStream(
