@@ -180,7 +180,9 @@ def check_head(decode_head: ConfigDict | dict) -> None:
 def _check_number_of_maps(backbone: nn.Module, _: object, maps: object) -> None:
     """Refuse `out_indices` beyond the last stage, which many backbones ignore."""
     indices = getattr(backbone, "out_indices", None)
-    if isinstance(indices, Sequence) and isinstance(maps, Sequence) and len(maps) < len(indices):
+    if isinstance(maps, TokenStream) or not isinstance(indices, Sequence) or not isinstance(maps, Sequence):
+        return
+    if len(maps) < len(indices):
         raise InvalidValueError(
             f"model.backbone.out_indices ({type(backbone).__name__}): expected indices of existing stages or blocks, "
             f"each once, got {tuple(indices)}, for which there are {len(maps)} maps. The first one has index 0."
