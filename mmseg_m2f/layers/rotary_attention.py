@@ -13,7 +13,7 @@ from mmseg_m2f.layers.position_encoding import cell_centres
 
 def patch_rotations(
     grid: tuple[int, int], channels: int, like: Tensor, *, base: float = 100.0
-) -> tuple[Float[Tensor, "P C/2"], Float[Tensor, "P C/2"]]:
+) -> tuple[Float[Tensor, "P C2"], Float[Tensor, "P C2"]]:
     """Sine and cosine of the angles that patches, row by row, are rotated by.
 
     The angles are `2π u / base^(4j/C)` for j in 0…C/4 - 1, first of the row, then of the column; u, in [-1, 1], is
@@ -26,7 +26,7 @@ def patch_rotations(
 
 
 def rotate(
-    x: Float[Tensor, "B M P C"], rotations: tuple[Float[Tensor, "P C/2"], Float[Tensor, "P C/2"]]
+    x: Float[Tensor, "B M P C"], rotations: tuple[Float[Tensor, "P C2"], Float[Tensor, "P C2"]]
 ) -> Float[Tensor, "B M P C"]:
     """Channel j and j + C/2 of each head, as the two sides of a plane, turned by the j-th angle of their patch."""
     sine, cosine = rotations

@@ -54,7 +54,7 @@ def test_frozen_encoder_blocks__without_effect_the_blocks_leave_the_tokens():
     found = neck(stream())
     tokens = torch.cat([queries, found.tokens], 1)
     for block in found.blocks:
-        tokens = block(tokens, torch.ones(1, 1, 18, 18, dtype=torch.bool))
+        tokens = block(tokens, torch.ones(2, 1, 18, 18, dtype=torch.bool))
     assert torch.equal(tokens[:, 7:], found.tokens)
 
 
