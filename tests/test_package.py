@@ -27,7 +27,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "checkpoints": ("core", "samples"),
     "visualization": ("core", "predictions"),
     "config": ("models", "checkpoints"),
-    "engine": ("config", "checkpoints", "datasets", "visualization", "predictions", "evaluation", "models", "runtime"),
+    "engine": (
+        *("config", "checkpoints", "datasets", "visualization", "predictions", "evaluation", "models", "layers"),
+        "runtime",
+    ),
     **dict.fromkeys(
         ("inference", "migration"),
         ("engine", "config", "checkpoints", "datasets", "models", "visualization", "predictions", "core", "samples"),
