@@ -1,4 +1,4 @@
-"""Segment images or find objects: for each image a picture with a legend, and the results as PNG and JSON."""
+"""Segment images or a video, or find objects: pictures or a video with a legend, and the results as PNG and JSON."""
 
 from mmseg_m2f.command_line.arguments import Call
 from mmseg_m2f.command_line.predict import main

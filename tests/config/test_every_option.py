@@ -27,10 +27,11 @@ LEAVES = {
     "mask2former": ("mask2former_r18_shapes-instance_demo", "mscan_tiny_from_scratch", "MSCAN"),
     "maskformer": ("maskformer_r18_shapes_debug", "coc_tiny_from_scratch", "ContextCluster"),
     "per_pixel": ("deeplabv3plus_r18_shapes_demo", "coc_tiny_from_scratch", "ContextCluster"),
+    "pmt": ("pmt_tiny_shapes_demo", "tokens_vit_tiny_from_scratch", "TimmPlainViT"),
     "segnext": ("segnext_mscan_tiny_shapes_debug", "r18_from_scratch", "ResNet"),
     "segvit": ("segvit_tiny_shapes_debug", "vit_tiny_shrunk_from_scratch", "ShrunkVisionTransformer"),
 }
-WITH_QUERIES = ("context_cluster", "detr", "eomt", "mask2former", "maskformer")
+WITH_QUERIES = ("context_cluster", "detr", "eomt", "mask2former", "maskformer", "pmt")
 WITH_OBJECTS = ("detr", "eomt", "mask2former")
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools
