@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mmseg_m2f.config.channels import channels_in_use
 from mmseg_m2f.config.checks import check_config
 from mmseg_m2f.config.data_paths import check_data_paths
+from mmseg_m2f.config.finding import find_config
 from mmseg_m2f.config.load import load_config
 from mmseg_m2f.config.options import Options
 from mmseg_m2f.config.schedules import check_schedule
@@ -76,7 +77,11 @@ class Examination:
         replace_file(path, page.encode())
 
     def save_fix(self, path: str | os.PathLike[str], *, config: str) -> dict[str, object]:
-        """Write a leaf on top of the config that mends what a config can mend, and give the changes."""
+        """Write a leaf on top of the config that mends what a config can mend, and give the changes.
+
+        Args:
+            config: The file or published name of the config.
+        """
         changes = {key: value for finding in self.findings for key, value in finding.change.items()}
         nested: dict = {}
         for key, value in changes.items():
@@ -86,7 +91,7 @@ class Examination:
                 node = node.setdefault(part, {})
             node[last] = value
         body = "\n".join(f"{name} = {value!r}" for name, value in nested.items())
-        base = os.path.abspath(config) if os.path.exists(config) else config
+        base = str(find_config(config).resolve())
         replace_file(path, f"_base_ = [{base!r}]\n{body}\n".encode())
         return changes
 

@@ -9,7 +9,9 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
+from mmseg_m2f.config.load import load_config
 from mmseg_m2f.engine.doctor.examination import Examination, examine
+from mmseg_m2f.engine.doctor.findings import Finding
 from tests.datasets.coco_data import segment, write_panoptic
 from tests.tiny_segmentation import tiny_config, write_config, write_dataset
 
@@ -106,6 +108,12 @@ def test_save_fix__writes_a_leaf(maps: Examination, tmp_path: Path) -> None:
     assert changes["model.decode_head.num_classes"] == fixed.model.decode_head.num_classes == 3
     assert fixed.optim_wrapper.optimizer.lr == pytest.approx(0.01 * 2 / 16)
     assert fixed.model.backbone.depth == 18
+
+
+def test_save_fix__on_top_of_a_published_config(tmp_path: Path) -> None:
+    finding = Finding("warning", "train", "text", "advice", change={"lr": 1e-5})
+    Examination(Config(), [finding], {}, {}).save_fix(tmp_path / "fixed.py", config="mask2former_r18_shapes_demo")
+    assert load_config(tmp_path / "fixed.py").optim_wrapper.optimizer.lr == pytest.approx(1e-5)
 
 
 def annotation(number: int, place: int, x: int, *, box: list | None = None, crowd: int = 0) -> dict:
