@@ -9,30 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
-from mmengine.registry import MODELS
-from torch import Tensor, nn
 
 from tests.checkpoints.test_detr_names import published_coco
 from tests.checkpoints.test_layouts import random_weights
 from tests.command_line import ROOT
 from tests.inference.test_image_streams import write_video
+from tests.spoilt_loss import SpoiltLoss
 from tests.tiny_segmentation import tiny_config, write_config, write_dataset
-
-
-@MODELS.register_module()
-class SpoiltLoss(nn.Module):
-    """Cross-entropy with a fault: NaN in its value, or a root of zero, which is NaN in the gradient alone."""
-
-    loss_name = "loss_spoilt"
-
-    def __init__(self, place: str) -> None:
-        super().__init__()
-        self.place = place
-
-    def forward(self, logits: Tensor, labels: Tensor, weight: object = None, ignore_index: int = 255) -> Tensor:
-        loss = F.cross_entropy(logits, labels, ignore_index=ignore_index)
-        return loss * float("nan") if self.place == "loss" else loss + (0 * logits.sum()).sqrt()
 
 
 @pytest.fixture
@@ -173,7 +156,7 @@ def test_train__replays_a_step(
 ) -> None:
     write_dataset(tmp_path / "data", count=2)
     cfg = tiny_config(tmp_path / "data", max_iters=2)
-    cfg.model.decode_head.loss_decode = dict(type="SpoiltLoss", place=place)
+    cfg.model.decode_head.loss_decode = dict(type=SpoiltLoss.__name__, place=place)
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     config = write_config(cfg, tmp_path / f"spoilt_{place}.py")
     assert run_main("train", config, "--work-dir", str(tmp_path / "run")) == 2

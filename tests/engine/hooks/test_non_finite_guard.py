@@ -16,6 +16,7 @@ from mmseg_m2f.config.load import load_config
 from mmseg_m2f.engine.hooks.non_finite_guard import NonFiniteGuard
 from mmseg_m2f.engine.launch import train
 from mmseg_m2f.engine.non_finite.stored_steps import replay_step
+from tests.spoilt_loss import SpoiltLoss
 from tests.tiny_segmentation import tiny_config, write_config, write_dataset
 
 NAN = float("nan")
@@ -59,22 +60,6 @@ class PlantNaN(Hook):
             spoil_loss(model)
         else:
             weight_of(model)[1].register_hook(lambda gradient: gradient * NAN)
-
-
-@MODELS.register_module()
-class SpoiltLoss(nn.Module):
-    """A fault in a part of the model: the loss itself is NaN, or its gradient alone."""
-
-    loss_name = "loss_spoilt"
-
-    def __init__(self, place: str) -> None:
-        super().__init__()
-        self.place = place
-
-    def forward(self, scores: torch.Tensor, labels: torch.Tensor, **options: object) -> torch.Tensor:
-        if self.place == "loss":
-            return scores.mean() * NAN
-        return (scores - scores.detach()).abs().sqrt().mean()
 
 
 def weight_of(model: nn.Module) -> tuple[str, nn.Parameter]:
@@ -190,7 +175,7 @@ def test_guard__names_the_image_files(files: Config, tmp_path: Path) -> None:
     ],
 )
 def test_replay__repeats_the_fault_of_a_part(files: Config, tmp_path: Path, place: str, message: str) -> None:
-    files.model.decode_head.loss_decode = dict(type="SpoiltLoss", place=place)
+    files.model.decode_head.loss_decode = dict(type=SpoiltLoss.__name__, place=place)
     with pytest.raises(ValueError, match=r"Iteration 1: ") as raised:
         train(write_config(files, tmp_path / f"{place}.py"), work_dir=str(tmp_path / "run"))
     assert message in str(raised.value)
