@@ -79,8 +79,8 @@ def _run(args: argparse.Namespace) -> None:
     model = load_trained(cfg, weights).model.to(args.device)
     settings = make_settings(model, layers=args.layers, queries=args.queries, scales=args.scales)
     metric, scores = _scores(model, cfg, settings, num_images=args.images)
-    seconds = _seconds(model, cfg, settings, num_batches=args.timed, rounds=args.rounds)
-    points = [DialPoint(*each) for each in zip(settings, scores, seconds, strict=True)]
+    milliseconds = _milliseconds(model, cfg, settings, num_batches=args.timed, rounds=args.rounds)
+    points = [DialPoint(*each) for each in zip(settings, scores, milliseconds, strict=True)]
     best = best_points(points)
     machine = describe_machine(args.threads, args.device)
     print(f"| setting | {metric} | ms per image | |\n|---|---|---|---|")
@@ -199,7 +199,7 @@ def _scores(
 
 
 @torch.no_grad()
-def _seconds(
+def _milliseconds(
     model: nn.Module, cfg: Config, settings: Sequence[DialSetting], *, num_batches: int, rounds: int
 ) -> list[float]:
     """Milliseconds per image with each setting: settings take turns, each round starts with another one."""

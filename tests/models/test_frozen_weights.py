@@ -35,8 +35,10 @@ def test_fill_frozen__the_same_start_gives_the_same_model():
 
 def test_fill_frozen__below_a_wrapper():
     model, wrapper = build(), nn.ModuleDict(dict(module=build()))
+    nn.init.normal_(model[2].weight)
     weights = {f"module.{name}": value for name, value in model.state_dict().items()}
     wrapper.load_state_dict(without_frozen(model, weights, prefix="module."))
+    assert torch.equal(wrapper["module"][2].weight, model[2].weight)
 
 
 @pytest.mark.parametrize("trained", [False, True])

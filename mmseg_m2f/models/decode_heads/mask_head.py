@@ -81,9 +81,13 @@ class MaskHead(nn.Module):
         return self.criterion is not None and bool(self.criterion.box_losses)
 
     def shorten(self, *, layers: object = None, queries: object = None) -> None:
-        """Let results (`last_only`) come from the first decoder layers and from fewer queries; None is all.
+        """Let results (`last_only`) come from the first decoder layers and from fewer queries.
 
         Weights and training stay as they are.
+
+        Args:
+            layers: how many decoder layers run, from the first; None is all.
+            queries: how many of the Q queries are taken; None is all.
 
         Raises:
             ValueError: the query decoder cannot be shortened so, or has fewer layers or queries.
@@ -98,7 +102,7 @@ class MaskHead(nn.Module):
                     f"model.test_cfg.{key}: expected None, as the {key} of {kind} cannot be chosen when it predicts, "
                     f"got {wanted}. MaskedAttentionDecoder takes layers and queries, DETR's decoders take layers."
                 )
-            if not isinstance(wanted, int) or not 1 <= wanted <= most[key]:
+            if not isinstance(wanted, int) or isinstance(wanted, bool) or not 1 <= wanted <= most[key]:
                 raise InvalidValueError(
                     f"model.test_cfg.{key}: expected a whole number from 1 to {most[key]}, which {kind} has, got "
                     f"{wanted!r}."

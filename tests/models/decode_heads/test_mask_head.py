@@ -151,6 +151,7 @@ def test_shorten__one_layer_is_the_prediction_after_it(segmentor):
         (dict(layers=0), r"from 1 to 3"),
         (dict(queries=21), r"test_cfg\.queries: expected a whole number from 1 to 20"),
         (dict(queries=2.5), r"got 2\.5"),
+        (dict(layers=True), r"got True"),
     ],
 )
 def test_shorten__refuses(segmentor, model_config, test_cfg, message):
