@@ -12,6 +12,7 @@ from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from torch import Tensor
 
 from mmseg_m2f.core.boxes import to_centres
+from mmseg_m2f.core.calibration import Certainty
 from mmseg_m2f.core.postprocess import Instances, tight_boxes
 from mmseg_m2f.core.targets import frame, segments_of_label_maps, segments_of_masks, stack_targets
 from mmseg_m2f.errors import InvalidValueError
@@ -252,6 +253,12 @@ def write_semantic(
     sample.set_data({"pred_sem_seg": PixelData(data=labels.unsqueeze(0))})
     if scores is not None:
         sample.set_data({"seg_logits": PixelData(data=scores)})
+
+
+def write_certainty(sample: BaseDataElement, certainty: Certainty) -> None:
+    """Put the certainty of a label map (H W) into `pred_certainty`: `confidence` and `unknown`, 1 H W each."""
+    maps = {name: values.unsqueeze(0) for name, values in certainty._asdict().items()}
+    sample.set_data({"pred_certainty": PixelData(**maps)})
 
 
 def write_instances(sample: BaseDataElement, found: Instances) -> None:

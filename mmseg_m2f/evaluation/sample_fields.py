@@ -14,6 +14,8 @@ _REMEDIES = dict(
     pred_panoptic_seg="Evaluate a MaskDetector with test_cfg.panoptic=True.",
     pred_instances="Evaluate a MaskDetector with test_cfg.instance=True.",
     pred_sem_seg="Evaluate a semantic segmentor, or a MaskDetector with test_cfg.semantic=True.",
+    pred_certainty="Set model.test_cfg.temperature (1.0, or what tools/calibrate.py fits), and for a MaskDetector "
+    "semantic=True.",
     gt_instances="Load masks in the test pipeline (mmdet.LoadAnnotations with with_mask=True) and pack them.",
     ignored_instances="Load labels with the masks of crowds, or neither.",
     gt_sem_seg="Load semantic labels in the test pipeline and pack them.",

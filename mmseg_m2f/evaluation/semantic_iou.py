@@ -183,15 +183,7 @@ def count_pixels(
     valid = truth != ignore_index
     maps = torch.stack((truth, prediction.long()))  # 2 H W
     pairs = maps[:, valid]
-    if pairs.numel():
-        low, high = pairs.amin(1).tolist(), pairs.amax(1).tolist()
-        for what, least, most in zip(("label", "predicted class"), low, high, strict=True):
-            if least < 0 or most >= num_classes:
-                raise InvalidValueError(
-                    f"{where}: expected every {what} in 0...{num_classes - 1}, or {ignore_index} for void in the "
-                    f"label, got {least if least < 0 else most}. Check the dataset's classes, reduce_zero_label and "
-                    "the head's num_classes."
-                )
+    check_labels(*pairs, num_classes=num_classes, ignore_index=ignore_index, where=where)
     if boundary:
         label_maps = maps.where(valid, ignore_index).cpu().numpy()
         width = boundary_width((label_maps.shape[1], label_maps.shape[2]))
@@ -200,6 +192,27 @@ def count_pixels(
     cells = torch.bincount(pairs[0] * (num_classes + boundary) + pairs[1], minlength=1)
     occupied = cells.nonzero()[:, 0]
     return PixelCounts(occupied.cpu().numpy(), cells[occupied].cpu().numpy())
+
+
+def check_labels(
+    true: Int[Tensor, "N"], predicted: Int[Tensor, "N"], *, num_classes: int, ignore_index: int, where: str
+) -> None:
+    """Compares the labels of the pixels that count with the classes.
+
+    Raises:
+        ValueError: A label or a prediction is outside the classes.
+    """
+    if not true.numel():
+        return
+    pairs = torch.stack((true, predicted))
+    low, high = pairs.amin(1).tolist(), pairs.amax(1).tolist()
+    for what, least, most in zip(("label", "predicted class"), low, high, strict=True):
+        if least < 0 or most >= num_classes:
+            raise InvalidValueError(
+                f"{where}: expected every {what} in 0...{num_classes - 1}, or {ignore_index} for void in the "
+                f"label, got {least if least < 0 else most}. Check the dataset's classes, reduce_zero_label and "
+                "the head's num_classes."
+            )
 
 
 def _label_map(sample: Mapping, key: str, *, where: str) -> Shaped[Tensor, "H W"]:

@@ -229,6 +229,8 @@ def check_expressible(model: nn.Module) -> None:
         reasons.append("windows (test_cfg.mode='slide'), whose number depends on the size")
     if cfg.get("return_scores"):
         reasons.append("kept scores (test_cfg.return_scores), which are no result")
+    if cfg.get("temperature") is not None or cfg.get("score_temperature") is not None:
+        reasons.append("confidences (test_cfg.temperature and score_temperature), which the file does not give")
     if hasattr(model, "is_thing"):
         if cfg.panoptic and cfg.panoptic_rule == "detr":
             reasons.append("DETR's panoptic rule (test_cfg.panoptic_rule='detr'), which repeats until nothing changes")

@@ -189,6 +189,7 @@ def test_results__of_the_onnx_file_are_the_models(task, images, tmp_path, monkey
     [
         (dict(test_cfg=dict(mode="slide", crop_size=(32, 32), stride=(16, 16))), "windows"),
         (dict(test_cfg=dict(return_scores=True)), "kept scores"),
+        (dict(test_cfg=dict(temperature=1.5)), "confidences"),
         (
             dict(type="mmseg_m2f.MaskDetector", thing_classes=[0], test_cfg=dict(panoptic_rule="detr")),
             "DETR's panoptic rule",

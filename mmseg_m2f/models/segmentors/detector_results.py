@@ -8,6 +8,7 @@ from mmengine.config import ConfigDict
 from mmengine.structures import BaseDataElement, PixelData
 from torch import Tensor
 
+from mmseg_m2f.core.calibration import Certainty, certainty_maps, check_temperature, image_certainty, temper_scores
 from mmseg_m2f.core.postprocess import Instances, detr_panoptic_map, resize_maps, top_boxes
 from mmseg_m2f.core.query_merging import QueryProbs
 from mmseg_m2f.core.results import panoptic_maps, top_instances
@@ -16,7 +17,7 @@ from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.layers.label_maps import label_maps
 from mmseg_m2f.models.equal_sizes import take_images
 from mmseg_m2f.models.segmentors.sliding import check_sliding
-from mmseg_m2f.samples import write_instances, write_panoptic
+from mmseg_m2f.samples import write_certainty, write_instances, write_panoptic
 
 _TEST_CFG = dict(
     panoptic=True,
@@ -46,6 +47,8 @@ _TEST_CFG = dict(
     return_queries=False,
     layers=None,
     queries=None,
+    temperature=None,
+    score_temperature=None,
 )
 _PANOPTIC_KEYS = dict(
     mask2former=("object_threshold", "overlap_threshold", "keep_low_pixels"),
@@ -69,11 +72,21 @@ class DetectorResult(NamedTuple):
     panoptic: Int[Tensor, "H W"] | None = None
     """class + 1000 · instance number; K where nothing was recognised."""
     labels: Int[Tensor, "H W"] | None = None
+    certainty: Certainty | None = None
+    """of the label map, with `test_cfg.temperature`."""
 
-    def write(self, sample: BaseDataElement) -> None:
-        """Fill `pred_instances`, `pred_panoptic_seg` and `pred_sem_seg` of a sample."""
+    def write(self, sample: BaseDataElement, *, score_temperature: float | None = None) -> None:
+        """Fill `pred_instances`, `pred_panoptic_seg`, `pred_sem_seg` and `pred_certainty` of a sample.
+
+        Args:
+            score_temperature: also give the `confidences` of the instances, see `core.calibration.temper_scores`.
+        """
         if self.instances is not None:
             write_instances(sample, self.instances)
+            if score_temperature is not None:
+                sample.pred_instances.confidences = temper_scores(self.instances.scores, score_temperature)
+        if self.certainty is not None:
+            write_certainty(sample, self.certainty)
         if self.panoptic is not None:
             write_panoptic(sample, self.panoptic)
         if self.labels is not None:
@@ -129,9 +142,16 @@ def detector_results(
         )
     panoptic = _panoptic_maps(outputs, resizing, is_thing, cfg) if cfg.panoptic else nothing
     labels: Sequence[Int[Tensor, "H W"] | None] = nothing
+    certainty: Sequence[Certainty | None] = nothing
     if cfg.semantic:
-        labels = list(label_maps(outputs.class_logits, outputs.required_masks(), resizing, **bound))
-    return [DetectorResult(*parts) for parts in zip(instances, panoptic, labels, strict=True)]
+        maps = label_maps(outputs.class_logits, outputs.required_masks(), resizing, **bound)
+        labels = list(maps)
+        if cfg.temperature is not None:
+            found = certainty_maps(
+                *(outputs.class_logits, outputs.required_masks(), maps, resizing), temperature=cfg.temperature, **bound
+            )
+            certainty = [Certainty(*each) for each in zip(*found, strict=True)]
+    return [DetectorResult(*parts) for parts in zip(instances, panoptic, labels, certainty, strict=True)]
 
 
 def results_of_probs(
@@ -147,7 +167,7 @@ def results_of_probs(
     class_logits, masks = merged.class_probs.log()[None], merged.mask_probs[None]
     resizing = Resizing(size, size, size)
     common = dict(from_probs=True, max_memory_mb=cfg.max_memory_mb)
-    instances = panoptic = labels = None
+    instances = panoptic = labels = certainty = None
     if cfg.instance:
         options = {key: cfg[key] for key in _INSTANCE_KEYS} | common
         (instances,) = top_instances(class_logits, masks, is_thing, resizing, num_things=num_things, **options)
@@ -159,8 +179,17 @@ def results_of_probs(
         (panoptic,) = panoptic_maps(class_logits, masks, is_thing, resizing, **options)
     if cfg.semantic:  # in float64, so that no order of adding up decides
         votes = merged.class_probs[:, :-1].T.double()
-        labels = (votes @ merged.mask_probs.flatten(1).double()).argmax(0).unflatten(0, size)
-    return DetectorResult(instances, panoptic, labels)
+        scores = (votes @ merged.mask_probs.flatten(1).double()).unflatten(1, size)
+        labels = scores.argmax(0)
+        certainty = certainty_of(scores, labels, cfg)
+    return DetectorResult(instances, panoptic, labels, certainty)
+
+
+def certainty_of(scores: Float[Tensor, "K H W"], labels: Int[Tensor, "H W"], cfg: ConfigDict) -> Certainty | None:
+    """The certainty of a label map, if `test_cfg` has a temperature."""
+    if cfg.temperature is None:
+        return None
+    return image_certainty(scores, labels, cfg.temperature)
 
 
 def query_probs(outputs: QueryOutputs, image: int, resizing: Resizing) -> QueryProbs:
@@ -193,6 +222,9 @@ def checked_test_cfg(test_cfg: ConfigDict | dict | None) -> ConfigDict:
             f"model.test_cfg.panoptic_rule: expected one of {list(_PANOPTIC_KEYS)}, got {checked.panoptic_rule!r}."
         )
     check_sliding(checked)
+    for key in ("temperature", "score_temperature"):
+        if checked[key] is not None:
+            check_temperature(checked[key], where=f"model.test_cfg.{key}")
     if checked.mode == "slide" and checked.soft_masks:
         raise InvalidValueError(
             "model.test_cfg: soft_masks=True keeps mask probabilities, which are not joined over windows. Expected "

@@ -61,6 +61,9 @@ class MaskDetector(BaseDetector):
             gives probabilities of all queries (`pred_queries`) instead of results, as `QueryTTA` needs them.
             `layers` and `queries` predict with fewer decoder layers and queries than were trained, see
             `MaskHead.shorten`.
+            With `temperature`, label maps come with `pred_certainty`, as of `MaskSegmentor`; with `score_temperature`,
+            `pred_instances` have `confidences`, the probability that an object is right
+            (`core.calibration.temper_scores`). `tools/calibrate.py` fits both; labels, scores and maps stay.
         compile: run backbone, neck and head through `torch.compile`; True, or a dict of its arguments.
         cuda_graphs: on a GPU, record backbone, neck and head as CUDA graphs for image sizes that come again; True, or
             a dict of arguments of `GraphedNetwork`. Elsewhere it changes nothing, and says so.
@@ -181,7 +184,7 @@ class MaskDetector(BaseDetector):
             return
         for resizing, images in group_equal(resizings):
             for image, result in zip(images, self._results(outputs.of(images), resizing), strict=True):
-                result.write(batch_data_samples[image])
+                result.write(batch_data_samples[image], score_temperature=self.test_cfg.score_temperature)
 
     def _predict_by_windows(
         self, batch_inputs: Float[Tensor, "B C H W"], samples: Sequence[BaseDataElement], *, rescale: bool
@@ -204,7 +207,7 @@ class MaskDetector(BaseDetector):
                 predict=self._outputs,
                 finish=partial(self._results, semantic=False),
             )
-            result.write(sample)
+            result.write(sample, score_temperature=cfg.score_temperature)
         return True
 
     def _outputs(self, images: Float[Tensor, "B C H W"], valid: Bool[Tensor, "B H W"] | None) -> QueryOutputs:

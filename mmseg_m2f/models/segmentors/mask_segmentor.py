@@ -11,6 +11,7 @@ from mmseg.models.segmentors.base import BaseSegmentor
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from mmseg_m2f.core.calibration import Certainty, certainty_maps, check_temperature, image_certainty
 from mmseg_m2f.core.postprocess import resize_maps, semantic_scores
 from mmseg_m2f.core.strips import Resizing
 from mmseg_m2f.core.windows import average_windows
@@ -24,7 +25,7 @@ from mmseg_m2f.models.segmentors.construction import build_parts
 from mmseg_m2f.models.segmentors.own_canvas import split_by_canvas
 from mmseg_m2f.models.segmentors.sliding import check_sliding, check_window_size, rescaled
 from mmseg_m2f.registry import MODELS
-from mmseg_m2f.samples import read_targets, write_semantic
+from mmseg_m2f.samples import read_targets, write_certainty, write_semantic
 
 _DEFAULTS = dict(
     mode="whole",
@@ -35,6 +36,7 @@ _DEFAULTS = dict(
     keep_batch_padding=False,
     layers=None,
     queries=None,
+    temperature=None,
 )
 _TEST_CFG_KEYS = {
     "mode",
@@ -47,6 +49,7 @@ _TEST_CFG_KEYS = {
     "keep_batch_padding",
     "layers",
     "queries",
+    "temperature",
 }
 
 
@@ -67,7 +70,9 @@ class MaskSegmentor(BaseSegmentor):
             [0, Q] and are neither logits nor probabilities. `max_memory_mb` bounds what label maps take besides the
             mask logits, where scores are not kept, windows not averaged and nothing is flipped; by default 64 on a
             CPU and a quarter of the free memory on a GPU. `layers` and `queries` predict with fewer decoder layers and
-            queries than were trained, see `MaskHead.shorten`.
+            queries than were trained, see `MaskHead.shorten`. With a `temperature`, each sample also gets
+            `pred_certainty`: the probability of each pixel's label (`confidence`) and of none of the classes
+            (`unknown`), see `core.calibration.known_probs`. `tools/calibrate.py` fits it; labels and scores stay.
         ignore_index: label of void pixels.
         trainable: beginnings of the names of the parameters to train; all unless given. The others get no gradients,
             and modules without trainable parameters stay in evaluation mode. ["decode_head."] freezes backbone and
@@ -198,7 +203,10 @@ class MaskSegmentor(BaseSegmentor):
         for sample, image_scores in zip(data_samples, self._scores(inputs), strict=True):
             scores = _undo_geometry(image_scores, sample.metainfo)
             kept = scores if self.test_cfg.return_scores else None
-            write_semantic(sample, scores.argmax(0), kept)
+            labels = scores.argmax(0)
+            write_semantic(sample, labels, kept)
+            if self.test_cfg.temperature is not None:
+                write_certainty(sample, image_certainty(scores, labels, self.test_cfg.temperature))
         return data_samples
 
     @torch.no_grad()
@@ -211,15 +219,16 @@ class MaskSegmentor(BaseSegmentor):
         canvas = (inputs.shape[-2], inputs.shape[-1])
         resizings = [_resizing(canvas, sample.metainfo) for sample in data_samples]
         for resizing, images in group_equal(resizings):
-            maps = label_maps(
-                take_images(class_logits, images),
-                take_images(mask_logits, images),
-                resizing,
-                resize_scores=True,
-                max_memory_mb=self.test_cfg.max_memory_mb,
-            )
+            some = (take_images(class_logits, images), take_images(mask_logits, images))
+            options = dict(resize_scores=True, max_memory_mb=self.test_cfg.max_memory_mb)
+            maps = label_maps(*some, resizing, **options)
             for image, labels in zip(images, maps, strict=True):
                 write_semantic(data_samples[image], labels)
+            if self.test_cfg.temperature is None:
+                continue
+            found = certainty_maps(*some, maps, resizing, temperature=self.test_cfg.temperature, **options)
+            for image, *certainty in zip(images, *found, strict=True):
+                write_certainty(data_samples[image], Certainty(*certainty))
         return data_samples
 
     def _scores(self, inputs: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H W"]:
@@ -300,4 +309,6 @@ def _checked_test_cfg(test_cfg: ConfigDict | dict | None) -> ConfigDict:
             f"model.test_cfg: expected keys {sorted(_TEST_CFG_KEYS)}, got {sorted(unknown)} as well."
         )
     check_sliding(checked)
+    if checked.temperature is not None:
+        check_temperature(checked.temperature, where="model.test_cfg.temperature")
     return checked

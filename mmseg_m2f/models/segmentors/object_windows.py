@@ -14,7 +14,7 @@ from mmseg_m2f.core.selection import survives_nms
 from mmseg_m2f.core.strips import Resizing
 from mmseg_m2f.core.window_objects import FoundObjects, JoinedObject, found_objects, join_objects, join_panoptic
 from mmseg_m2f.core.windows import Window, WindowGrid, gaussian_weights, window_grid
-from mmseg_m2f.models.segmentors.detector_results import DetectorResult, QueryOutputs
+from mmseg_m2f.models.segmentors.detector_results import DetectorResult, QueryOutputs, certainty_of
 
 _WINDOWS_AT_ONCE = 4  # on a device; one by one on a CPU
 _LIKELY = 0.5  # objects that score as much are missed
@@ -76,7 +76,11 @@ def result_by_windows(
         instances = _dense(_best(join_objects(placed, found, min_iou=cfg.min_iou), cfg.max_objects), size)
         if cfg.mask_nms_threshold is not None:
             instances = _without_duplicates(instances, cfg.mask_nms_threshold)
-    return DetectorResult(instances, panoptic, None if scores is None else scores.labels(shape, size))
+    if scores is None:
+        return DetectorResult(instances, panoptic)
+    mean = scores.mean(shape, size)
+    labels = mean.argmax(0)
+    return DetectorResult(instances, panoptic, labels, certainty_of(mean, labels, cfg))
 
 
 def _passes(
@@ -133,10 +137,10 @@ class _ScoreSum:
             self.total[:, window.rows, window.columns] += scores * weights
             self.weights[window.rows, window.columns] += weights
 
-    def labels(self, shape: tuple[int, int], size: tuple[int, int]) -> Int[Tensor, "H W"]:
+    def mean(self, shape: tuple[int, int], size: tuple[int, int]) -> Float[Tensor, "K H W"]:
         assert self.total is not None
         mean = (self.total / self.weights)[:, : shape[0], : shape[1]]
-        return resize_maps(mean.unsqueeze(0), size).squeeze(0).argmax(0)
+        return resize_maps(mean.unsqueeze(0), size).squeeze(0)
 
 
 def _extent(window: Window) -> tuple[int, int]:

@@ -52,6 +52,7 @@ class QueryTTA(BaseTTAModel):
             probs = [QueryProbs(view.pred_queries.class_probs, view.pred_queries.mask_probs) for view in views]
             sample = views[0]
             del sample.pred_queries
-            self.module.results_of_probs(merge_queries(probs)).write(sample)
+            result = self.module.results_of_probs(merge_queries(probs))
+            result.write(sample, score_temperature=self.module.test_cfg.score_temperature)
             merged.append(sample)
         return merged

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from mmengine.config import ConfigDict
 from mmengine.model import BaseTTAModel
-from mmengine.structures import BaseDataElement, PixelData
+from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
+from mmseg_m2f.core.calibration import image_certainty
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.registry import MODELS
+from mmseg_m2f.samples import write_certainty, write_semantic
 
 
 @MODELS.register_module()
@@ -33,7 +35,7 @@ class SemanticTTA(BaseTTAModel):
         self.module.test_cfg = ConfigDict(self.module.test_cfg or {}, return_scores=True)
 
     def merge_preds(self, data_samples_list: Sequence[Sequence[BaseDataElement]]) -> list[BaseDataElement]:
-        """One sample for each image: that of its first view, with the merged scores and labels.
+        """One sample for each image: that of its first view, with the merged scores, labels and certainty.
 
         Args:
             data_samples_list: For each image the samples of its views, with `seg_logits` (K H W, one size).
@@ -45,9 +47,11 @@ class SemanticTTA(BaseTTAModel):
         for views in data_samples_list:
             scores = _mean([_scores(view) for view in views])
             sample = views[0]
-            sample.set_data(
-                dict(seg_logits=PixelData(data=scores), pred_sem_seg=PixelData(data=scores.argmax(0, keepdim=True)))
-            )
+            labels = scores.argmax(0)
+            write_semantic(sample, labels, scores)
+            temperature = self.module.test_cfg.get("temperature")
+            if temperature is not None:
+                write_certainty(sample, image_certainty(scores, labels, temperature))
             merged.append(sample)
         return merged
 

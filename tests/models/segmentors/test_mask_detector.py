@@ -11,6 +11,7 @@ from mmengine.structures import InstanceData, PixelData
 
 from mmseg_m2f.config.load import load_config
 from mmseg_m2f.core.boxes import generalized_iou
+from mmseg_m2f.core.calibration import temper_scores
 from mmseg_m2f.core.postprocess import tight_boxes
 from tests.models.conftest import CONFIGS, NUM_CLASSES
 
@@ -313,3 +314,30 @@ def test_mask_detector__detr_with_masks_by_windows():
     (found,) = MODELS.build(cfg).eval().predict(*make_box_batch())
     assert found.pred_instances.masks.shape == (len(found.pred_instances), 30, 45)
     assert found.pred_panoptic_seg.sem_seg.shape == (1, 30, 45)
+
+
+@pytest.mark.parametrize("windows", [{}, dict(mode="slide", crop_size=(32, 64), stride=(32, 32))])
+def test_mask_detector__confidences_leave_the_results(detector_config, windows):
+    usual = dict(semantic=True, object_threshold=0.0, overlap_threshold=0.0, **windows)
+    detector_config.test_cfg = usual
+    detector = MODELS.build(detector_config).eval()
+    images, samples = make_batch()
+    (before,) = (sample.clone() for sample in detector.predict(images, samples))
+    assert "pred_certainty" not in before
+    assert "confidences" not in before.pred_instances
+    detector.test_cfg = dict(usual, temperature=2.0, score_temperature=3.0)
+    (found,) = detector.predict(images, samples)
+    assert torch.equal(found.pred_sem_seg.sem_seg, before.pred_sem_seg.sem_seg)
+    assert torch.equal(found.pred_panoptic_seg.sem_seg, before.pred_panoptic_seg.sem_seg)
+    assert torch.equal(found.pred_instances.scores, before.pred_instances.scores)
+    assert torch.equal(found.pred_instances.masks, before.pred_instances.masks)
+    assert torch.equal(found.pred_instances.confidences, temper_scores(before.pred_instances.scores, 3.0))
+    assert found.pred_certainty.confidence.shape == (1, 30, 45)
+    assert (found.pred_certainty.confidence + found.pred_certainty.unknown).max() <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("key", ["temperature", "score_temperature"])
+def test_mask_detector__temperatures_are_above_zero(detector_config, key):
+    detector_config.test_cfg = {key: -1.0}
+    with pytest.raises(ValueError, match=rf"model.test_cfg.{key}: expected a finite number above 0, got -1.0"):
+        MODELS.build(detector_config)

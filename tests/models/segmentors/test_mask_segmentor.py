@@ -5,6 +5,7 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 
+from mmseg_m2f.core.calibration import known_probs
 from mmseg_m2f.structures import MaskPrediction
 from tests.models.conftest import NUM_CLASSES, make_batch, make_sample
 
@@ -204,3 +205,40 @@ def test_mask_segmentor__predicts_with_the_last_prediction(segmentor):
     assert isinstance(result, MaskPrediction)
     expected = segmentor.decode_head(features)[-1]
     assert torch.equal(result.class_logits, expected.class_logits)
+
+
+@pytest.mark.parametrize(
+    "test_cfg", [{}, dict(return_scores=True), dict(mode="slide", crop_size=(64, 64), stride=(32, 32))]
+)
+def test_mask_segmentor__certainty_leaves_the_labels(segmentor, test_cfg):
+    segmentor.eval().test_cfg = test_cfg
+    images, samples = make_batch((64, 96))
+    for sample in samples:
+        sample.set_metainfo(dict(ori_shape=(50, 61), img_padding_size=(0, 10, 0, 4)))
+    labels = [sample.pred_sem_seg.data.clone() for sample in segmentor.predict(images, samples)]
+    assert not any("pred_certainty" in sample for sample in samples)
+    for temperature in (1.0, 4.0):
+        segmentor.test_cfg = dict(test_cfg, temperature=temperature)
+        for sample, before in zip(segmentor.predict(images, samples), labels, strict=True):
+            assert torch.equal(sample.pred_sem_seg.data, before)
+            certainty = sample.pred_certainty
+            assert certainty.confidence.shape == certainty.unknown.shape == (1, 50, 61)
+            assert (certainty.confidence + certainty.unknown).max() <= 1 + 1e-6
+            assert certainty.confidence.min() > 0
+
+
+def test_mask_segmentor__certainty_is_that_of_the_kept_scores(segmentor):
+    images, samples = make_batch((64, 96))
+    segmentor.eval().test_cfg = dict(temperature=1.5)
+    streamed = [sample.pred_certainty.clone() for sample in segmentor.predict(images, samples)]
+    segmentor.test_cfg = dict(temperature=1.5, return_scores=True)
+    for sample, found in zip(segmentor.predict(images, samples), streamed, strict=True):
+        probs = known_probs(sample.seg_logits.data[None], 1.5)[0]
+        torch.testing.assert_close(found.confidence, probs[:-1].amax(0, keepdim=True), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(found.unknown, probs[-1:], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(sample.pred_certainty.confidence, found.confidence, rtol=1e-4, atol=1e-6)
+
+
+def test_mask_segmentor__temperature_is_above_zero(segmentor):
+    with pytest.raises(ValueError, match=r"model.test_cfg.temperature: expected a finite number above 0, got 0.0"):
+        segmentor.test_cfg = dict(temperature=0.0)

@@ -5,6 +5,7 @@ from mmengine.config import ConfigDict
 from mmengine.registry import MODELS
 from torch import Tensor
 
+from mmseg_m2f.core.calibration import temper_scores
 from mmseg_m2f.models.segmentors import QueryTTA
 
 
@@ -71,3 +72,10 @@ def test_query_tta__windows_are_refused(detector):
     detector.test_cfg.update(mode="slide", crop_size=(32, 32), stride=(16, 16))
     with pytest.raises(ValueError, match="Views and windows are not combined"):
         QueryTTA(detector)
+
+
+def test_query_tta__confidences_of_the_merged_queries(detector):
+    detector.test_cfg = dict(detector.test_cfg, temperature=2.0, score_temperature=2.0)
+    (found,) = QueryTTA(detector).eval().test_step(views(torch.randint(256, (3, 60, 90), dtype=torch.uint8)))
+    assert torch.equal(found.pred_instances.confidences, temper_scores(found.pred_instances.scores, 2.0))
+    assert found.pred_certainty.confidence.shape == (1, 50, 83)

@@ -9,6 +9,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from mmseg_m2f.core.calibration import known_probs
 from mmseg_m2f.models.segmentors.semantic_tta import SemanticTTA
 
 
@@ -75,3 +76,12 @@ def test_semantic_tta__keeps_truth_and_switches_scores_on() -> None:
 def test_semantic_tta__says_when_there_are_no_scores() -> None:
     with pytest.raises(ValueError, match=r"SemanticTTA, x.png: expected seg_logits.*return_scores=True"):
         SemanticTTA(LeftRight()).merge_preds([[SegDataSample(metainfo=dict(img_path="x.png"))]])
+
+
+def test_semantic_tta__certainty_is_that_of_the_mean() -> None:
+    model = LeftRight()
+    model.test_cfg = dict(temperature=2.0)
+    merged = SemanticTTA(model).test_step(views(torch.rand(1, 5, 6)))[0]
+    probs = known_probs(merged.seg_logits.data[None], 2.0)[0]
+    torch.testing.assert_close(merged.pred_certainty.confidence, probs[:-1].amax(0, keepdim=True))
+    torch.testing.assert_close(merged.pred_certainty.unknown, probs[-1:])
