@@ -12,7 +12,7 @@ from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from torch import Tensor
 
 from mmseg_m2f.core.boxes import to_centres
-from mmseg_m2f.core.calibration import Certainty
+from mmseg_m2f.core.confidence import Certainty
 from mmseg_m2f.core.postprocess import Instances, tight_boxes
 from mmseg_m2f.core.targets import frame, segments_of_label_maps, segments_of_masks, stack_targets
 from mmseg_m2f.errors import InvalidValueError

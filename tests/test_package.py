@@ -78,6 +78,7 @@ WITHOUT_MIRROR: dict[str, str] = {
             "analysis",
             "arguments",
             "benchmark",
+            "calibrate",
             "config",
             "convert",
             "convert_dataset",

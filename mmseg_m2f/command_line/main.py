@@ -15,6 +15,7 @@ COMMANDS = {
     "demo": "serve a small web page to try a model",
     "doctor": "look at all data and the config before training",
     "analysis": "look into a config, data, runs and trained models: costs, confusion, errors, queries",
+    "calibrate": "fit temperatures, so that confidences are probabilities",
     "config": "print a config as it is resolved, or what differs between two",
     "benchmark": "measure beside other implementations, or heads beside each other",
     "export": "write a model as ONNX, OpenVINO or torch.export file",

@@ -20,6 +20,8 @@ class Objects(NamedTuple):
     """N 4: x1 y1 x2 y2 in pixels; the last column and row of a mask lie just inside x2 and y2."""
     masks: NDArray[np.bool_] | None = None
     """N H W; None where there are boxes alone."""
+    confidences: NDArray[np.float32] | None = None
+    """N probabilities of being right; None without `test_cfg.score_temperature`."""
 
 
 class ImageResult(NamedTuple):
@@ -32,6 +34,10 @@ class ImageResult(NamedTuple):
     panoptic: NDArray[np.int64] | None = None
     """H W, class + 1000 · instance number (0 for stuff); K where nothing was recognised."""
     instances: Objects | None = None
+    confidence: NDArray[np.float32] | None = None
+    """H W: the probability of the class in `semantic`; None without `test_cfg.temperature`."""
+    unknown: NDArray[np.float32] | None = None
+    """H W: the probability of none of the classes; None without `test_cfg.temperature`."""
 
     def kinds(self) -> list[Kind]:
         """Which kinds of results there are."""
@@ -44,14 +50,14 @@ def resize_result(result: ImageResult, size: tuple[int, int]) -> ImageResult:
         return result
     rows = (np.arange(size[0]) * result.size[0] // size[0])[:, None]
     columns = np.arange(size[1]) * result.size[1] // size[1]
-    _, semantic, panoptic, objects = result
+    objects = result.instances
     if objects is not None:
         scale = np.tile(np.divide(size[::-1], result.size[::-1]), 2).astype(np.float32)
         masks = None if objects.masks is None else objects.masks[:, rows, columns]
         objects = objects._replace(boxes_px=objects.boxes_px * scale, masks=masks)
-    return ImageResult(
-        size,
-        semantic=None if semantic is None else semantic[rows, columns],
-        panoptic=None if panoptic is None else panoptic[rows, columns],
-        instances=objects,
-    )
+    maps = {
+        name: None if values is None else values[rows, columns]
+        for name in ("semantic", "panoptic", "confidence", "unknown")
+        for values in [getattr(result, name)]
+    }
+    return ImageResult(size, instances=objects, **maps)

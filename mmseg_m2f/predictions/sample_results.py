@@ -12,11 +12,19 @@ from mmseg_m2f.structures import IGNORE_INDEX
 
 
 def read_result(sample: BaseDataElement) -> ImageResult | None:
-    """`pred_panoptic_seg`, `pred_instances` and `pred_sem_seg`, as far as the sample has them; None without any."""
+    """`pred_panoptic_seg`, `pred_instances` and `pred_sem_seg`, as far as the sample has them; None without any.
+
+    With `pred_certainty`, and `confidences` of `pred_instances`, if there are any.
+    """
     semantic = _read_semantic(sample, "pred_sem_seg")
     panoptic = _read_map(sample, "pred_panoptic_seg")
     objects = _read_objects(sample.get("pred_instances"))
-    return _image_result(sample, semantic, panoptic, objects)
+    result = _image_result(sample, semantic, panoptic, objects)
+    if result is None or "pred_certainty" not in sample:
+        return result
+    certainty = sample.pred_certainty
+    confidence, unknown = (values[0].cpu().numpy() for values in (certainty.confidence, certainty.unknown))
+    return result._replace(confidence=confidence, unknown=unknown)
 
 
 def read_truth(sample: BaseDataElement, num_classes: int) -> ImageResult | None:
@@ -74,10 +82,12 @@ def _read_objects(instances: InstanceData | None) -> Objects | None:
     boxes = tight_boxes(masks) if masks is not None and "bboxes" not in instances else instances.bboxes.cpu()
     labels = instances.labels.cpu().numpy().astype(np.int64)
     scores = instances.scores.cpu().float().numpy() if "scores" in instances else np.ones(len(labels), np.float32)
+    confidences = instances.confidences.cpu().float().numpy() if "confidences" in instances else None
     order = np.argsort(-scores, kind="stable")
     return Objects(
         labels[order],
         scores[order],
         boxes.float().numpy()[order],
         None if masks is None else masks.numpy()[order],
+        None if confidences is None else confidences[order],
     )

@@ -142,7 +142,7 @@ def overlay_result(
     Raises:
         ValueError: The result has none of this kind.
     """
-    _, semantic, panoptic, objects = resize_result(prediction, (image.shape[0], image.shape[1]))
+    _, semantic, panoptic, objects, *_ = resize_result(prediction, (image.shape[0], image.shape[1]))
     if kind == "semantic" and semantic is not None:
         return overlay(image, semantic, palette, opacity=opacity)
     if kind == "panoptic" and panoptic is not None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmseg_m2f.core.calibration import temper_scores
+from mmseg_m2f.core.confidence import temper_scores
 from mmseg_m2f.evaluation import MaskAP, ObjectCalibration
 from tests.evaluation.object_samples import bar, object_sample
 

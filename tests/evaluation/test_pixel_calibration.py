@@ -4,7 +4,7 @@ import torch
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
-from mmseg_m2f.core.calibration import Certainty, fit_class_temperature, image_certainty
+from mmseg_m2f.core.confidence import Certainty, fit_class_temperature, image_certainty
 from mmseg_m2f.evaluation import PixelCalibration, SemanticIoU
 from mmseg_m2f.samples import write_certainty, write_semantic
 

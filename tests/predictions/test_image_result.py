@@ -30,3 +30,13 @@ def test_resize_result__missing_results_stay_missing() -> None:
     resized = resize_result(boxes_alone, (4, 4))
     assert (resized.semantic, resized.panoptic, resized.instances.masks) == (None, None, None)
     assert resize_result(boxes_alone, (2, 4)) is boxes_alone
+
+
+def test_resize_result__confidences_go_with_their_labels() -> None:
+    confidence = np.array([[0.5, 0.25]], np.float32)
+    resized = resize_result(
+        ImageResult((1, 2), np.array([[3, 4]]), confidence=confidence, unknown=1 - confidence), (1, 4)
+    )
+    assert resized.semantic.tolist() == [[3, 3, 4, 4]]
+    assert resized.confidence.tolist() == [[0.5, 0.5, 0.25, 0.25]]
+    assert resized.unknown.tolist() == [[0.5, 0.5, 0.75, 0.75]]

@@ -82,3 +82,25 @@ def test_read_truth__objects_without_label_map_or_any() -> None:
 
 def test_read_truth__sample_without_annotation() -> None:
     assert read_truth(DetDataSample(gt_instances=InstanceData()), 1) is None
+
+
+def test_read_result__confidences() -> None:
+    sample = DetDataSample(pred_sem_seg=PixelData(sem_seg=torch.tensor([[[0, 1, 1]]])))
+    sample.pred_certainty = PixelData(
+        confidence=torch.tensor([[[0.5, 1, 0.25]]]), unknown=torch.tensor([[[0.5, 0, 0]]])
+    )
+    sample.pred_instances = InstanceData(
+        labels=torch.tensor([1, 0]),
+        scores=torch.tensor([0.25, 0.75]),
+        confidences=torch.tensor([0.125, 0.5]),
+        masks=make_masks(),
+    )
+    found = read_result(sample)
+    assert found.confidence.tolist() == [[0.5, 1, 0.25]]
+    assert found.unknown.tolist() == [[0.5, 0, 0]]
+    assert found.instances.confidences.tolist() == [0.5, 0.125]  # the highest score first
+    del sample.pred_certainty
+    del sample.pred_instances.confidences
+    found = read_result(sample)
+    assert found.confidence is None
+    assert found.instances.confidences is None

@@ -8,7 +8,7 @@ from mmengine.config import ConfigDict
 from mmengine.structures import BaseDataElement, PixelData
 from torch import Tensor
 
-from mmseg_m2f.core.calibration import Certainty, certainty_maps, check_temperature, image_certainty, temper_scores
+from mmseg_m2f.core.confidence import Certainty, certainty_maps, check_temperature, image_certainty, temper_scores
 from mmseg_m2f.core.postprocess import Instances, detr_panoptic_map, resize_maps, top_boxes
 from mmseg_m2f.core.query_merging import QueryProbs
 from mmseg_m2f.core.results import panoptic_maps, top_instances
@@ -79,7 +79,7 @@ class DetectorResult(NamedTuple):
         """Fill `pred_instances`, `pred_panoptic_seg`, `pred_sem_seg` and `pred_certainty` of a sample.
 
         Args:
-            score_temperature: also give the `confidences` of the instances, see `core.calibration.temper_scores`.
+            score_temperature: also give the `confidences` of the instances, see `core.confidence.temper_scores`.
         """
         if self.instances is not None:
             write_instances(sample, self.instances)

@@ -63,7 +63,7 @@ class MaskDetector(BaseDetector):
             `MaskHead.shorten`.
             With `temperature`, label maps come with `pred_certainty`, as of `MaskSegmentor`; with `score_temperature`,
             `pred_instances` have `confidences`, the probability that an object is right
-            (`core.calibration.temper_scores`). `tools/calibrate.py` fits both; labels, scores and maps stay.
+            (`core.confidence.temper_scores`). `tools/calibrate.py` fits both; labels, scores and maps stay.
         compile: run backbone, neck and head through `torch.compile`; True, or a dict of its arguments.
         cuda_graphs: on a GPU, record backbone, neck and head as CUDA graphs for image sizes that come again; True, or
             a dict of arguments of `GraphedNetwork`. Elsewhere it changes nothing, and says so.

@@ -11,7 +11,7 @@ from mmseg.models.segmentors.base import BaseSegmentor
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from mmseg_m2f.core.calibration import Certainty, certainty_maps, check_temperature, image_certainty
+from mmseg_m2f.core.confidence import Certainty, certainty_maps, check_temperature, image_certainty
 from mmseg_m2f.core.postprocess import resize_maps, semantic_scores
 from mmseg_m2f.core.strips import Resizing
 from mmseg_m2f.core.windows import average_windows
@@ -72,7 +72,7 @@ class MaskSegmentor(BaseSegmentor):
             CPU and a quarter of the free memory on a GPU. `layers` and `queries` predict with fewer decoder layers and
             queries than were trained, see `MaskHead.shorten`. With a `temperature`, each sample also gets
             `pred_certainty`: the probability of each pixel's label (`confidence`) and of none of the classes
-            (`unknown`), see `core.calibration.known_probs`. `tools/calibrate.py` fits it; labels and scores stay.
+            (`unknown`), see `core.confidence.known_probs`. `tools/calibrate.py` fits it; labels and scores stay.
         ignore_index: label of void pixels.
         trainable: beginnings of the names of the parameters to train; all unless given. The others get no gradients,
             and modules without trainable parameters stay in evaluation mode. ["decode_head."] freezes backbone and

@@ -8,7 +8,7 @@ from mmengine.model import BaseTTAModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from mmseg_m2f.core.calibration import image_certainty
+from mmseg_m2f.core.confidence import image_certainty
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.samples import write_certainty, write_semantic

@@ -11,7 +11,7 @@ from mmengine.structures import InstanceData, PixelData
 
 from mmseg_m2f.config.load import load_config
 from mmseg_m2f.core.boxes import generalized_iou
-from mmseg_m2f.core.calibration import temper_scores
+from mmseg_m2f.core.confidence import temper_scores
 from mmseg_m2f.core.postprocess import tight_boxes
 from tests.models.conftest import CONFIGS, NUM_CLASSES
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 
-from mmseg_m2f.core.calibration import known_probs
+from mmseg_m2f.core.confidence import known_probs
 from mmseg_m2f.structures import MaskPrediction
 from tests.models.conftest import NUM_CLASSES, make_batch, make_sample
 

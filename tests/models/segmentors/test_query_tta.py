@@ -5,7 +5,7 @@ from mmengine.config import ConfigDict
 from mmengine.registry import MODELS
 from torch import Tensor
 
-from mmseg_m2f.core.calibration import temper_scores
+from mmseg_m2f.core.confidence import temper_scores
 from mmseg_m2f.models.segmentors import QueryTTA
 
 

@@ -9,7 +9,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from mmseg_m2f.core.calibration import known_probs
+from mmseg_m2f.core.confidence import known_probs
 from mmseg_m2f.models.segmentors.semantic_tta import SemanticTTA
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmseg_m2f.core.calibration import (
+from mmseg_m2f.core.confidence import (
     certainty_maps,
     check_temperature,
     fit_class_temperature,
