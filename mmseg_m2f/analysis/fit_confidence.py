@@ -4,7 +4,6 @@ Every other image is fitted, the others tell what is gained, so that no figure i
 """
 
 import json
-import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +20,8 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from mmseg_m2f.config.data_paths import check_data_paths
+from mmseg_m2f.config.finding import find_config
+from mmseg_m2f.config.load import load_config
 from mmseg_m2f.config.nodes import leaf_datasets
 from mmseg_m2f.config.options import Options
 from mmseg_m2f.core.confidence import (
@@ -30,7 +31,7 @@ from mmseg_m2f.core.confidence import (
     known_probs,
     temper_scores,
 )
-from mmseg_m2f.engine.trained_model import find_trained, load_trained
+from mmseg_m2f.engine.trained_model import load_trained
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.evaluation.confidence_groups import answer_figures, group_answers
 from mmseg_m2f.evaluation.object_calibration import judge_confidences
@@ -109,13 +110,13 @@ class ConfidenceFit:
         """Write `calibration.json`, and `calibrated.py`, a leaf on top of the config with the temperatures."""
         report = dict(split=self.split, images=self.num_images, fits=[asdict(fit) for fit in self.fits])
         replace_file(folder / "calibration.json", (json.dumps(report, indent=2) + "\n").encode())
-        base = os.path.abspath(config) if os.path.exists(config) else config
+        base = str(find_config(config).resolve())
         values = ", ".join(f"{fit.key}={fit.value:.4f}" for fit in self.fits)
         replace_file(folder / "calibrated.py", f"_base_ = [{base!r}]\nmodel = dict(test_cfg=dict({values}))\n".encode())
 
 
 def fit_confidence(
-    config: str | Config,
+    config: str,
     checkpoint: str,
     options: Options | None = None,
     *,
@@ -141,9 +142,9 @@ def fit_confidence(
             f"calibrate: expected at least 2 images, one to fit and one to measure, and 1 pixel of each, got --images "
             f"{num_images} --pixels {pixels_per_image}."
         )
-    cfg, weights = find_trained(config, checkpoint, options)
+    cfg = load_config(config, options)
     _check_held_out(cfg, split)
-    model = load_trained(cfg, weights).model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    model = load_trained(cfg, checkpoint).model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     reader = _Reader(model, pixels_per_image=pixels_per_image)
     count = 0
     for batch in _batches(cfg, split):
@@ -177,7 +178,7 @@ class _Reader:
         self._model: Any = model
         self._pixels_per_image = pixels_per_image
         self._is_detector = hasattr(model, "is_thing")
-        self._usual = getattr(model, "test_cfg", None) or {}
+        self._usual = cast(Any, getattr(model, "test_cfg", None) or {})
         if "temperature" not in self._usual:
             raise InvalidValueError(
                 f"calibrate: expected a model of type MaskSegmentor or MaskDetector, which keep scores of mask "

@@ -75,9 +75,14 @@ def group_answers(
         ranks = np.floor(odds / _STEP)
     keys, group = np.unique(np.stack([labels, bins, ranks]), axis=1, return_inverse=True)
     group = group.reshape(-1)
-    sums = [np.bincount(group, weights, minlength=keys.shape[1]) for weights in (None, hits, confidences)]
+    counts, right, summed = (np.bincount(group, x, minlength=keys.shape[1]) for x in (None, hits, confidences))
     return ConfidenceGroups(
-        *(keys[:2].astype(np.int64)), keys[2], sums[0].astype(np.int64), sums[1].astype(np.int64), sums[2]
+        labels=keys[0].astype(np.int64),
+        bins=keys[1].astype(np.int64),
+        ranks=keys[2],
+        counts=counts.astype(np.int64),
+        hits=right.astype(np.int64),
+        confidences=summed,
     )
 
 
