@@ -5,7 +5,7 @@ Every other image is fitted, the others tell what is gained, so that no figure i
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
@@ -14,8 +14,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
-from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
@@ -31,6 +29,7 @@ from mmseg_m2f.core.confidence import (
     known_probs,
     temper_scores,
 )
+from mmseg_m2f.engine.split_loader import split_loader
 from mmseg_m2f.engine.trained_model import load_trained
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.evaluation.confidence_groups import answer_figures, group_answers
@@ -147,7 +146,7 @@ def fit_confidence(
     model = load_trained(cfg, checkpoint).model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     reader = _Reader(model, pixels_per_image=pixels_per_image)
     count = 0
-    for batch in _batches(cfg, split):
+    for batch in split_loader(cfg, split):
         count += reader.read(batch, at_most=num_images - count)
         if count >= num_images:
             break
@@ -305,10 +304,3 @@ def _check_held_out(cfg: Config, split: Split) -> None:
 
 def _images(dataset: Mapping) -> dict:
     return {key: value for key, value in Config(dict(dataset)).to_dict().items() if key not in _NOT_IMAGES}
-
-
-def _batches(cfg: Config, split: Split) -> Iterator[Mapping]:
-    loader = dict(cfg[f"{split}_dataloader"], num_workers=0, persistent_workers=False)
-    loader.pop("prefetch_factor", None)
-    with DefaultScope.overwrite_default_scope(cfg.get("default_scope")):
-        yield from cast(Iterator[Mapping], Runner.build_dataloader(loader, seed=0))

@@ -5,7 +5,7 @@ import itertools
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -14,14 +14,13 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from mmengine.config import Config, DictAction
-from mmengine.registry import DefaultScope
-from mmengine.runner import Runner
 from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
 from mmseg_m2f.benchmark.machine import check_load, describe_machine
 from mmseg_m2f.engine.hooks.report import MAIN_METRICS
+from mmseg_m2f.engine.split_loader import split_loader
 from mmseg_m2f.engine.trained_model import find_trained, load_trained
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.export.precision_loss import metrics_of_test_set
@@ -204,7 +203,7 @@ def _milliseconds(
 ) -> list[float]:
     """Milliseconds per image with each setting: settings take turns, each round starts with another one."""
     shell, usual = cast(Any, model), cast(Any, model).test_cfg
-    batches = list(_batches(cfg, num_batches))
+    batches = list(itertools.islice(split_loader(cfg, "test"), num_batches))
     num_images = sum(len(batch["inputs"]) for batch in batches)
     taken: list[list[float]] = [[] for _ in settings]
     for turn in tqdm(range(-1, rounds), desc="time", unit="round"):  # the first round warms up
@@ -220,11 +219,3 @@ def _milliseconds(
                 taken[index].append((time.perf_counter() - begin) * 1e3 / num_images)
     _apply(model, DialSetting(), usual)
     return [float(np.median(each)) for each in taken]
-
-
-def _batches(cfg: Config, count: int) -> Iterator[dict]:
-    """The first batches of the test set."""
-    loader = dict(cfg.test_dataloader, num_workers=0, persistent_workers=False)
-    loader.pop("prefetch_factor", None)
-    with DefaultScope.overwrite_default_scope(cfg.get("default_scope")):
-        yield from itertools.islice(Runner.build_dataloader(loader, seed=0), count)

@@ -13,10 +13,10 @@ import torch
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.registry import DefaultScope
-from mmengine.runner import Runner
 from torch import nn
 
 from mmseg_m2f.config.data_paths import check_data_paths
+from mmseg_m2f.engine.split_loader import split_loader
 from mmseg_m2f.engine.trained_model import TrainedModel
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.export.export_gate import Comparison
@@ -109,11 +109,9 @@ def metrics_of_test_set(model: nn.Module, cfg: Config, *, num_images: int) -> tu
     Raises:
         FileNotFoundError: Data are missing.
     """
-    loader = dict(cfg.test_dataloader, num_workers=0, persistent_workers=False)
-    loader.pop("prefetch_factor", None)
     shell, seen = cast(Any, model), 0
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope")), redirect_stdout(StringIO()):
-        batches = Runner.build_dataloader(loader, seed=0)
+        batches = split_loader(cfg, "test")
         evaluator = Evaluator(cfg.test_evaluator)
         evaluator.dataset_meta = getattr(batches.dataset, "metainfo", None)
         for batch in batches:
