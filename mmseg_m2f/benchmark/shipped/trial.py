@@ -14,6 +14,7 @@ from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS, DefaultScope, init_default_scope
 from torch import Tensor
+from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
 from mmseg_m2f.benchmark.shipped.made_batches import make_batch
@@ -22,6 +23,7 @@ from mmseg_m2f.config.initial_weights import set_pretrained
 from mmseg_m2f.errors import InvalidValueError
 
 STAGES = ("build", "step", "predict")
+_FILLING = (Tensor.uniform_, Tensor.normal_, init.uniform_, init.normal_, init.kaiming_uniform_)
 
 
 def try_building(file: Path, log: Path, limits: Limits) -> tuple[StageResult, int]:
@@ -121,13 +123,16 @@ def predict(model: BaseModel, cfg: Config, side: int) -> None:
 
 
 class _WithoutRandomNumbers(TorchFunctionMode):
-    """Tensors keep what their memory holds instead of being filled with random numbers."""
+    """Tensors keep what their memory holds instead of being filled with random numbers.
+
+    A mode does not see what a function of `torch.nn.init` calls that was itself passed to a mode.
+    """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> object:
-        if func in (Tensor.uniform_, Tensor.normal_):
-            return args[0]
+        if func in _FILLING:
+            return args[0] if args else (kwargs or {})["tensor"]
         return func(*args, **(kwargs or {}))
 
 

@@ -1,6 +1,9 @@
 import pytest
+import torch
 from mmengine.config import Config
+from torch import nn
 
+from mmseg_m2f.benchmark.shipped import trial
 from mmseg_m2f.benchmark.shipped.outcomes import import_libraries
 from mmseg_m2f.benchmark.shipped.processes import Limits, StageResult
 from mmseg_m2f.benchmark.shipped.trial import (
@@ -55,6 +58,15 @@ def test_try_config__says_why_a_model_is_not_built_or_not_trained(tmp_path):
     outcome = try_config(write(tmp_path, wrong), tmp_path / "log", Limits(largest=64))
     assert outcome["build"] == outcome["predict"] == StageResult()
     assert outcome["step"].reason.startswith("TypeError:")
+
+
+def test_without_random_numbers__layers_draw_none():
+    before = torch.get_rng_state()
+    with trial._WithoutRandomNumbers():
+        layers = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Linear(2, 2), nn.Embedding(2, 2), nn.MultiheadAttention(4, 2))
+        nn.init.trunc_normal_(layers[0].weight)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert layers[0].weight.shape == (4, 3, 1, 1)
 
 
 def test_try_building__counts_weights_and_says_why_not(tmp_path):
