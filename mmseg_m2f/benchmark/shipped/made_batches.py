@@ -40,6 +40,13 @@ def numbers_of(node: object, key: str) -> Iterator[int]:
             yield from numbers_of(item, key)
 
 
+def _has_part(node: object, key: str) -> bool:
+    """Whether any part of a model is named so."""
+    if isinstance(node, Mapping):
+        return node.get(key) is not None or any(_has_part(value, key) for value in node.values())
+    return isinstance(node, (list, tuple)) and any(_has_part(item, key) for item in node)
+
+
 def _is_video(model: Mapping) -> bool:
     preprocessor = model.get("data_preprocessor") or {}
     return str(preprocessor.get("type", "")).rpartition(".")[2] in _VIDEO
@@ -102,7 +109,8 @@ def _detection_sample(cfg: Config, side: int, generator: torch.Generator) -> obj
     semantic = torch.zeros(1, side, side, dtype=torch.long)
     semantic[:, side // 2 :] = things  # the first class of stuff
     sample.gt_sem_seg = PixelData(sem_seg=semantic)
-    sample.proposals = InstanceData(bboxes=sample.gt_instances.bboxes.clone(), scores=torch.ones(_OBJECTS))
+    if not _has_part(cfg.model, "rpn_head"):  # Fast R-CNN; other models leave theirs out where a sample has proposals
+        sample.proposals = InstanceData(bboxes=sample.gt_instances.bboxes.clone(), scores=torch.ones(_OBJECTS))
     return sample
 
 

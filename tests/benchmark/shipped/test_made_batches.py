@@ -31,6 +31,19 @@ def test_make_batch__objects_of_a_detector_lie_in_the_image():
     assert torch.from_numpy(objects.masks.masks).sum((1, 2)).tolist() == areas.tolist()
 
 
+def test_make_batch__only_models_without_a_proposal_head_are_given_proposals():
+    """A two-stage detector does not run its own on images that have some."""
+    for model, given in (
+        (dict(roi_head=dict()), True),
+        (dict(roi_head=dict(), rpn_head=dict(num_classes=1)), False),
+        (dict(detector=dict(rpn_head=dict(num_classes=1))), False),
+    ):
+        (sample,) = make_batch(Config(dict(default_scope="mmdet", model=model)), side=64, training=False)[
+            "data_samples"
+        ]
+        assert ("proposals" in sample) == given
+
+
 def test_make_batch__of_a_tracker_is_a_video():
     cfg = Config(dict(default_scope="mmdet", model=dict(data_preprocessor=dict(type="TrackDataPreprocessor"))))
     batch = make_batch(cfg, side=32, training=True)
