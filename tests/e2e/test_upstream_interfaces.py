@@ -12,6 +12,7 @@ import torch
 from mmdet.apis import DetInferencer, inference_detector, init_detector
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
+from mmengine.hub import get_config, get_model
 from mmengine.registry import MODELS, VISUALIZERS
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
@@ -165,3 +166,16 @@ def test_runner__from_cfg_names_the_visualizer_after_the_run(name: str, tmp_path
     runner = Runner.from_cfg(cfg)
     assert runner.visualizer.instance_name == runner.experiment_name
     assert type(runner.model).__name__ == cfg.model.type.rpartition(".")[2]
+
+
+def test_hub__builds_mmdets_models_and_refuses_ours() -> None:
+    """As docs/upstream.md says: the hub takes names of a fixed list of packages."""
+    name = "mmdet::retinanet/retinanet_r18_fpn_1x_coco.py"
+    model = get_model(name)
+    assert type(model).__name__ == get_config(name).model.type == "RetinaNet"
+    sample = DetDataSample(metainfo=dict(img_shape=(64, 64), ori_shape=(64, 64), scale_factor=(1.0, 1.0)))
+    with torch.no_grad():
+        (found,) = model.eval().predict(torch.zeros(1, 3, 64, 64), [sample])
+    assert found.pred_instances.bboxes.shape[1] == 4
+    with pytest.raises(AssertionError, match="does not support to load mmseg_m2f config"):
+        get_config(f"mmseg_m2f::{SEMANTIC}.py")

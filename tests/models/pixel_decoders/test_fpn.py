@@ -16,16 +16,23 @@ MMDET_FPN = dict(
 )
 
 
-def assert_equals_mmdet(config: dict, ours: torch.nn.Module) -> None:
-    """The same mask features from the same weights."""
+def assert_equals_mmdet(config: dict, ours: torch.nn.Module, *, padding: int = 0) -> None:
+    """The same mask features and memory from the same weights.
+
+    Args:
+        padding: columns of the coarsest map in which the second image has no pixels.
+    """
     theirs = MODELS.build(ConfigDict(config)).eval()
     ours.load_state_dict(theirs.state_dict())
     features = feature_maps(SMALL)
-    metas = [dict(batch_input_shape=(64, 96), img_shape=(64, 96))] * 2
+    metas = [dict(batch_input_shape=(64, 96), img_shape=(64, 96 - 32 * i * padding)) for i in range(2)]
+    valid = torch.ones(2, 2, 3, dtype=torch.bool)
+    valid[1, :, 3 - padding :] = False
     with torch.no_grad():
-        expected, _ = theirs(features, metas)
-        actual = ours.eval()(features).mask_features
-    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
+        expected, expected_memory = theirs(features, metas)
+        actual = ours.eval()(features, valid)
+    torch.testing.assert_close(actual.mask_features, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(actual.memory, expected_memory, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parity

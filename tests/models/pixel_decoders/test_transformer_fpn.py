@@ -23,8 +23,10 @@ def build() -> TransformerFPNPixelDecoder:
 
 
 @pytest.mark.parity
-def test_transformer_fpn__equals_mmdet():
-    assert_equals_mmdet(MMDET_TRANSFORMER_FPN, build())
+@pytest.mark.parametrize("padding", [0, 1, 2])
+def test_transformer_fpn__equals_mmdet(padding):
+    """Also where the images of a batch differ in size."""
+    assert_equals_mmdet(MMDET_TRANSFORMER_FPN, build(), padding=padding)
 
 
 def test_transformer_fpn__padding_changes_nothing():
