@@ -125,7 +125,8 @@ def check_initial_weights(cfg: Config) -> None:
                     content = check_checkpoint(file)
             except (FileNotFoundError, ValueError) as error:
                 raise type(error)(f"{path}: {error} {advice}") from error
-        if path.startswith(("model.backbone.init_cfg", "model.pretrained", "model.backbone.pretrained")):
+        of_backbone = path.startswith(("model.backbone.init_cfg", "model.pretrained", "model.backbone.pretrained"))
+        if of_backbone and cfg.model.get("backbone"):  # SAN has encoders of images and texts instead
             misfit = find_misfit(cfg.model.backbone, file) or (content and _misfit_of_tensors(cfg, content))
             if misfit:
                 raise InvalidValueError(
