@@ -115,7 +115,8 @@ def known_outcomes(configs: Sequence[Shipped], out: Path, limits: Limits) -> dic
 def import_libraries() -> None:
     """Import once what every trial needs: its processes are forks of this one.
 
-    Models of texts are looked for in Hugging Face's cache alone, unless HF_HUB_OFFLINE is set: without a network each takes a minute to fail.
+    Models of texts are looked for in Hugging Face's cache alone unless HF_HUB_OFFLINE is set: without a network, each
+    takes a minute to fail.
     """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     compat.install()
