@@ -44,7 +44,7 @@ def write_weights(model: dict, file: Path) -> None:
     torch.save({name: 0.1 * torch.rand_like(value) for name, value in shapes.items()}, file)
 
 
-def test_san__trains_in_bfloat16_on_a_cpu_and_is_tested(tmp_path: Path) -> None:
+def test_budget__of_san_trains_in_bfloat16_on_a_cpu_and_is_tested(tmp_path: Path) -> None:
     cfg = load_config(SAN)
     assert cfg.optim_wrapper.type == "AmpOptimWrapper"
     apply_budget(cfg, Budget(1, crop=(64, 64), data="shapes", from_scratch=True), seed=0)
