@@ -18,6 +18,7 @@ from mmseg_m2f.analysis.operation_counts import count_operations, without_gradie
 from mmseg_m2f.config.channels import channels_in_use
 from mmseg_m2f.config.checks import check_config
 from mmseg_m2f.config.initial_weights import drop_initial_weights
+from mmseg_m2f.config.operators import check_operators
 from mmseg_m2f.core.postprocess import resize_maps, semantic_scores
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.evaluation.metric_report import format_table
@@ -97,8 +98,10 @@ def measure_network(
 
     Raises:
         ValueError: the config has no `crop_size`, or the size does not suit the network.
+        RuntimeError: a part of the model needs an operator of mmcv that does not work here.
     """
     check_config(cfg)
+    check_operators(cfg)
     drop_initial_weights(cfg.model)
     size = size or _configured_size(cfg)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")

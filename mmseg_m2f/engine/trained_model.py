@@ -18,6 +18,7 @@ from mmseg_m2f.config.checks import check_config
 from mmseg_m2f.config.initial_weights import drop_initial_weights
 from mmseg_m2f.config.load import load_config
 from mmseg_m2f.config.nodes import config_nodes
+from mmseg_m2f.config.operators import check_operators
 from mmseg_m2f.config.options import Options, apply_options
 from mmseg_m2f.config.stored_config import read_stored_config
 from mmseg_m2f.datasets.checked_loading import CheckedLoading
@@ -113,12 +114,14 @@ def load_trained(cfg: Config, checkpoint: str | os.PathLike[str] | None = None) 
         FileNotFoundError: The checkpoint is missing.
         ValueError: The checkpoint is truncated, unsafe or of another model, nothing names the classes, or the head
             predicts another number of classes.
+        RuntimeError: A part of the model needs an operator of mmcv that does not work here.
     """
     check_config(cfg)
     if is_exported(checkpoint):
         assert checkpoint is not None
         drop_initial_weights(cfg.model)
         return _load_exported(cfg, ExportedModel(checkpoint))
+    check_operators(cfg)
     content: Mapping[str, object] = {}
     if is_published(checkpoint):
         assert checkpoint is not None

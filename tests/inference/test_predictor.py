@@ -1,6 +1,7 @@
 """Segmentors and detectors as one call, on arrays, files and folders."""
 
 import json
+import sys
 from itertools import repeat
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
+from mmseg_m2f import compat
 from mmseg_m2f.config.load import load_config
 from mmseg_m2f.engine import class_agreement
 from mmseg_m2f.inference.predictor import Predictor
@@ -67,6 +69,15 @@ def test_predictor__works_for_stock_configs_with_a_default_scope(cfg: Config) ->
     cfg.model.decode_head.type = "FCNHead"
     cfg.test_dataloader.dataset.pipeline = [dict(type="LoadImageFromFile"), dict(type="PackSegInputs")]
     assert Predictor(cfg)(np.zeros((32, 32, 3), dtype=np.uint8)).semantic.shape == (32, 32)
+
+
+def test_predictor__names_an_operator_that_cannot_run_before_building(
+    folder: Path, cfg: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "mmcv._ext", compat._StandInExtension("mmcv._ext"))
+    cfg.model.neck = dict(type="mmdet.CLRHead")
+    with pytest.raises(RuntimeError, match=r"model\.neck \(CLRHead\) cannot run\. mmcv\._ext\.line_nms_forward: "):
+        Predictor(cfg, folder / "good.pth")
 
 
 def test_predictor__refuses_another_class_count(cfg: Config) -> None:

@@ -1,7 +1,6 @@
 """Trying one config after the other, and going on after an interruption."""
 
 import gc
-import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -113,12 +112,7 @@ def known_outcomes(configs: Sequence[Shipped], out: Path, limits: Limits) -> dic
 
 
 def import_libraries() -> None:
-    """Import once what every trial needs: its processes are forks of this one.
-
-    Models of texts are looked for in Hugging Face's cache alone unless HF_HUB_OFFLINE is set: without a network, each
-    takes a minute to fail.
-    """
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    """Import once what every trial needs: its processes are forks of this one."""
     compat.install()
     torch.set_num_threads(1)
     for name in ("mmdet.structures.mask", "mmseg_m2f.layers.mmcv_operators"):
