@@ -20,6 +20,12 @@ def to_centres(boxes: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N 4"]:
     return torch.cat([(low + high) / 2, high - low], -1)
 
 
+def inverse_sigmoid(x: Float[Tensor, "*N"], *, least: float = 1e-5) -> Float[Tensor, "*N"]:
+    """`log(max(x, least) / max(1 - x, least))` of x cut to [0, 1]: ±11.5 at its ends."""
+    x = x.clamp(0, 1)
+    return (x.clamp(min=least) / (1 - x).clamp(min=least)).log()
+
+
 def generalized_iou(a: Float[Tensor, "*#N 4"], b: Float[Tensor, "*#N 4"]) -> Float[Tensor, "*#N"]:
     """IoU less the share of the enclosing box that neither covers; boxes as corners, in [-1, 1].
 

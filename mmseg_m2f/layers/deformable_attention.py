@@ -1,4 +1,4 @@
-"""Multi-scale deformable attention (Deformable DETR, arXiv 2010.04159, section 4.1)."""
+"""Multi-scale deformable attention (Deformable DETR, arXiv 2010.04159, section 4.1; inside boxes: appendix A.4)."""
 
 import math
 from collections.abc import Sequence
@@ -74,10 +74,25 @@ def _at_least_float32(x: Float[Tensor, "*_"]) -> Float[Tensor, "*_"]:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def _offsets_in_boxes(
+    offsets: Float[Tensor, "B Nq M L P 2"], boxes: Float[Tensor, "B Nq 4"], sizes: Sequence[tuple[int, int]]
+) -> Float[Tensor, "B Nq M L P 2"]:
+    """From the origin of each level to the points that offsets in boxes name, in cells."""
+    boxes = _at_least_float32(boxes)[:, :, None, None, None]
+    places = boxes[..., :2] + offsets * (boxes[..., 2:] / (2 * offsets.shape[-2]))
+    # Per axis with the host's numbers: a tensor of sizes would have to be uploaded.
+    levels = [
+        torch.stack([places[:, :, :, i, :, 0] * width, places[:, :, :, i, :, 1] * height], -1)
+        for i, (height, width) in enumerate(sizes)
+    ]
+    return torch.stack(levels, 3)
+
+
 class DeformableAttention(nn.Module):
     """Attention in which each token reads P learnt points of every level.
 
-    Initially, point p of head m lies p + 1 cells from the token in the direction of the angle 2πm/M, on a square.
+    Initially, point p of head m lies p + 1 cells from the token in the direction of the angle 2πm/M, on a square; where
+    queries have boxes, p + 1 times the P-th part of half a side from the middle of the box.
 
     Args:
         channels: C, of query, value and result.
@@ -126,16 +141,27 @@ class DeformableAttention(nn.Module):
         self,
         query: Float[Tensor, "B Nq C"],
         value: Float[Tensor, "B N C"],
-        reference_points: Float[Tensor, "Nq 2"],
+        reference: Float[Tensor, "Nq 2"] | Float[Tensor, "B Nq 4"],
         sizes: Sequence[tuple[int, int]],
     ) -> Float[Tensor, "B Nq C"]:
-        """Attend from `query` (content plus position) to `value`; `sizes` are the value's, offsets in its cells."""
+        """Attend from `query` (content plus position) to `value`.
+
+        Args:
+            reference: where each query is, in [0, 1]: a point xy, from which offsets count in the cells of each level,
+                or a box (centre x, centre y, width, height), from whose centre they count in width / 2P and height /
+                2P. Boxes get a gradient, points none.
+            sizes: height and width of each level of `value`.
+        """
         heads, levels, points = self.num_heads, self.num_levels, self.num_points
+        offsets = self.sampling_offsets(query).unflatten(-1, (heads, levels, points, 2))
+        if reference.shape[-1] == 4:
+            offsets = _offsets_in_boxes(offsets, reference, sizes)
+            reference = reference.new_zeros(query.shape[1], 2)
         attended = deformable_attention(
             self.value_proj(value).unflatten(-1, (heads, -1)),
             sizes,
-            reference_points,
-            self.sampling_offsets(query).unflatten(-1, (heads, levels, points, 2)),
+            reference,
+            offsets,
             self.attention_weights(query).unflatten(-1, (heads, levels * points)),
         )
         return self.output_proj(attended)

@@ -1,4 +1,4 @@
-"""Sine position encoding of a map (arXiv 2005.12872, appendix A.4), and where its cells lie."""
+"""Sine position encoding of a map (arXiv 2005.12872, appendix A.4) and of boxes (2201.12329, 3.4); cells' centres."""
 
 import math
 
@@ -17,8 +17,8 @@ def sine_position_encoding(
     """
     period = _periods(channels, like, temperature)
     height, width = size
-    rows = _encode(torch.arange(1, height + 1, dtype=period.dtype, device=period.device), height, period)
-    columns = _encode(torch.arange(1, width + 1, dtype=period.dtype, device=period.device), width, period)
+    rows = _encode(torch.arange(1, height + 1, dtype=period.dtype, device=period.device) / (height + 1e-6), period)
+    columns = _encode(torch.arange(1, width + 1, dtype=period.dtype, device=period.device) / (width + 1e-6), period)
     encoded = torch.cat([rows.unsqueeze(1).expand(-1, width, -1), columns.expand(height, -1, -1)], -1)
     return encoded.permute(2, 0, 1).to(like.dtype)
 
@@ -32,8 +32,23 @@ def padded_position_encoding(
     """
     period = _periods(channels, like, temperature)
     rows, columns = (valid.cumsum(axis, dtype=period.dtype) for axis in (1, 2))
-    encoded = torch.cat([_encode(rows, rows[:, -1:], period), _encode(columns, columns[:, :, -1:], period)], -1)
+    places = (x / (last + 1e-6) for x, last in ((rows, rows[:, -1:]), (columns, columns[:, :, -1:])))
+    encoded = torch.cat([_encode(place, period) for place in places], -1)
     return encoded.permute(0, 3, 1, 2).to(like.dtype)
+
+
+def sine_box_encoding(
+    boxes: Float[Tensor, "*B 4"], channels: int, *, temperature: float = 10000.0
+) -> Float[Tensor, "*B C2"]:
+    """Encode centre y, centre x, width and height, in this order, by `channels` / 2 numbers each.
+
+    Channels 2i and 2i + 1 of a quarter with D channels hold the sine and cosine of `2π v / temperature^(2i/D)`.
+
+    Args:
+        boxes: centre x, centre y, width, height, in [0, 1].
+    """
+    ordered = boxes[..., [1, 0, 2, 3]]
+    return _encode(ordered, _periods(channels, boxes, temperature)).flatten(-2).to(boxes.dtype)
 
 
 def positions_to_learn(size: tuple[int, int], channels: int) -> Float[Tensor, "N C"]:
@@ -57,6 +72,7 @@ def _periods(channels: int, like: Tensor, temperature: float) -> Float[Tensor, "
     return temperature ** (2 * (index // 2) / per_axis)
 
 
-def _encode(position: Float[Tensor, "*N"], last: int | Tensor, period: Float[Tensor, "C"]) -> Float[Tensor, "*N C"]:
-    angle = (position / (last + 1e-6) * (2 * math.pi)).unsqueeze(-1) / period
+def _encode(place: Float[Tensor, "*N"], period: Float[Tensor, "C"]) -> Float[Tensor, "*N C"]:
+    """Encode places in [0, 1]."""
+    angle = (place * (2 * math.pi)).unsqueeze(-1) / period
     return torch.stack([angle[..., 0::2].sin(), angle[..., 1::2].cos()], -1).flatten(-2)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mmseg_m2f.core.boxes import generalized_iou, to_centres, to_corners
+from mmseg_m2f.core.boxes import generalized_iou, inverse_sigmoid, to_centres, to_corners
 from mmseg_m2f.core.losses import box_giou_loss, box_l1_loss
 from mmseg_m2f.core.matching import box_giou_cost, box_l1_cost, class_cost
 
@@ -48,3 +48,8 @@ def test_box_costs__every_pair():
 def test_box_losses__by_hand():
     assert 5 * box_l1_loss(PREDICTED, TRUE).item() == pytest.approx(3.5, abs=1e-6)
     assert 2 * box_giou_loss(PREDICTED, TRUE).item() == pytest.approx(2.2777779, abs=1e-6)
+
+
+def test_inverse_sigmoid__ends_are_cut():
+    found = inverse_sigmoid(torch.tensor([-1.0, 0.0, 0.25, 0.5, 1.0, 2.0]))
+    torch.testing.assert_close(found, torch.tensor([-11.5129, -11.5129, -1.09861, 0.0, 11.5129, 11.5129]))

@@ -115,3 +115,27 @@ def test_deformable_attention__inner_width_is_the_outer_one_unless_given():
     explicit.load_state_dict(plain.state_dict())
     x, points = torch.randn(1, 6, 16), torch.rand(6, 2)
     assert torch.equal(explicit(x, x, points, [(2, 3)]), plain(x, x, points, [(2, 3)]))
+
+
+@pytest.mark.parametrize("kernels", ["on", "off"])
+def test_deformable_attention__offsets_in_boxes_are_parts_of_their_sides(monkeypatch, kernels):
+    monkeypatch.setenv("MMSEG_M2F_KERNELS", kernels)
+    attention = DeformableAttention(16, num_levels=2, num_heads=2, num_points=4)
+    query, value, sizes = torch.randn(2, 5, 16), torch.randn(2, 18, 16), [(3, 4), (2, 3)]
+    boxes = (torch.rand(2, 5, 4) * 0.4 + 0.2).requires_grad_()
+    offsets = attention.sampling_offsets(query).unflatten(-1, (2, 2, 4, 2))
+    places = boxes[:, :, None, None, None, :2] + offsets * boxes[:, :, None, None, None, 2:] / 8
+    values = attention.value_proj(value).unflatten(-1, (2, 8)).split([12, 6], 1)
+    weights = attention.attention_weights(query).unflatten(-1, (2, 8)).softmax(-1).unflatten(-1, (2, 4))
+    total = torch.zeros(2, 5, 2, 8)
+    for level, (size, of_level) in enumerate(zip(sizes, values, strict=True)):
+        for head in range(2):
+            maps = of_level[:, :, head].mT.unflatten(-1, size)
+            grid = 2 * places[:, :, head, level] - 1
+            read = torch.nn.functional.grid_sample(maps, grid, align_corners=False)  # B D Nq P
+            total[:, :, head] += torch.einsum("bdqp,bqp->bqd", read, weights[:, :, head, level])
+    expected = attention.output_proj(total.flatten(2))
+    actual = attention(query, value, boxes, sizes)
+    torch.testing.assert_close(actual, expected)
+    found, wanted = (torch.autograd.grad(x.square().sum(), boxes, retain_graph=True)[0] for x in (actual, expected))
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)

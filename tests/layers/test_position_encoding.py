@@ -4,6 +4,7 @@ from mmseg_m2f.layers.position_encoding import (
     cell_centres,
     padded_position_encoding,
     positions_to_learn,
+    sine_box_encoding,
     sine_position_encoding,
 )
 
@@ -56,3 +57,12 @@ def test_cell_centres__row_by_row():
     expected = torch.tensor([[0.25, 0.5], [0.75, 0.5]])
     assert torch.equal(cell_centres((1, 2), torch.zeros(1)), expected)
     assert torch.equal(cell_centres((2, 1), torch.zeros(1, dtype=torch.bfloat16)), expected.flip(1))
+
+
+def test_sine_box_encoding__known_values():
+    code = sine_box_encoding(torch.tensor([0.5, 0.25, 0.2, 0.1]), 256)
+    assert code.shape == (512,)
+    expected = [(0, [1, 0, 0.97792, 0.20899]), (128, [0, -1]), (256, [0.95106, 0.30902]), (384, [0.58779, 0.80902])]
+    for first, values in expected:
+        found = code[first : first + len(values)]
+        torch.testing.assert_close(found, torch.tensor(values, dtype=torch.float32), rtol=0, atol=1e-5)

@@ -1,4 +1,5 @@
-"""Mask2Former's pixel decoder: multi-scale deformable attention and one FPN step (arXiv 2112.01527, 3.2.2).
+"""Multi-scale deformable attention and FPN steps: pixel decoder of Mask2Former (arXiv 2112.01527, 3.2.2), Mask DINO
+(2206.02777, 3.2).
 
 Parameter names are mmdet's `MSDeformAttnPixelDecoder`'s; no code is adapted from it.
 Deviations: encoder matrices start xavier-uniform as in the official release (mmdet: xavier-normal).
@@ -78,7 +79,11 @@ class DeformablePixelDecoder(nn.Module):
     Args:
         feature_spec: channels and strides of the backbone's maps; the head passes it.
         channels: C, width of all maps inside and of the mask features.
-        num_levels: L, how many of the coarsest maps the encoder reads and returns.
+        num_levels: how many of the backbone's coarsest maps the encoder reads and returns.
+        num_extra_levels: further, coarser maps that the encoder reads and returns, each at half the size of the one
+            before; the first is made of the backbone's coarsest map.
+        always_add_finest: add the backbone's finest map by an FPN step also where the encoder has read all maps, as
+            Mask DINO does.
         num_layers: encoder layers.
         num_points: P, points that each token reads per head and level.
         norm_groups: groups of the convolutions' GroupNorm.
@@ -92,6 +97,8 @@ class DeformablePixelDecoder(nn.Module):
         *,
         channels: int = 256,
         num_levels: int = 3,
+        num_extra_levels: int = 0,
+        always_add_finest: bool = False,
         num_layers: int = 6,
         num_heads: int = 8,
         num_points: int = 4,
@@ -106,24 +113,30 @@ class DeformablePixelDecoder(nn.Module):
                 f"{len(feature_spec.channels)} maps (channels {feature_spec.channels}). "
                 "Return more maps (the backbone's out_indices) or lower num_levels."
             )
-        self.num_levels = num_levels
-        self.spec = PixelSpec(channels, (channels,) * num_levels, memory=channels)
+        self.num_levels, self.num_extra_levels = num_levels, num_extra_levels
+        total = num_levels + num_extra_levels
+        self.spec = PixelSpec(channels, (channels,) * total, memory=channels)
         norm = dict(type="GN", num_groups=norm_groups)
         coarse_to_fine = feature_spec.channels[::-1]
         self.input_convs = nn.ModuleList(
             ConvModule(c, channels, 1, norm_cfg=norm, act_cfg=None, bias=True) for c in coarse_to_fine[:num_levels]
         )
-        self.level_encoding = LevelVectors(num_levels, channels)
+        self.extra_convs = nn.ModuleList(
+            ConvModule(c, channels, 3, stride=2, padding=1, norm_cfg=norm, act_cfg=None, bias=True)
+            for c in [coarse_to_fine[0], *[channels] * num_extra_levels][:num_extra_levels]
+        )
+        self.level_encoding = LevelVectors(total, channels)
         self.encoder = DeformableEncoder(
             channels,
             num_layers=num_layers,
-            num_levels=num_levels,
+            num_levels=total,
             num_heads=num_heads,
             num_points=num_points,
             feedforward_channels=feedforward_channels,
             recompute=recompute,
         )
-        finer = coarse_to_fine[num_levels:]
+        self.first_added = min(num_levels, len(coarse_to_fine) - 1) if always_add_finest else num_levels
+        finer = coarse_to_fine[self.first_added :]
         self.lateral_convs = nn.ModuleList(
             ConvModule(c, channels, 1, norm_cfg=norm, act_cfg=None, bias=False) for c in finer
         )
@@ -131,7 +144,7 @@ class DeformablePixelDecoder(nn.Module):
             ConvModule(channels, channels, 3, padding=1, norm_cfg=norm, bias=False) for _ in finer
         )
         self.mask_feature = nn.Conv2d(channels, channels, 1)
-        for module in self.input_convs:
+        for module in [*self.input_convs, *self.extra_convs]:
             xavier_init(module.conv, distribution="uniform")
         for module in [*self.lateral_convs, *self.output_convs]:
             caffe2_xavier_init(module.conv)
@@ -143,6 +156,10 @@ class DeformablePixelDecoder(nn.Module):
         """Decode maps given fine to coarse; padding is treated as image, as in the other implementations."""
         coarse_to_fine = list(features)[::-1]
         maps = [conv(x) for conv, x in zip(self.input_convs, coarse_to_fine, strict=False)]
+        coarsest = coarse_to_fine[0]
+        for conv in self.extra_convs:
+            coarsest = conv(coarsest)
+            maps.insert(0, coarsest)
         sizes = [(x.shape[-2], x.shape[-1]) for x in maps]
         position = torch.cat(
             [
@@ -156,8 +173,8 @@ class DeformablePixelDecoder(nn.Module):
         levels = [piece.unflatten(-1, size) for piece, size in zip(pieces, sizes, strict=True)]
 
         finest = levels[-1]
-        finer = coarse_to_fine[self.num_levels :]
+        finer = coarse_to_fine[self.first_added :]
         for lateral, output, x in zip(self.lateral_convs, self.output_convs, finer, strict=True):
             detail = lateral(x)
             finest = output(detail + resize_maps(finest, detail.shape[-2:]))
-        return PixelFeatures(self.mask_feature(finest), tuple(levels), levels[0], valid)
+        return PixelFeatures(self.mask_feature(finest), tuple(levels), levels[self.num_extra_levels], valid)
