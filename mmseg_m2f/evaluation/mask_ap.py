@@ -1,8 +1,9 @@
-"""Average precision of object masks, COCO's (arXiv 1405.0312; cocodataset.org/#detection-eval).
+"""Average precision of object masks or boxes, COCO's (arXiv 1405.0312; cocodataset.org/#detection-eval).
 
 Deviations:
 - The size of a true object, which decides whether it is small, medium or large, is the number of its mask's pixels.
   COCO's own evaluation takes the `area` of the annotation file, which is that of the polygon before rasterising.
+- The box of a true object is the one around its mask's pixels, not the annotation file's.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,14 @@ from mmengine.evaluator import BaseMetric
 
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.evaluation.metric_report import MetricReport, fraction_cell
-from mmseg_m2f.evaluation.object_overlaps import DetectedObjects, TrueObjects, object_ious, read_all_objects
+from mmseg_m2f.evaluation.object_overlaps import (
+    DetectedObjects,
+    TrueObjects,
+    box_areas,
+    box_ious,
+    object_ious,
+    read_all_objects,
+)
 from mmseg_m2f.evaluation.sample_fields import class_names
 from mmseg_m2f.registry import METRICS
 
@@ -48,7 +56,7 @@ class ObjectCounts(NamedTuple):
 
 @METRICS.register_module()
 class MaskAP(BaseMetric):
-    """COCO's average precision (AP) and average recall (AR) of object masks, all fractions in [0, 1].
+    """COCO's average precision (AP) and average recall (AR) of object masks or boxes, all fractions in [0, 1].
 
     `AP` averages over the IoU thresholds 0.50, 0.55 … 0.95 and over the classes with a true object; `AP50` and `AP75`
     take one threshold, `AP_small`, `AP_medium` and `AP_large` objects up to 32², up to 96² and from 96² pixels.
@@ -63,6 +71,8 @@ class MaskAP(BaseMetric):
     Args:
         boundary: Let the smaller of mask IoU and Boundary IoU decide (Boundary AP, arXiv 2103.16562); all names then
             begin with `boundary_`.
+        boxes: Judge the predicted boxes (`pred_instances.bboxes`) by box IoU instead of masks (box AP); all names then
+            begin with `box_`.
         max_per_image: How many detections of each class count in an image, the surest ones.
         collect_device: Where a distributed run gathers the entries, "cpu" or "gpu".
         prefix: Put before every name, with a slash.
@@ -79,6 +89,7 @@ class MaskAP(BaseMetric):
         self,
         *,
         boundary: bool = False,
+        boxes: bool = False,
         max_per_image: int = 100,
         collect_device: str = "cpu",
         prefix: str | None = None,
@@ -88,15 +99,21 @@ class MaskAP(BaseMetric):
             raise InvalidValueError(
                 f"MaskAP.max_per_image: expected at least 1, got {max_per_image}. COCO's value is 100."
             )
-        self.boundary = boundary
+        if boundary and boxes:
+            raise InvalidValueError("MaskAP: expected boundary or boxes, got both. List the metric twice.")
+        self.boundary, self.boxes = boundary, boxes
         self.max_per_image = max_per_image
 
     def process(self, data_batch: object, data_samples: Sequence[Mapping]) -> None:
         """Adds one entry for each sample, in mmdet's layout; see `read_all_objects`, also for errors."""
         for detected, true in read_all_objects(self, data_samples):
-            self.results.append(
-                judge_detections(detected, true, boundary=self.boundary, max_per_class=self.max_per_image)
-            )
+            if self.boxes and detected.boxes is None:
+                raise InvalidValueError(
+                    "MaskAP.boxes: expected bboxes in pred_instances, got none. Evaluate a MaskDetector with "
+                    "test_cfg.instance=True."
+                )
+            regions = dict(boundary=self.boundary, boxes=self.boxes)
+            self.results.append(judge_detections(detected, true, **regions, max_per_class=self.max_per_image))
 
     def compute_metrics(self, results: Sequence[tuple[np.ndarray, ...]]) -> dict[str, float]:
         """Puts the entries together (mmengine turned them into plain tuples), writes the table, gives the figures.
@@ -118,7 +135,7 @@ class MaskAP(BaseMetric):
             if any(name in row for row in figures)
         }
         return MetricReport(
-            title=f"{'Boundary' if self.boundary else 'Mask'} AP",
+            title=f"{'Boundary' if self.boundary else 'Box' if self.boxes else 'Mask'} AP",
             overall=overall,
             class_figure=self.class_figure,
             by_class={label: row["AP"] for label, row in enumerate(figures) if row},
@@ -127,7 +144,7 @@ class MaskAP(BaseMetric):
                 objects=[str((found.true_labels == label).sum()) for label in range(len(classes))],
                 detections=[str((found.labels == label).sum()) for label in range(len(classes))],
             ),
-            prefix="boundary_" if self.boundary else "",
+            prefix="boundary_" if self.boundary else "box_" if self.boxes else "",
         ).publish(classes, len(results))
 
 
@@ -157,12 +174,20 @@ def class_figures(found: ObjectCounts, label: int, *, max_per_image: int = 100) 
 
 
 def judge_detections(
-    detected: DetectedObjects, true: TrueObjects, *, boundary: bool = False, max_per_class: int = 100
+    detected: DetectedObjects,
+    true: TrueObjects,
+    *,
+    boundary: bool = False,
+    boxes: bool = False,
+    max_per_class: int = 100,
 ) -> ObjectCounts:
-    """Matches the objects of an image class by class, as COCO does."""
-    ious = object_ious(detected, true, boundary=boundary)
+    """Matches the objects of an image class by class, as COCO does: by masks, or by boxes."""
+    if boxes and detected.boxes is not None:
+        ious, area = box_ious(detected.boxes, detected, true), box_areas(detected.boxes)
+    else:
+        ious, area = object_ious(detected, true, boundary=boundary), detected.masks.areas()
     lowest, highest = np.transpose([*_SIZES.values()])
-    area, true_area = detected.masks.areas(), true.masks.areas()
+    true_area = true.masks.areas()
     outside, true_outside = ((a[:, None] < lowest) | (a[:, None] > highest) for a in (area, true_area))
     ignored = true_outside | true.is_crowd[:, None]
 

@@ -21,11 +21,12 @@ from mmseg_m2f.evaluation.sample_fields import (
 
 
 class DetectedObjects(NamedTuple):
-    """Objects a model found."""
+    """Objects a model found; `boxes` are top, left, bottom and right in pixels, where the sample has them."""
 
     labels: Int[np.ndarray, "N"]
     scores: Float[np.ndarray, "N"]
     masks: CroppedMasks
+    boxes: Float[np.ndarray, "N 4"] | None = None
 
 
 class TrueObjects(NamedTuple):
@@ -61,6 +62,7 @@ def read_objects(sample: Mapping, num_classes: int, *, where: str) -> tuple[Dete
         predicted.labels.long().cpu().numpy(),
         predicted.scores.double().cpu().numpy(),
         crop_masks(read_masks(predicted).cpu().numpy()),
+        predicted.bboxes.double().cpu().numpy()[:, [1, 0, 3, 2]] if "bboxes" in predicted else None,
     )
     check_sizes(detected.masks.size, true.masks.size, where=where)
     _check_classes(detected.labels, num_classes, what="predicted objects", where=where)
@@ -94,6 +96,23 @@ def object_ious(detected: DetectedObjects, true: TrueObjects, *, boundary: bool 
     regions = (objects.masks.boundaries() for objects in (detected, true))
     near_edges = _mask_ious(*regions, same_class=same_class, is_crowd=true.is_crowd)
     return np.where(true.is_crowd, ious, np.minimum(ious, near_edges))
+
+
+def box_ious(boxes: Float[np.ndarray, "N 4"], detected: DetectedObjects, true: TrueObjects) -> Float[np.ndarray, "N G"]:
+    """IoU of the box of each detected object with the box around each true one; for a crowd the share of the former.
+
+    Zero for objects of different classes.
+    """
+    true_boxes = true.masks.boxes
+    sides = np.minimum(boxes[:, None, 2:], true_boxes[:, 2:]) - np.maximum(boxes[:, None, :2], true_boxes[:, :2])
+    common = sides.clip(min=0).prod(-1) * (detected.labels[:, None] == true.labels)
+    union = box_areas(boxes)[:, None] + np.where(true.is_crowd, 0, box_areas(true_boxes) - common)
+    return np.divide(common, union, out=np.zeros(common.shape), where=common > 0)
+
+
+def box_areas(boxes: Float[np.ndarray, "N 4"] | Int[np.ndarray, "N 4"]) -> Float[np.ndarray, "N"]:
+    """Areas of boxes given as top, left, bottom and right."""
+    return (boxes[:, 2:] - boxes[:, :2]).clip(min=0).prod(-1).astype(float)
 
 
 def _check_classes(labels: Int[np.ndarray, "_"], num_classes: int, *, what: str, where: str) -> None:

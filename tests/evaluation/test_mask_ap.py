@@ -133,7 +133,17 @@ class BoundaryCOCOeval(COCOeval):
         return rle.encode(np.asfortranarray((mask - inner)[1:-1, 1:-1]))
 
 
-def pycocotools_figures(images: list[Image], *, most: int = 100, boundary: bool = False) -> dict[str, float]:
+def box_around(mask: np.ndarray) -> list[float]:
+    """x, y, width, height."""
+    if not mask.any():
+        return [0.0] * 4
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    return [float(x) for x in (columns[0], rows[0], columns[-1] + 1 - columns[0], rows[-1] + 1 - rows[0])]
+
+
+def pycocotools_figures(
+    images: list[Image], *, most: int = 100, boundary: bool = False, boxes: bool = False
+) -> dict[str, float]:
     truth, found = [], []
     for index, (detections, objects, crowds) in enumerate(images):
         for number, (label, mask) in enumerate([*objects, *crowds]):
@@ -144,6 +154,9 @@ def pycocotools_figures(images: list[Image], *, most: int = 100, boundary: bool 
         for identity, annotation in enumerate(annotations, start=1):
             mask = annotation.pop("mask")
             annotation |= dict(id=identity, area=float(mask.sum()), segmentation=rle.encode(np.asfortranarray(mask)))
+            annotation["bbox"] = box_around(mask)
+            if boxes and annotations is found:  # as COCO.loadRes does
+                annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
         side = COCO()
         side.dataset = dict(
             images=[dict(id=i, height=SIZE[0], width=SIZE[1]) for i in range(len(images))],
@@ -152,7 +165,7 @@ def pycocotools_figures(images: list[Image], *, most: int = 100, boundary: bool 
         )
         side.createIndex()
         sides.append(side)
-    judge = (BoundaryCOCOeval if boundary else COCOeval)(*sides, "segm")
+    judge = (BoundaryCOCOeval if boundary else COCOeval)(*sides, "bbox" if boxes else "segm")
     judge.params.maxDets = [1, 10, most] if most > 10 else [1, most]
     judge.evaluate()
     judge.accumulate()
@@ -166,18 +179,21 @@ def pycocotools_figures(images: list[Image], *, most: int = 100, boundary: bool 
         figures |= {f"AP{suffix}": mean(precision[..., a, -1]), f"AR{suffix}": mean(recall[..., a, -1])}
     figures |= {f"AR_{n}": mean(recall[..., 0, m]) for m, n in enumerate(judge.params.maxDets[:-1])}
     figures |= {f"AP.{name}": mean(precision[:, :, k, 0, -1]) for k, name in enumerate(CLASSES)}
-    prefix = "boundary_" if boundary else ""
+    prefix = "boundary_" if boundary else "box_" if boxes else ""
     return {prefix + name: value for name, value in figures.items() if not math.isnan(value)}
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # raised within pycocotools
 @pytest.mark.parametrize(
     ("seed", "options"),
-    [(0, {}), (1, {}), (2, dict(most=3)), (4, dict(boundary=True)), (5, dict(boundary=True))],
+    [(0, {}), (1, {}), (2, dict(most=3)), (4, dict(boundary=True)), (5, dict(boundary=True)), (6, dict(boxes=True))],
 )
 def test_mask_ap__equals_pycocotools(seed: int, options: dict, capsys: pytest.CaptureFixture) -> None:
     images = [random_image(100 * seed + k) for k in range(10)]
     samples = [object_sample(*image, size=SIZE) for image in images]
+    for sample, (detections, _, _) in zip(samples, images, strict=True):
+        corners = [[x, y, x + w, y + h] for x, y, w, h in (box_around(mask) for _, _, mask in detections)]
+        sample["pred_instances"]["bboxes"] = torch.tensor(corners).reshape(-1, 4)
     assert any(not objects for _, objects, _ in images)
     built = dict(max_per_image=options["most"]) if "most" in options else options
     expected = pycocotools_figures(images, **options)
@@ -308,3 +324,21 @@ def test_mask_ap__logs_every_class(monkeypatch: pytest.MonkeyPatch) -> None:
     assert table[2].split() == ["cat", "0.3000", "1.0000", "0.0000", "0.3000", "1", "1"]
     assert table[4].split() == ["cow", "-", "-", "-", "-", "0", "1"]
     assert all(type(value) is float and math.isfinite(value) for value in metrics.values())
+
+
+def test_mask_ap__boxes_need_not_be_those_of_masks() -> None:
+    size = (20, 30)
+    sample = object_sample(
+        [(CAT, 0.9, rectangle(0, 0, 2, 2, size=size))], [(CAT, rectangle(4, 5, 10, 10, size=size))], size=size
+    )
+    sample["pred_instances"]["bboxes"] = torch.tensor([[5.0, 4.0, 15.0, 11.0]])  # 7 of 10 rows
+    metrics = evaluate(sample, boxes=True)
+    assert (metrics["box_AP"], metrics["box_AP50"], metrics["box_AP75"]) == pytest.approx((0.5, 1.0, 0.0), abs=1e-12)
+    assert evaluate(sample)["AP"] == 0
+
+
+def test_mask_ap__boxes_that_are_missing() -> None:
+    with pytest.raises(ValueError, match="expected bboxes in pred_instances"):
+        evaluate(line([(CAT, 0.9, bar(0, 4))], [(CAT, bar(0, 4))]), boxes=True)
+    with pytest.raises(ValueError, match="boundary or boxes, got both"):
+        metric(boundary=True, boxes=True)
