@@ -20,11 +20,26 @@ def class_loss(
 ) -> Float[Tensor, "L"]:
     """Cross-entropy of each layer, weighted by the target class and divided by `normalizer`.
 
-    Without one, it is divided by the sum of those weights.
+    Without one, it is divided by the sum of those weights; 0 where there is no query.
     """
     nll = F.cross_entropy(class_logits.flatten(0, 1).float(), classes.flatten(), reduction="none")
     weight = class_weight[classes]
-    return (nll.view_as(weight) * weight).sum(-1) / (weight.sum(-1) if normalizer is None else normalizer)
+    divisor = (weight.sum(-1) if normalizer is None else normalizer).clamp(min=1e-12)
+    return (nll.view_as(weight) * weight).sum(-1) / divisor
+
+
+def class_focal_loss(
+    class_logits: Float[Tensor, "L N K"], classes: Int[Tensor, "L N"], *, alpha: float = 0.25, gamma: float = 2.0
+) -> Float[Tensor, "L"]:
+    """Focal loss (arXiv 1708.02002) of each layer: the sum over queries and classes, of which each is a yes or no.
+
+    Args:
+        classes: K where a query is of no class.
+    """
+    num_classes = class_logits.shape[-1]
+    yes, no = focal_terms(class_logits.float(), alpha=alpha, gamma=gamma)
+    is_class = F.one_hot(classes, num_classes + 1)[..., :-1].bool()
+    return yes.where(is_class, no).sum((-2, -1))
 
 
 def mask_bce_loss(

@@ -22,6 +22,17 @@ def class_cost(class_logits: Float[Tensor, "*B Q K1"], labels: Int[Tensor, "*B G
     return -probs.gather(-1, labels.unsqueeze(-2).expand(*probs.shape[:-1], -1))
 
 
+def class_focal_cost(
+    class_logits: Float[Tensor, "*B Q K1"], labels: Int[Tensor, "*B G"], *, alpha: float = 0.25, gamma: float = 2.0
+) -> Float[Tensor, "*B Q G"]:
+    """What it adds to the focal loss (arXiv 1708.02002) that a query is of a segment's class and not of none.
+
+    The published cost adds 1e-8 to the arguments of its logarithms.
+    """
+    yes, no = focal_terms(class_logits.float(), alpha=alpha, gamma=gamma)
+    return (yes - no).gather(-1, labels.unsqueeze(-2).expand(*class_logits.shape[:-1], -1))
+
+
 def mask_sums(
     logits: Float[Tensor, "*B Q P"], masks: Float[Tensor, "*B G P"], validity: Float[Tensor, "*B P"]
 ) -> MaskSums:

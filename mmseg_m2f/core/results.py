@@ -113,6 +113,8 @@ def top_instances(
     resizing: Resizing,
     *,
     num_things: int,
+    class_activation: str = "softmax",
+    boxes: Float[Tensor, "B Q 4"] | None = None,
     max_per_image: int = 100,
     things_first: bool = True,
     score_threshold: float = 0.0,
@@ -124,13 +126,15 @@ def top_instances(
 ) -> list[Instances]:
     """The best pairs of query and thing class of each image; a query may appear with several classes.
 
-    The score is the class probability times the mean mask probability inside the mask. The boxes are tight. How many
-    there are is known beforehand unless `things_first` is False, a `score_threshold` is set or masks are suppressed;
-    then it is read back, once for the whole batch.
+    The score is the class probability times the mean mask probability inside the mask. The boxes are tight unless the
+    queries have boxes. How many there are is known beforehand unless `things_first` is False, a `score_threshold` is
+    set or masks are suppressed; then it is read back, once for the whole batch.
 
     Args:
         mask_logits: as predicted, at any resolution.
         num_things: how many classes are things.
+        class_activation: what makes class logits probabilities, see `selection.class_probs_of`.
+        boxes: x1 y1 x2 y2 of the queries, in pixels of the result.
         max_per_image: how many pairs; fewer where there are fewer.
         things_first: spend them on things alone. The official release and mmdet also let stuff compete and drop it
             afterwards.
@@ -147,6 +151,7 @@ def top_instances(
     best, labels, queries, wanted = best_pairs(
         class_logits,
         is_thing,
+        class_activation=class_activation,
         max_per_image=max_per_image,
         things_first=things_first,
         one_class_per_query=one_class_per_query,
@@ -166,8 +171,11 @@ def top_instances(
             max_memory_mb=max_memory_mb,
         )
         scores = class_scores * certainty
-        boxes = tight_boxes(masks.flatten(0, 1)).unflatten(0, scores.shape)
-        fields = (scores, classes, boxes, masks, mask_probs)
+        if boxes is None:
+            corners = tight_boxes(masks.flatten(0, 1)).unflatten(0, scores.shape)
+        else:
+            corners = boxes[batch].gather(1, chosen.unsqueeze(-1).expand(-1, -1, 4))
+        fields = (scores, classes, corners, masks, mask_probs)
         if things_first and score_threshold <= 0 and mask_nms_threshold is None:
             found += _each_of(fields)
             continue

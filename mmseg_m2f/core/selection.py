@@ -12,10 +12,37 @@ from torch import Tensor
 INSTANCE_OFFSET = 1000
 
 
+#: Divides probabilities that are sigmoids before they compete in a softmax (Mask DINO).
+_TEMPERATURE = 0.06
+#: A logit that decides a softmax.
+_DECISIVE = 1e4
+
+
+def class_probs_of(class_logits: Float[Tensor, "B Q K1"], class_activation: str) -> Float[Tensor, "B Q K"]:
+    """Probabilities of the classes: by a "softmax" with "no object" last, or by a "sigmoid" of each of K logits."""
+    return class_logits.sigmoid() if class_activation == "sigmoid" else class_logits.softmax(-1)[..., :-1]
+
+
+def vote_logits(
+    class_logits: Float[Tensor, "B Q K1"], class_activation: str, *, object_threshold: float = 0.0
+) -> Float[Tensor, "B Q K2"]:
+    """Logits whose softmax, with "no object" last, says how the votes of a query are shared among the classes.
+
+    Those of a "softmax" are themselves. Of sigmoids σ each query votes with a total of 1, `softmax(σ / 0.06)`, or for
+    "no object" if no σ exceeds the threshold (arXiv 2206.02777, as released).
+    """
+    if class_activation == "softmax":
+        return class_logits
+    probs = class_logits.float().sigmoid()
+    is_object = probs.amax(-1, keepdim=True) > object_threshold
+    return torch.cat([probs / _TEMPERATURE, torch.where(is_object, -_DECISIVE, _DECISIVE)], -1)
+
+
 def best_pairs(
     class_logits: Float[Tensor, "B Q K1"],
     is_thing: Bool[Tensor, "K"],
     *,
+    class_activation: str = "softmax",
     max_per_image: int,
     things_first: bool,
     one_class_per_query: bool,
@@ -25,7 +52,7 @@ def best_pairs(
     The last result says which pairs count: those of a thing class. N depends on the arguments alone. The arguments are
     those of `results.top_instances`.
     """
-    probs = class_logits.softmax(-1)[..., :-1]
+    probs = class_probs_of(class_logits, class_activation)
     num_classes = len(is_thing)
     if things_first:
         probs = probs.masked_fill(~is_thing, -1.0)

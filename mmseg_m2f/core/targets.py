@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from mmseg_m2f.core.boxes import to_centres
 from mmseg_m2f.core.points import find_corners
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.structures import BACKGROUND, CROWD, VOID, MaskTarget, TargetBatch
@@ -69,6 +70,32 @@ def segments_of_label_maps(
     classes = torch.arange(num_labels, device=pixels.device).expand_as(columns)
     labels = classes.new_zeros(len(pixels), num_segments + 1).scatter_(1, columns, classes)
     return labels[:, :num_segments], segment_maps
+
+
+def boxes_of_segment_maps(segment_maps: Int[Tensor, "B S H W"], num_segments: int) -> Float[Tensor, "B G 4"]:
+    """The box around each segment: centre x, centre y, width, height, as fractions of the map; zeros for no pixel.
+
+    Takes a fixed number of operators, makes no dense masks and reads nothing back.
+
+    Args:
+        num_segments: G, at least as many as an image has.
+    """
+    height, width = segment_maps.shape[-2:]
+    rows = segment_maps.long().where(segment_maps >= 0, num_segments).flatten(1)  # column G collects all else
+    across = torch.arange(width, device=rows.device).expand(height, -1)
+    down = torch.arange(height, device=rows.device)[:, None].expand(-1, width)
+    ends = []
+    for places in (across, down):
+        source = places.expand_as(segment_maps).flatten(1)
+        first = source.new_full((len(rows), num_segments + 1), max(height, width)).scatter_reduce(
+            1, rows, source, "amin"
+        )
+        last = source.new_full((len(rows), num_segments + 1), -1).scatter_reduce(1, rows, source, "amax")
+        ends.append((first[:, :num_segments], last[:, :num_segments] + 1))
+    (left, right), (top, bottom) = ends
+    # Divided per axis: a tensor of sizes would have to be uploaded.
+    corners = torch.stack([left / width, top / height, right / width, bottom / height], -1)
+    return to_centres(corners) * (right > 0).unsqueeze(-1)
 
 
 def segments_of_masks(masks: Bool[Tensor, "G H W"]) -> Int[Tensor, "S H W"]:

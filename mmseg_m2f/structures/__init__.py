@@ -20,11 +20,14 @@ from mmseg_m2f.structures.mask_targets import (
 )
 from mmseg_m2f.structures.predictions import (
     BoxPrediction,
+    Denoising,
     MaskMaker,
     MaskPrediction,
     Prediction,
+    TrainingPredictions,
     boxes_of,
     in_float32,
+    predicted_boxes,
     share_mask_features,
 )
 from mmseg_m2f.structures.protocols import (
@@ -36,6 +39,7 @@ from mmseg_m2f.structures.protocols import (
     NeedsExtraLoss,
     PixelDecoder,
     QueryDecoder,
+    TrainingQueryDecoder,
 )
 
 __all__ = [
@@ -48,6 +52,7 @@ __all__ = [
     "BackboneQueryDecoder",
     "BoxPrediction",
     "Criterion",
+    "Denoising",
     "ExtraLoss",
     "FeatureSpec",
     "MaskMaker",
@@ -65,7 +70,10 @@ __all__ = [
     "TargetBatch",
     "TokenBlock",
     "TokenStream",
+    "TrainingPredictions",
+    "TrainingQueryDecoder",
     "boxes_of",
     "in_float32",
+    "predicted_boxes",
     "share_mask_features",
 ]

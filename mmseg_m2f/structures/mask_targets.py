@@ -29,8 +29,8 @@ class MaskTarget:
         labels: class of each segment, in [0, K).
         segment_map: index into `labels`, or `BACKGROUND`, `VOID`, `CROWD` minus a class, on the padded canvas.
         name: what to call the image in an error message.
-        boxes: of each segment, centre x, centre y, width, height, in [0, 1] of the image without padding; None
-            where nobody asked for them.
+        boxes: of each segment, centre x, centre y, width, height, in [0, 1] of the image without padding, or of the
+            canvas for decoders whose `box_frame` says so; None where nobody asked for them.
     """
 
     labels: Int[Tensor, "G"]

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.structures.mask_targets import Assignment
 
 
 @runtime_checkable
@@ -33,15 +34,17 @@ class Prediction(Protocol):
 
 
 class MaskPrediction(NamedTuple):
-    """Class logits and lazy mask logits of one supervised layer.
+    """Class logits, lazy mask logits and, where the decoder has them, boxes of one supervised layer.
 
     The mask logits of query q are the inner products of its embedding with the mask features. They are
-    computed where somebody needs them, for as few queries as needed, and never kept for all layers.
+    computed where somebody needs them, for as few queries as needed, and never kept for all layers. Boxes are centre x,
+    centre y, width, height, in [0, 1] of what the decoder's `box_frame` says, "image" (without padding) or "canvas".
     """
 
     class_logits: Float[Tensor, "B Q K1"]
     mask_embeddings: Float[Tensor, "B Q C"]
     mask_features: Float[Tensor, "B C H W"]
+    boxes: Float[Tensor, "B Q 4"] | None = None
 
     @property
     def has_masks(self) -> bool:
@@ -58,7 +61,24 @@ class MaskPrediction(NamedTuple):
 
     def float(self) -> "MaskPrediction":
         """The same in float32."""
-        return MaskPrediction(*(part.float() for part in self))
+        boxes = None if self.boxes is None else self.boxes.float()
+        return MaskPrediction(
+            self.class_logits.float(), self.mask_embeddings.float(), self.mask_features.float(), boxes
+        )
+
+    def of_images(self, images: slice) -> "MaskPrediction":
+        """Those of some images."""
+        boxes = None if self.boxes is None else self.boxes[images]
+        return MaskPrediction(
+            self.class_logits[images], self.mask_embeddings[images], self.mask_features[images], boxes
+        )
+
+    def of_queries(self, queries: slice) -> "MaskPrediction":
+        """Those of some queries; the mask features stay the same tensor."""
+        boxes = None if self.boxes is None else self.boxes[:, queries]
+        return MaskPrediction(
+            self.class_logits[:, queries], self.mask_embeddings[:, queries], self.mask_features, boxes
+        )
 
 
 class MaskMaker(Protocol):
@@ -115,8 +135,7 @@ def in_float32(predictions: Sequence[Prediction]) -> list[Prediction]:
             key = id(prediction.mask_features)
             if key not in features:
                 features[key] = prediction.mask_features.float()
-            logits, embeddings, _ = prediction
-            converted.append(MaskPrediction(logits.float(), embeddings.float(), features[key]))
+            converted.append(prediction._replace(mask_features=features[key]).float())
         else:
             converted.append(prediction.float())
     return converted
@@ -130,15 +149,49 @@ def share_mask_features(predictions: Sequence[Prediction]) -> TypeGuard[Sequence
     )
 
 
+def predicted_boxes(prediction: Prediction) -> Float[Tensor, "B Q 4"] | None:
+    """The boxes of a prediction, if it has any."""
+    return getattr(prediction, "boxes", None)
+
+
 def boxes_of(prediction: Prediction) -> Float[Tensor, "B Q 4"]:
     """The boxes of a prediction.
 
     Raises:
         ValueError: it has none.
     """
-    if not isinstance(prediction, BoxPrediction):
+    boxes = predicted_boxes(prediction)
+    if boxes is None:
         raise InvalidValueError(
-            "Box costs and losses need boxes, but decode_head.query_decoder predicts masks alone. Use BoxDecoder, or "
-            "take the box costs and losses out of decode_head.criterion."
+            "Box costs and losses need boxes, but decode_head.query_decoder predicts masks alone. Use BoxDecoder or "
+            "AnchorMaskDecoder, or take the box costs and losses out of decode_head.criterion."
         )
-    return prediction.boxes
+    return boxes
+
+
+class Denoising(NamedTuple):
+    """What a decoder predicts from noisy copies of the segments (DN-DETR, arXiv 2203.01305).
+
+    Attributes:
+        predictions: of the copies, in each supervised layer that sees them.
+        assignment: which copy stands for which segment.
+        groups: copies of each segment; 0 where there is none in this step.
+    """
+
+    predictions: Sequence[Prediction]
+    assignment: Assignment
+    groups: int
+
+
+class TrainingPredictions(NamedTuple):
+    """What a decoder that reads the targets predicts in training.
+
+    Attributes:
+        layers: one prediction per supervised layer, the result last.
+        encoder: of the cells of the pixel decoder that became queries.
+        denoising: see `Denoising`.
+    """
+
+    layers: Sequence[Prediction]
+    encoder: Prediction | None = None
+    denoising: Denoising | None = None

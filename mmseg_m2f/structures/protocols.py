@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mmseg_m2f.structures.features import PixelFeatures, PixelSpec
 from mmseg_m2f.structures.mask_targets import Assignment, MaskReadings, MaskSums, MaskTarget, TargetBatch
-from mmseg_m2f.structures.predictions import Prediction
+from mmseg_m2f.structures.predictions import Prediction, TrainingPredictions
 
 
 @runtime_checkable
@@ -34,6 +34,15 @@ class QueryDecoder(Protocol):
 
 
 @runtime_checkable
+class TrainingQueryDecoder(Protocol):
+    """A `QueryDecoder` that is trained on more than its layers, and reads the targets for it."""
+
+    def predict_for_training(self, features: PixelFeatures, targets: TargetBatch) -> TrainingPredictions:
+        """Predictions of all layers, of the encoder and of noisy copies of the segments, as far as there are."""
+        ...
+
+
+@runtime_checkable
 class BackboneQueryDecoder(Protocol):
     """A query decoder without a pixel decoder: it reads the backbone's output, maps or a `TokenStream`.
 
@@ -53,7 +62,9 @@ class Criterion(Protocol):
         ...
 
     def __call__(
-        self, predictions: Sequence[Prediction], targets: "TargetBatch | Sequence[MaskTarget]"
+        self,
+        predictions: Sequence[Prediction] | TrainingPredictions,
+        targets: "TargetBatch | Sequence[MaskTarget]",
     ) -> dict[str, Tensor]: ...
 
 

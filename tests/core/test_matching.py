@@ -4,6 +4,7 @@ import torch
 from mmseg_m2f.core.losses import mask_bce_loss, mask_dice_loss, mask_focal_loss
 from mmseg_m2f.core.matching import (
     class_cost,
+    class_focal_cost,
     mask_bce_cost,
     mask_dice_cost,
     mask_focal_cost,
@@ -68,3 +69,11 @@ def test_solve_assignment__cheapest_pairs():
 def test_solve_assignment__more_segments_than_queries():
     queries, segments = solve_assignment(np.array([[4.0, 1.0, 3.0]]))
     assert (queries.tolist(), segments.tolist()) == ([0], [1])
+
+
+def test_class_focal_cost__by_hand():
+    """Published numbers at probabilities of 0.5, 0.9 and 0.1."""
+    logits = torch.tensor([0.5, 0.9, 0.1]).logit().view(3, 1)
+    found = class_focal_cost(logits, torch.tensor([0]))
+    expected = torch.tensor([[-0.0866434], [-1.3985568], [0.4654833]])
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)

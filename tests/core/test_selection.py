@@ -1,7 +1,15 @@
 import pytest
 import torch
 
-from mmseg_m2f.core.selection import best_pairs, confident_queries, kept_first, segment_ids, survives_nms
+from mmseg_m2f.core.selection import (
+    best_pairs,
+    class_probs_of,
+    confident_queries,
+    kept_first,
+    segment_ids,
+    survives_nms,
+    vote_logits,
+)
 from tests.core import oracle
 
 #: Probabilities of a thing, stuff, a thing, and "no object".
@@ -62,3 +70,27 @@ def test_survives_nms__equals_the_greedy_loop(threshold):
     found = survives_nms(masks, labels, scores, threshold)
     assert torch.equal(found, torch.stack(expected))
     assert 0 < found.sum() < found.numel()
+
+
+def test_class_probs_of__sigmoids_need_not_add_up():
+    logits = torch.tensor([[[0.0, 2.0]]])
+    torch.testing.assert_close(class_probs_of(logits, "sigmoid"), torch.tensor([[[0.5, 0.880797]]]))
+    torch.testing.assert_close(class_probs_of(logits, "softmax"), torch.tensor([[[0.119203]]]))
+
+
+def test_best_pairs__of_sigmoids():
+    logits = torch.tensor([[[2.0, 0.0, 1.0], [-3.0, 5.0, -1.0]]])
+    options = dict(max_per_image=2, things_first=True, one_class_per_query=False)
+    scores, labels, queries, counts = best_pairs(logits, IS_THING, class_activation="sigmoid", **options)
+    found = sorted(zip(queries[0].tolist(), labels[0].tolist(), strict=True))
+    assert (found, counts.all().item()) == ([(0, 0), (0, 2)], True)
+    torch.testing.assert_close(scores[0].sort().values, torch.tensor([1.0, 2.0]).sigmoid())
+
+
+def test_vote_logits__sharpen_sigmoids():
+    probs = torch.tensor([[[0.9, 0.3, 0.05], [0.2, 0.1, 0.05]]])
+    votes = vote_logits(probs.logit(), "sigmoid", object_threshold=0.25).softmax(-1)
+    assert votes[0, 0, 0].item() == pytest.approx(0.99995, abs=1e-5)
+    assert votes[0, 1].tolist() == [0, 0, 0, 1]  # nothing exceeds the threshold
+    assert vote_logits(probs.logit(), "sigmoid")[0, 1].softmax(-1)[:-1].sum().item() == pytest.approx(1)
+    assert vote_logits(probs, "softmax") is probs

@@ -1,7 +1,10 @@
 import torch
 
+from mmseg_m2f.core.boxes import to_corners
 from mmseg_m2f.core.points import sample_points
+from mmseg_m2f.core.postprocess import tight_boxes
 from mmseg_m2f.core.targets import (
+    boxes_of_segment_maps,
     frame,
     is_valid,
     read_paired_segments,
@@ -163,3 +166,24 @@ def test_target_batch__void_and_crowds_as_background():
     targets = stack_targets([MaskTarget(torch.tensor([1]), maps)]).with_void_as_background()
     assert targets.segment_maps.tolist() == [[[[0, BACKGROUND], [BACKGROUND, BACKGROUND]]]]
     assert targets.framed_maps.min() == BACKGROUND
+
+
+def test_boxes_of_segment_maps__last_pixel_included() -> None:
+    maps = torch.full((2, 2, 4, 8), BACKGROUND)
+    maps[0, 0, 1:3, 2:6] = 0
+    maps[0, 1, 3, 0] = 1
+    maps[1, 0] = VOID
+    maps[1, 0, 0, 7] = 0
+    boxes = boxes_of_segment_maps(maps, 3)
+    expected = torch.zeros(2, 3, 4)
+    expected[0, 0] = torch.tensor([0.5, 0.5, 0.5, 0.5])
+    expected[0, 1] = torch.tensor([1 / 16, 7 / 8, 1 / 8, 1 / 4])
+    expected[1, 0] = torch.tensor([15 / 16, 1 / 8, 1 / 8, 1 / 4])
+    torch.testing.assert_close(boxes, expected)
+
+
+def test_boxes_of_segment_maps__are_those_of_masks() -> None:
+    maps = torch.randint(-1, 5, (1, 1, 9, 13))
+    masks = torch.stack([maps[0, 0] == segment for segment in range(5)])
+    found = to_corners(boxes_of_segment_maps(maps, 5)[0]) * torch.tensor([13, 9, 13, 9])
+    torch.testing.assert_close(found, tight_boxes(masks))

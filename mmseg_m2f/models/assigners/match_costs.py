@@ -16,7 +16,7 @@ from mmseg_m2f.structures import MaskReadings, MaskSampling, MaskSums, Predictio
 
 
 class BoxPairs(NamedTuple):
-    """Boxes to be paired: centre x, centre y, width, height, in [0, 1] of the image without padding."""
+    """Boxes to be paired: centre x, centre y, width, height, in [0, 1] of the decoder's `box_frame`."""
 
     predicted: Float[Tensor, "B L Q 4"]
     true: Float[Tensor, "B L G 4"]
@@ -99,6 +99,18 @@ class ClassCost:
 
     def __call__(self, inputs: MatchInputs) -> Float[Tensor, "B L Q G"]:
         return self.weight * matching.class_cost(inputs.class_logits, inputs.labels)
+
+
+@TASK_UTILS.register_module()
+class ClassFocalCost:
+    """Focal loss of the segment's class being there, less that of its not being there, on sigmoids."""
+
+    def __init__(self, weight: float = 4.0, alpha: float = 0.25, gamma: float = 2.0) -> None:
+        self.weight, self.alpha, self.gamma = weight, alpha, gamma
+
+    def __call__(self, inputs: MatchInputs) -> Float[Tensor, "B L Q G"]:
+        cost = matching.class_focal_cost(inputs.class_logits, inputs.labels, alpha=self.alpha, gamma=self.gamma)
+        return self.weight * cost
 
 
 @TASK_UTILS.register_module()

@@ -4,6 +4,7 @@ from mmseg_m2f.models.losses.criterion import MaskCriterion
 from mmseg_m2f.models.losses.criterion_losses import (
     BoxGIoULoss,
     BoxL1Loss,
+    ClassFocalLoss,
     ClassLoss,
     MaskBCELoss,
     MaskDiceLoss,
@@ -18,6 +19,7 @@ from mmseg_m2f.models.losses.token_edge import TokenEdgeLoss
 __all__ = [
     "BoxGIoULoss",
     "BoxL1Loss",
+    "ClassFocalLoss",
     "ClassLoss",
     "EntropyAwareDistillLoss",
     "MaskBCELoss",

@@ -32,6 +32,7 @@ from mmseg_m2f.structures import (
     MaskTarget,
     Prediction,
     TargetBatch,
+    TrainingPredictions,
     boxes_of,
     in_float32,
     share_mask_features,
@@ -91,9 +92,14 @@ class MaskCriterion(nn.Module):
         self.box_losses = nn.ModuleDict({name: MODELS.build(loss) for name, loss in box_losses.items() if loss})
 
     def forward(
-        self, predictions: Sequence[Prediction], targets: TargetBatch | Sequence[MaskTarget]
+        self,
+        predictions: Sequence[Prediction] | TrainingPredictions,
+        targets: TargetBatch | Sequence[MaskTarget],
     ) -> dict[str, Float[Tensor, ""]]:
         """Losses under mmdet's names: the last layer's `loss_*`, the others' `d0.loss_*`, `d1.loss_*` ….
+
+        Those of the cells that became queries are `enc_loss_*`. Those of noisy copies of the segments are `dn_loss_*`
+        and `d0.dn_loss_*` …; copies are not matched, and their losses are divided by their number.
 
         Logged, not trained on: `surplus_segments` counts the segments that found no query because there are too few;
         `query_similarity` is the mean absolute cosine between the last layer's mask embeddings of an image, where
@@ -102,35 +108,51 @@ class MaskCriterion(nn.Module):
         Raises:
             ValueError: a loss looks at masks or boxes that the decoder does not predict.
         """
-        if self.mask_losses and not predictions[-1].has_masks:
+        if not isinstance(predictions, TrainingPredictions):
+            predictions = TrainingPredictions(list(predictions))
+        layers, encoder, denoising = predictions
+        if self.mask_losses and not layers[-1].has_masks:
             raise InvalidValueError(
                 "MaskCriterion: loss_mask and loss_dice need masks, but the decoder predicts none. Give "
                 "decode_head.query_decoder a mask_head, or take the two losses out."
             )
+        matched = [*layers] if encoder is None else [encoder, *layers]
         batch = stack_targets(targets)
         if self.void_is_background:
             batch = batch.with_void_as_background()
         if self.reference:
             # mmdet matches and samples layer by layer; its random numbers depend on this order.
-            parts = [self._losses([prediction], batch) for prediction in predictions]
+            parts = [self._losses([prediction], batch) for prediction in matched]
             per_layer = {name: torch.cat([part[name] for part in parts if name in part]) for name in parts[-1]}
         else:
-            per_layer = self._losses(list(predictions), batch)
-        num_queries = predictions[0].class_logits.shape[1]
+            per_layer = self._losses(matched, batch)
+        num_queries = layers[0].class_logits.shape[1]
         surplus = sum(max(count - num_queries, 0) for count in batch.num_segments)
-        named = _named(per_layer, len(predictions))
-        named["surplus_segments"] = predictions[0].class_logits.new_full((), surplus, dtype=torch.float32)
-        if isinstance(predictions[-1], MaskPrediction):
-            named["query_similarity"] = query_similarity(predictions[-1].mask_embeddings.detach())
+        prefixes = [f"d{layer}." for layer in range(len(layers) - 1)] + [""]
+        named = _named(per_layer, [*["enc_"][: len(matched) - len(layers)], *prefixes])
+        if denoising is not None:
+            noisy = self._compare(denoising.predictions, batch, denoising.assignment, copies=max(denoising.groups, 1))
+            named |= _named({f"dn_{name}": values for name, values in noisy.items()}, prefixes)
+        named["surplus_segments"] = layers[0].class_logits.new_full((), surplus, dtype=torch.float32)
+        if isinstance(layers[-1], MaskPrediction):
+            named["query_similarity"] = query_similarity(layers[-1].mask_embeddings.detach())
         return named
 
     def _losses(self, predictions: list[Prediction], targets: TargetBatch) -> dict[str, Float[Tensor, "_"]]:
         """Each loss in every layer that has it: all of them, or the last few."""
         pairs = self.assigner(predictions, targets, image_by_image=self.reference is not None)
-        losses = dict(loss_cls=self._class_losses(predictions, targets, pairs))
+        losses = self._compare(predictions, targets, pairs)
         if self.loss_orthogonality is not None:
             losses["loss_orthogonality"] = self._orthogonality_losses(predictions, pairs)
-        num_masks, num_boxes = self._num_pairs(predictions[0], targets.num_segments)
+        return losses
+
+    def _compare(
+        self, predictions: Sequence[Prediction], targets: TargetBatch, pairs: Assignment, *, copies: int = 1
+    ) -> dict[str, Float[Tensor, "_"]]:
+        """Each loss of given pairs, in every layer that has it; `copies` queries may be paired with each segment."""
+        predictions = list(predictions)
+        num_masks, num_boxes = self._num_pairs(predictions[0], targets.num_segments) * copies
+        losses = dict(loss_cls=self._class_losses(predictions, targets, pairs, num_boxes))
         with torch.autocast(losses["loss_cls"].device.type, enabled=False):
             if self.box_losses:
                 values = self._box_losses(predictions, targets, pairs)
@@ -143,12 +165,12 @@ class MaskCriterion(nn.Module):
         return losses
 
     def _class_losses(
-        self, predictions: list[Prediction], targets: TargetBatch, pairs: Assignment
+        self, predictions: list[Prediction], targets: TargetBatch, pairs: Assignment, num_segments: Float[Tensor, ""]
     ) -> Float[Tensor, "L"]:
         logits = torch.stack([p.class_logits for p in predictions])  # L B Q K1
-        classes = targets.labels.new_full(logits.shape[:-1], logits.shape[-1] - 1)
+        classes = targets.labels.new_full(logits.shape[:-1], logits.shape[-1] - self.loss_cls.num_other_outputs)
         classes[pairs.layers, pairs.images, pairs.queries] = targets.labels[pairs.images, pairs.segments]
-        return self.loss_cls(logits.flatten(1, 2), classes.flatten(1))
+        return self.loss_cls(logits.flatten(1, 2), classes.flatten(1), num_segments)
 
     def _orthogonality_losses(self, predictions: list[Prediction], pairs: Assignment) -> Float[Tensor, "L"]:
         embeddings = torch.stack([_mask_embeddings(prediction) for prediction in predictions])
@@ -253,11 +275,10 @@ def _per_layer(
     return dict(zip(names, sums, strict=True))
 
 
-def _named(per_layer: dict[str, Float[Tensor, "_"]], num_layers: int) -> dict[str, Float[Tensor, ""]]:
-    """Under mmdet's names; losses that fewer layers have are those of the last ones."""
-    prefixes = [f"d{layer}." for layer in range(num_layers - 1)] + [""]
+def _named(per_layer: dict[str, Float[Tensor, "_"]], prefixes: Sequence[str]) -> dict[str, Float[Tensor, ""]]:
+    """Each layer's with its prefix; losses that fewer layers have are those of the last ones."""
     named: dict[str, Tensor] = {}
     for name, values in per_layer.items():
-        for prefix, value in zip(prefixes[num_layers - len(values) :], values.unbind(), strict=True):
+        for prefix, value in zip(prefixes[len(prefixes) - len(values) :], values.unbind(), strict=True):
             named[f"{prefix}{name}"] = value
     return named

@@ -28,6 +28,8 @@ class ClassLoss(nn.Module):
     """
 
     _class_weights: Tensor
+    #: How many outputs of the class layer are no classes.
+    num_other_outputs = 1
 
     def __init__(
         self,
@@ -60,12 +62,19 @@ class ClassLoss(nn.Module):
         self.class_weight = list(class_weight)
         self._class_weights = torch.tensor(self.class_weight, device=self._class_weights.device)
 
-    def forward(self, class_logits: Float[Tensor, "L N K1"], classes: Int[Tensor, "L N"]) -> Float[Tensor, "L"]:
+    def forward(
+        self, class_logits: Float[Tensor, "L N K1"], classes: Int[Tensor, "L N"], num_segments: Tensor | None = None
+    ) -> Float[Tensor, "L"]:
         """One value per layer: Σ w_c · -log p_c / Σ w_c over its queries, where c is the class of a query's target.
+
+        Args:
+            classes: K where the target is "no object".
+            num_segments: not used.
 
         Raises:
             ValueError: the number of class weights is not the number of classes, or they are still by name.
         """
+        del num_segments
         num_classes = class_logits.shape[-1] - 1
         if isinstance(self.class_weight, Mapping):
             raise InvalidValueError(
@@ -86,6 +95,32 @@ class ClassLoss(nn.Module):
             normalizer = weights[classes].sum(-1)
             dist.all_reduce(normalizer, "mean")
         return self.loss_weight * losses.class_loss(class_logits, classes, weights, normalizer=normalizer)
+
+
+@MODELS.register_module()
+class ClassFocalLoss(nn.Module):
+    """Focal loss of K yes-or-no questions per query, for decoders without an output for "no object".
+
+    Sum over queries and classes, not their mean, divided by the number of segments.
+    """
+
+    num_other_outputs = 0
+
+    def __init__(self, loss_weight: float = 4.0, alpha: float = 0.25, gamma: float = 2.0) -> None:
+        super().__init__()
+        self.loss_weight, self.alpha, self.gamma = loss_weight, alpha, gamma
+
+    def forward(
+        self, class_logits: Float[Tensor, "L N K"], classes: Int[Tensor, "L N"], num_segments: Float[Tensor, ""]
+    ) -> Float[Tensor, "L"]:
+        """One value per layer.
+
+        Args:
+            classes: of the queries' targets; K for a query without one.
+            num_segments: what the sum is divided by, at least 1.
+        """
+        total = losses.class_focal_loss(class_logits, classes, alpha=self.alpha, gamma=self.gamma)
+        return self.loss_weight * total / num_segments
 
 
 @MODELS.register_module()

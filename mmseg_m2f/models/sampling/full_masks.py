@@ -74,7 +74,7 @@ def all_mask_logits(predictions: Sequence[Prediction], images: slice) -> Float[T
     layers = []
     for prediction in predictions:
         if isinstance(prediction, MaskPrediction):
-            layers.append(MaskPrediction(*(part[images] for part in prediction)).mask_logits())
+            layers.append(prediction.of_images(images).mask_logits())
             continue
         batch, num_queries = prediction.class_logits.shape[:2]
         numbers = torch.arange(batch, device=prediction.class_logits.device)[images]

@@ -49,6 +49,7 @@ def costs(name: str, *, sampling: object = None, **arguments: float) -> list[flo
     ("name", "arguments", "expected"),
     [
         ("ClassCost", dict(weight=3.0), [-3, -1]),
+        ("ClassFocalCost", dict(weight=1.0), [-0.0866434, -0.0866434]),  # probability 1/2 of class 1
         ("BoxL1Cost", dict(weight=2.0), [0, 1]),  # two centres a quarter apart
         ("BoxGIoUCost", dict(weight=1.0), [-1, -(1 / 7 - 2 / 9)]),  # 1 of 7 sixteenths; 2 of 9 of the hull are empty
         ("MaskBCECost", dict(weight=1.0), [0, 0.693147]),

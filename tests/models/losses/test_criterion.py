@@ -1,10 +1,21 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS
 
-from mmseg_m2f.structures import BACKGROUND, VOID, BoxPrediction, MaskPrediction, MaskTarget
+from mmseg_m2f.structures import (
+    BACKGROUND,
+    VOID,
+    Assignment,
+    BoxPrediction,
+    Denoising,
+    MaskPrediction,
+    MaskTarget,
+    TrainingPredictions,
+)
 from tests.models.conftest import CONFIGS
 
 
@@ -311,3 +322,80 @@ def test_criterion__orthogonality_of_unknown_queries():
 def test_criterion__of_reference_divides_class_losses_per_rank():
     assert build_criterion(reference="mmdet").loss_cls.per_rank
     assert not build_criterion().loss_cls.per_rank
+
+
+FOCAL = dict(
+    assigner=dict(
+        type="mmseg_m2f.HungarianAssigner",
+        match_costs=[
+            dict(type="mmseg_m2f.ClassFocalCost"),
+            dict(type="mmseg_m2f.MaskBCECost"),
+            dict(type="mmseg_m2f.MaskDiceCost"),
+            dict(type="mmseg_m2f.BoxL1Cost"),
+            dict(type="mmseg_m2f.BoxGIoUCost"),
+        ],
+    ),
+    loss_cls=dict(type="mmseg_m2f.ClassFocalLoss"),
+    loss_bbox=dict(type="mmseg_m2f.BoxL1Loss"),
+    loss_iou=dict(type="mmseg_m2f.BoxGIoULoss"),
+)
+
+
+def with_boxes(predictions: list[MaskPrediction]) -> list[MaskPrediction]:
+    """K outputs of the class layer, and boxes."""
+    return [
+        each._replace(
+            class_logits=each.class_logits.detach()[..., :-1].requires_grad_(),
+            boxes=(torch.rand(*each.class_logits.shape[:2], 4) * 0.4 + 0.3).requires_grad_(),
+        )
+        for each in predictions
+    ]
+
+
+def boxed(target: MaskTarget) -> MaskTarget:
+    return replace(target, boxes=torch.rand(target.num_segments, 4) * 0.4 + 0.3)
+
+
+def test_criterion__encoder_and_noisy_copies():
+    """Copies are compared with the segments they were made of, padding with none, all divided by the copies."""
+    criterion = build_criterion(sampling=dict(type="mmseg_m2f.FullMaskSampling"), **FOCAL)
+    targets = [boxed(blocks([0, 2])), boxed(blocks([3]))]
+    features = torch.randn(2, 8, 16, 16)
+    layers = [x._replace(mask_features=features) for x in with_boxes(random_predictions(layers=3))]
+    copies = [x._replace(mask_features=features) for x in with_boxes(random_predictions(layers=2, queries=4))]
+    # Two copies of each segment in two layers; the second of the last image's two slots is padding.
+    images, queries, segments = [0, 0, 0, 0, 1, 1], [0, 1, 2, 3, 0, 2], [0, 1, 0, 1, 0, 0]
+    pairs = [[0] * 4 + [1] * 4 + [0] * 2 + [1] * 2]
+    pairs += [row[:4] * 2 + row[4:] * 2 for row in (images, queries, segments)]
+    assignment = Assignment(*(torch.tensor(row) for row in pairs), [[4, 4], [2, 2]])
+    found = criterion(TrainingPredictions(layers[1:], layers[0], Denoising(copies, assignment, 2)), targets)
+
+    matched = criterion(layers, targets)
+    for ours, as_layer in (("enc_", "d0."), ("d0.", "d1."), ("", "")):
+        for name in ("loss_cls", "loss_mask", "loss_dice", "loss_bbox", "loss_iou"):
+            torch.testing.assert_close(found[ours + name], matched[as_layer + name])
+    assert len([name for name in found if "loss" in name]) == 5 * (1 + 2 + 2)
+    last = copies[-1]
+    is_class = torch.zeros(2, 4, 4, dtype=torch.bool)
+    for image, slot, label in ((0, 0, 0), (0, 1, 2), (0, 2, 0), (0, 3, 2), (1, 0, 3), (1, 2, 3)):
+        is_class[image, slot, label] = True
+    p = last.class_logits.sigmoid()
+    by_hand = torch.where(is_class, -0.25 * (1 - p) ** 2 * p.log(), -0.75 * p**2 * (1 - p).log()).sum()
+    torch.testing.assert_close(found["dn_loss_cls"], 4 * by_hand / (3 * 2))
+    true = torch.stack([targets[0].boxes[0], targets[0].boxes[1], targets[1].boxes[0]])
+    differences = (last.boxes[[0, 0, 0, 0, 1, 1], queries] - true[[0, 1, 0, 1, 2, 2]]).abs().sum()
+    torch.testing.assert_close(found["dn_loss_bbox"], 5 * differences / (3 * 2))
+
+
+@pytest.mark.parametrize("loss_cls", ["ClassFocalLoss", "ClassLoss"])
+def test_criterion__no_copies_cost_nothing(loss_cls):
+    criterion = build_criterion(**FOCAL | dict(loss_cls=dict(type=f"mmseg_m2f.{loss_cls}")))
+    layers = with_boxes(random_predictions(layers=2))
+    empty = [x.of_queries(slice(0)) for x in layers]
+    nothing = torch.zeros(0, dtype=torch.long)
+    denoising = Denoising(empty, Assignment(nothing, nothing, nothing, nothing, [[0, 0], [0, 0]]), 0)
+    losses = criterion(TrainingPredictions(layers, None, denoising), [boxed(blocks([0, 2])), boxed(blocks([]))])
+    copies = {name: value.item() for name, value in losses.items() if "dn_" in name}
+    assert len(copies) == 10
+    assert set(copies.values()) == {0.0}
+    sum(value for name, value in losses.items() if "loss" in name).backward()

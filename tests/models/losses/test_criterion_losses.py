@@ -97,3 +97,23 @@ def test_query_orthogonality_loss__by_hand(target, expected):
 def test_query_orthogonality_loss__misspelt_target():
     with pytest.raises(ValueError, match="target must be 'matched' or 'all', got 'each'"):
         build("QueryOrthogonalityLoss", target="each")
+
+
+def test_class_loss__no_query_costs_nothing():
+    assert build("ClassLoss")(torch.zeros(2, 0, 3), torch.zeros(2, 0, dtype=torch.long)).tolist() == [0, 0]
+
+
+def test_class_focal_loss__is_a_sum_over_queries_and_classes():
+    logits = torch.tensor([[[2.0, -1.0], [0.5, -3.0]], [[0.0, 0.0], [0.0, 0.0]]])
+    classes = torch.tensor([[0, 2], [2, 2]])  # 2 is none
+    loss = build("ClassFocalLoss", loss_weight=1.0)
+    found = loss(logits, classes, torch.tensor(1.0))
+    assert found.tolist() == pytest.approx([0.300585, 4 * 0.1299651], abs=1e-6)
+    assert loss(logits, classes, torch.tensor(4.0)).tolist() == pytest.approx((found / 4).tolist())
+
+
+def test_class_focal_loss__equals_mmdets():
+    theirs = MODELS.build(dict(type="mmdet.FocalLoss", use_sigmoid=True, loss_weight=4.0, reduction="sum"))
+    logits, classes = torch.randn(1, 50, 7) * 4, torch.randint(8, (1, 50))
+    ours = build("ClassFocalLoss")(logits, classes, torch.tensor(3.0))
+    torch.testing.assert_close(ours[0], theirs(logits[0], classes[0]) / 3)
