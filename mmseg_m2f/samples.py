@@ -4,6 +4,7 @@ Works on the fields that mmseg's and mmdet's samples share, and imports neither 
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -14,15 +15,27 @@ from torch import Tensor
 from mmseg_m2f.core.boxes import to_centres
 from mmseg_m2f.core.confidence import Certainty
 from mmseg_m2f.core.postprocess import Instances, tight_boxes
-from mmseg_m2f.core.targets import frame, segments_of_label_maps, segments_of_masks, stack_targets
+from mmseg_m2f.core.targets import (
+    boxes_of_segment_maps,
+    frame,
+    segments_of_label_maps,
+    segments_of_masks,
+    stack_targets,
+)
+from mmseg_m2f.core.transfer import upload
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.structures import BACKGROUND, CROWD, VOID, MaskTarget, TargetBatch
 
 
-def read_targets(samples: Sequence[BaseDataElement], num_classes: int, *, ignore_index: int = 255) -> TargetBatch:
+def read_targets(
+    samples: Sequence[BaseDataElement], num_classes: int, *, ignore_index: int = 255, with_boxes: bool = False
+) -> TargetBatch:
     """The semantic segments of a batch: one per class that the `gt_sem_seg` of an image holds, in order of the classes.
 
     Takes a fixed number of operators on the device, and uploads nothing.
+
+    Args:
+        with_boxes: also give the boxes around the segments, as fractions of the canvas.
 
     Raises:
         ValueError: a label is neither a class nor the ignore index; names the file and the label.
@@ -36,7 +49,8 @@ def read_targets(samples: Sequence[BaseDataElement], num_classes: int, *, ignore
         ignore_index=ignore_index,
     )
     names = [sample_name(sample) for sample in samples]
-    return TargetBatch(labels, frame(segment_maps), [len(each) for each in classes], names, classes=classes)
+    boxes = boxes_of_segment_maps(segment_maps, labels.shape[1]) if with_boxes else None
+    return TargetBatch(labels, frame(segment_maps), [len(each) for each in classes], names, boxes, classes)
 
 
 def present_classes(sample: BaseDataElement, num_classes: int, *, ignore_index: int | None = 255) -> list[int]:
@@ -64,18 +78,28 @@ def present_classes(sample: BaseDataElement, num_classes: int, *, ignore_index: 
 
 
 def read_segments_targets(
-    samples: Sequence[BaseDataElement], is_thing: Bool[Tensor, "K"], *, with_boxes: bool = False
+    samples: Sequence[BaseDataElement],
+    is_thing: Bool[Tensor, "K"],
+    *,
+    with_boxes: bool = False,
+    box_frame: str = "image",
 ) -> TargetBatch:
     """The segments of a batch; see `read_segments_target`.
 
     Where the data worker made `gt_segments`, an image costs three operators, which put it onto the canvas of the batch,
     and nothing is uploaded or read back.
 
+    Args:
+        with_boxes: also give the boxes.
+        box_frame: what these are fractions of: the "image" without padding, or the padded "canvas" of the batch, which
+            costs one upload.
+
     Raises:
         ValueError: a label is not a class; names the image and the label.
     """
     if not all("gt_segments" in sample for sample in samples):
-        return stack_targets([read_segments_target(sample, is_thing, with_boxes=with_boxes) for sample in samples])
+        batch = stack_targets([read_segments_target(sample, is_thing, with_boxes=with_boxes) for sample in samples])
+        return _in_frame(batch, samples, box_frame)
     for sample in samples:
         _check_labels(sample.metainfo["segment_labels"], len(is_thing), sample)
     classes = [sample.metainfo["segment_labels"] for sample in samples]
@@ -89,9 +113,10 @@ def read_segments_targets(
     if all(each.boxes is not None for each in segments):
         padded = [F.pad(each.boxes, (0, 0, 0, most - count)) for each, count in zip(segments, counts, strict=True)]
         boxes = torch.stack(padded)
-    return TargetBatch(
+    batch = TargetBatch(
         torch.stack(labels), frame(torch.stack(maps)), counts, [sample_name(s) for s in samples], boxes, classes
     )
+    return _in_frame(batch, samples, box_frame)
 
 
 def read_segments_target(
@@ -210,6 +235,18 @@ def _relative(boxes: Float[Tensor, "G 4"] | None, sample: BaseDataElement) -> Fl
         return None
     height, width = sample.metainfo["img_shape"][:2]
     return to_centres(boxes) / boxes.new_tensor([width, height, width, height])
+
+
+def _in_frame(targets: TargetBatch, samples: Sequence[BaseDataElement], box_frame: str) -> TargetBatch:
+    """The same with boxes, which are fractions of the images, as fractions of what is asked for."""
+    if targets.boxes is None or box_frame == "image":
+        return targets
+    shares = []
+    for sample in samples:
+        canvas, (height, width) = _canvas(sample), sample.metainfo["img_shape"][:2]
+        shares.append([width / canvas[1], height / canvas[0]] * 2)
+    scale = upload(torch.tensor(shares), targets.boxes.device)
+    return replace(targets, boxes=targets.boxes * scale.unsqueeze(1))
 
 
 def _pad(maps: Shaped[Tensor, "G _ _"], canvas: tuple[int, int] | None, *, value: int = 0) -> Shaped[Tensor, "G H W"]:

@@ -5,9 +5,9 @@ import pytest
 import torch
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
-from mmengine.structures import InstanceData, PixelData
+from mmengine.structures import BaseDataElement, InstanceData, PixelData
 
-from mmseg_m2f.samples import read_segments_target, valid_pixels
+from mmseg_m2f.samples import read_segments_target, read_segments_targets, valid_pixels
 from mmseg_m2f.structures import BACKGROUND, CROWD, VOID
 
 IS_THING = torch.tensor([True, True, False, False])
@@ -129,3 +129,20 @@ def test_read_segments_target__a_semantic_map_that_nobody_padded():
     assert (target.segment_map[0, 8] == VOID).all()
     assert (target.segment_map[0, :, 10:] == VOID).all()
     assert target.segment_map[0, 7, 9] == 1
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_read_segments_targets__boxes_as_fractions_of_the_canvas(compact):
+    """An image of 200 pixels on a canvas of 1024: the object over a half of it is 0.098 wide."""
+    sample = DetDataSample(metainfo=dict(img_path="a.jpg", img_shape=(200, 100), batch_input_shape=(1024, 1024)))
+    sample.gt_instances = InstanceData(labels=torch.tensor([3]), bboxes=torch.tensor([[0.0, 100.0, 100.0, 200.0]]))
+    if compact:
+        segment_map = torch.zeros(1, 200, 100, dtype=torch.int16)
+        boxes = torch.tensor([[0.5, 0.75, 1.0, 0.5]])
+        sample.gt_segments = BaseDataElement(labels=torch.tensor([3]), segment_map=segment_map, boxes=boxes)
+        sample.set_metainfo(dict(segment_labels=(3,)))
+    found = read_segments_targets([sample], IS_THING, with_boxes=True, box_frame="canvas")
+    expected = torch.tensor([[[50.0, 150.0, 100.0, 100.0]]]) / 1024
+    torch.testing.assert_close(found.boxes, expected)
+    as_image = read_segments_targets([sample], IS_THING, with_boxes=True)
+    torch.testing.assert_close(as_image.boxes, torch.tensor([[[0.5, 0.75, 1.0, 0.5]]]))

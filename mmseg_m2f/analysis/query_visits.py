@@ -3,7 +3,7 @@
 import copy
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,6 +20,7 @@ from mmseg_m2f.analysis.query_statistics import QueryStatistics, partners_by_lay
 from mmseg_m2f.checkpoints.checking import check_checkpoint
 from mmseg_m2f.config.options import Options
 from mmseg_m2f.core.postprocess import resize_maps
+from mmseg_m2f.core.selection import vote_logits
 from mmseg_m2f.core.strips import Resizing
 from mmseg_m2f.core.targets import stack_targets
 from mmseg_m2f.engine.launch import evaluate
@@ -33,7 +34,7 @@ from mmseg_m2f.models.segmentors.own_canvas import own_canvas
 from mmseg_m2f.registry import METRICS
 from mmseg_m2f.runtime import is_exported
 from mmseg_m2f.samples import read_segments_target, read_targets, valid_pixels, write_semantic
-from mmseg_m2f.structures import VOID, BoxPrediction, MaskTarget, Prediction
+from mmseg_m2f.structures import VOID, MaskTarget, Prediction, predicted_boxes
 
 _Shell: TypeAlias = Any  # a shell of mmseg or mmdet around a MaskHead
 _SEED = 0  # of the random points at which masks are compared
@@ -231,13 +232,14 @@ def _write_result(model: _Shell, prediction: Prediction, resizing: Resizing, sam
     """What the model would give if this were its last layer."""
     masks = prediction.mask_logits() if prediction.has_masks else None
     if isinstance(model, MaskDetector):
-        boxes = prediction.boxes if isinstance(prediction, BoxPrediction) else None
-        outputs = QueryOutputs(prediction.class_logits, masks, boxes)
+        activation = model.decode_head.class_activation
+        outputs = QueryOutputs(prediction.class_logits, masks, predicted_boxes(prediction), activation)
         (result,) = detector_results(outputs, resizing, model.is_thing, num_things=model.num_things, cfg=model.test_cfg)
         result.write(sample)
         return
     assert masks is not None
-    (labels,) = label_maps(prediction.class_logits, masks, resizing, resize_scores=True)
+    votes = vote_logits(prediction.class_logits, model.decode_head.class_activation)
+    (labels,) = label_maps(votes, masks, resizing, resize_scores=True)
     write_semantic(sample, labels)
 
 
@@ -250,6 +252,9 @@ def _target(model: _Shell, sample: BaseDataElement, resizing: Resizing, device: 
     if isinstance(model, MaskDetector):
         truth = _truth_alone(truth, resizing.size)
         target = read_segments_target(truth, model.is_thing, with_boxes=model.decode_head.reads_boxes)
+        if target.boxes is not None and model.decode_head.box_frame == "canvas":
+            shares = [resizing.crop[axis] / resizing.canvas[axis] for axis in (1, 0)] * 2
+            target = replace(target, boxes=target.boxes * target.boxes.new_tensor(shares))
     else:
         batch = read_targets([truth], model.decode_head.num_classes, ignore_index=model.ignore_index)
         target = MaskTarget(batch.labels[0], batch.segment_maps[0].long(), batch.names[0])

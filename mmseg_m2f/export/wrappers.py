@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from mmseg_m2f.models.query_decoders import encoder_mask, masked_attention
-from mmseg_m2f.structures import BoxPrediction, TokenStream
+from mmseg_m2f.structures import TokenStream, predicted_boxes
 
 #: Names of the outputs of `Logits` for a mask classifier, in their order.
 RESULTS = ("class_logits", "boxes", "mask_logits")
@@ -44,8 +44,9 @@ class Logits(nn.Module):
         with recorded_attention() as attention:
             prediction = model.decode_head(features, valid, last_only=True)[-1]
         found = dict(class_logits=prediction.class_logits)
-        if isinstance(prediction, BoxPrediction):
-            found["boxes"] = prediction.boxes
+        boxes = predicted_boxes(prediction)
+        if boxes is not None:
+            found["boxes"] = boxes
         if prediction.has_masks:
             found["mask_logits"] = prediction.mask_logits()
         if self.stages:

@@ -6,7 +6,6 @@ Parameter names are those of `layers.transformer`; no code is adapted.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 

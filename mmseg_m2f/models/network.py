@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mmseg_m2f.models.cuda_graphs import GraphedNetwork
 from mmseg_m2f.models.decode_heads.mask_head import MaskHead
-from mmseg_m2f.structures import NeedsExtraLoss, Prediction
+from mmseg_m2f.structures import NeedsExtraLoss, Prediction, TargetBatch, TrainingPredictions, TrainingQueryDecoder
 
 if TYPE_CHECKING:
 
@@ -42,6 +42,19 @@ def run_network(
     return model.graphs(model, partial(_all_layers, model), images, valid, kind="all layers")
 
 
+def predict_for_training(
+    model: Shell, images: Float[Tensor, "B C H W"], valid: Bool[Tensor, "B H W"] | None, targets: TargetBatch
+) -> tuple[list[Prediction] | TrainingPredictions, Sequence[Tensor] | None]:
+    """The same, and what else the query decoder is trained on.
+
+    A decoder that reads the targets is not recorded as a CUDA graph: their number differs from batch to batch.
+    """
+    if not isinstance(model.decode_head.query_decoder, TrainingQueryDecoder):
+        return run_network(model, images, valid)
+    features = model.extract_feat(images)
+    return model.decode_head.predict_for_training(features, targets, valid), _features_for_losses(model, features)
+
+
 def last_prediction(
     model: Shell, images: Float[Tensor, "B C H W"], valid: Bool[Tensor, "B H W"] | None = None
 ) -> Prediction:
@@ -56,9 +69,12 @@ def _all_layers(
     model: Shell, images: Float[Tensor, "B C H W"], valid: Bool[Tensor, "B H W"] | None
 ) -> tuple[list[Prediction], Sequence[Tensor] | None]:
     features = model.extract_feat(images)
-    predictions = model.decode_head(features, valid)
+    return model.decode_head(features, valid), _features_for_losses(model, features)
+
+
+def _features_for_losses(model: Shell, features: Sequence[Tensor]) -> Sequence[Tensor] | None:
     needed = len(model.decode_head.extra_losses) > 0 or isinstance(features, NeedsExtraLoss)
-    return predictions, features if needed else None
+    return features if needed else None
 
 
 def _last_layer(model: Shell, images: Float[Tensor, "B C H W"], valid: Bool[Tensor, "B H W"] | None) -> Prediction:

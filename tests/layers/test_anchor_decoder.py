@@ -10,9 +10,7 @@ SIZES = [(2, 3), (4, 5)]
 
 
 def build(num_layers: int = 2) -> tuple[AnchorDecoder, QueryMLP]:
-    decoder = AnchorDecoder(
-        16, num_layers=num_layers, num_levels=2, num_heads=2, num_points=4, feedforward_channels=32
-    )
+    decoder = AnchorDecoder(16, num_layers=num_layers, num_levels=2, num_heads=2, num_points=4, feedforward_channels=32)
     for parameter in decoder.parameters():  # zeros and ones hide mistakes
         nn.init.normal_(parameter, std=0.3)
     return decoder, QueryMLP(16, 4)

@@ -11,9 +11,18 @@ from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
 from mmseg_m2f.checkpoints.openmmlab import adopt_head_keys
+from mmseg_m2f.core.targets import stack_targets
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.registry import MODELS
-from mmseg_m2f.structures import FeatureSpec, MaskTarget, NeedsExtraLoss, Prediction, TargetBatch
+from mmseg_m2f.structures import (
+    FeatureSpec,
+    MaskTarget,
+    NeedsExtraLoss,
+    Prediction,
+    TargetBatch,
+    TrainingPredictions,
+    TrainingQueryDecoder,
+)
 
 
 @MODELS.register_module()
@@ -29,7 +38,7 @@ class MaskHead(nn.Module):
         criterion: config of a `Criterion`; a head without one only predicts.
         extra_losses: configs of losses of the backbone's output (`ExtraLoss`), for example `TokenEdgeLoss`.
         feature_loss: former name of `extra_losses`, for one loss.
-        deep_supervision: train all layers that predict, not just the last one.
+        deep_supervision: train all layers that predict, not just the last one; decoders that refine boxes always do.
         feature_spec: channels and strides of the backbone's maps; the shell passes it.
         replace_classifier: accept checkpoints with another number of classes; the class layer then keeps its
             initial weights, to be trained on the new classes. Otherwise such a checkpoint raises a ValueError.
@@ -61,6 +70,11 @@ class MaskHead(nn.Module):
             given = dict(pixel_spec=self.pixel_decoder.spec)
         _check_query_decoder(query_decoder, reads=next(iter(given)))
         self.query_decoder = MODELS.build(query_decoder, default_args=dict(num_classes=num_classes, **given))
+        if not deep_supervision and isinstance(self.query_decoder, TrainingQueryDecoder):
+            raise InvalidValueError(
+                f"decode_head.deep_supervision: expected True for {type(self.query_decoder).__name__}, whose layers "
+                "refine each other's boxes, got False. Leave it out."
+            )
         self.criterion = None if criterion is None else MODELS.build(criterion)
         if feature_loss is not None:
             warnings.warn(
@@ -78,7 +92,19 @@ class MaskHead(nn.Module):
     @property
     def reads_boxes(self) -> bool:
         """Whether training needs boxes in the targets."""
-        return self.criterion is not None and bool(self.criterion.box_losses)
+        if self.criterion is None:
+            return False
+        return bool(self.criterion.box_losses) or isinstance(self.query_decoder, TrainingQueryDecoder)
+
+    @property
+    def box_frame(self) -> str:
+        """What boxes are fractions of, in targets and predictions: the "image", or its padded "canvas"."""
+        return getattr(self.query_decoder, "box_frame", "image")
+
+    @property
+    def class_activation(self) -> str:
+        """Whether class logits become probabilities by a "softmax", with "no object" last, or by a "sigmoid" each."""
+        return getattr(self.query_decoder, "class_activation", "softmax")
 
     def shorten(self, *, layers: object = None, queries: object = None) -> None:
         """Let results (`last_only`) come from the first decoder layers and from fewer queries.
@@ -138,13 +164,18 @@ class MaskHead(nn.Module):
             features: the backbone's maps, fine to coarse.
             valid: True for pixels of the image, False for padding; None without padding, or to treat it as image.
         """
-        if valid is not None:
-            cells = F.interpolate(valid.unsqueeze(1).float(), features[-1].shape[-2:], mode="nearest")
-            valid = cells.squeeze(1).bool()
         if self.pixel_decoder is None:
             return self.query_decoder(features, last_only=last_only)
+        pixel_features = self.pixel_decoder(features, self._valid_cells(features, valid))
         shortened = self._shortened if last_only else {}
-        return self.query_decoder(self.pixel_decoder(features, valid), last_only=last_only, **shortened)
+        return self.query_decoder(pixel_features, last_only=last_only, **shortened)
+
+    @staticmethod
+    def _valid_cells(features: Sequence[Tensor], valid: Bool[Tensor, "B _ _"] | None) -> Bool[Tensor, "B _ _"] | None:
+        """The cells of the coarsest map that lie on the image."""
+        if valid is None:
+            return None
+        return F.interpolate(valid.unsqueeze(1).float(), features[-1].shape[-2:], mode="nearest").squeeze(1).bool()
 
     def loss(
         self,
@@ -158,11 +189,28 @@ class MaskHead(nn.Module):
             features, valid: see `forward`.
             targets: of each image, on the padded canvas.
         """
-        return self.losses_of(self(features, valid), features, targets)
+        return self.losses_of(self.predict_for_training(features, targets, valid), features, targets)
+
+    def predict_for_training(
+        self,
+        features: Sequence[Tensor],
+        targets: TargetBatch | Sequence[MaskTarget],
+        valid: Bool[Tensor, "B H W"] | None = None,
+    ) -> list[Prediction] | TrainingPredictions:
+        """What `losses_of` takes: all layers, and what else the query decoder is trained on.
+
+        Args:
+            features, valid: see `forward`.
+            targets: of each image; only a `TrainingQueryDecoder` reads them.
+        """
+        if not isinstance(self.query_decoder, TrainingQueryDecoder) or self.pixel_decoder is None:
+            return self(features, valid)
+        pixel_features = self.pixel_decoder(features, self._valid_cells(features, valid))
+        return self.query_decoder.predict_for_training(pixel_features, stack_targets(targets))
 
     def losses_of(
         self,
-        predictions: list[Prediction],
+        predictions: list[Prediction] | TrainingPredictions,
         features: Sequence[Tensor] | None,
         targets: TargetBatch | Sequence[MaskTarget],
     ) -> dict[str, Float[Tensor, ""]]:
@@ -176,7 +224,9 @@ class MaskHead(nn.Module):
             raise InvalidValueError("decode_head.criterion is None: this head cannot be trained. Give it a criterion.")
         if isinstance(features, NeedsExtraLoss):
             features.check_extra_losses(list(self.extra_losses))
-        losses = self.criterion(predictions if self.deep_supervision else predictions[-1:], targets)
+        if not self.deep_supervision and not isinstance(predictions, TrainingPredictions):
+            predictions = predictions[-1:]
+        losses = self.criterion(predictions, targets)
         for extra_loss in self.extra_losses:
             losses |= extra_loss(features, targets)
         return losses
@@ -209,12 +259,14 @@ def _check_class_layer(head: MaskHead, state_dict: dict[str, Tensor], prefix: st
     """Refuse a class layer of another size, or keep the initial one with `replace_classifier`."""
     name = f"{prefix}query_decoder.cls_embed"
     stored = state_dict.get(f"{name}.weight")
-    if stored is None or len(stored) == head.num_classes + 1:
+    if stored is None or len(stored) == len(head.query_decoder.cls_embed.weight):
         return
+    num_others = len(head.query_decoder.cls_embed.weight) - head.num_classes  # "no object", if it has an output
+    num_stored = len(stored) - num_others
     if not head.replace_classifier:
         raise InvalidValueError(
-            f"The checkpoint's class layer ({name}) has {len(stored) - 1} classes, but decode_head.num_classes is "
-            f"{head.num_classes}. Set num_classes={len(stored) - 1} to use the checkpoint as it is, or "
+            f"The checkpoint's class layer ({name}) has {num_stored} classes, but decode_head.num_classes is "
+            f"{head.num_classes}. Set num_classes={num_stored} to use the checkpoint as it is, or "
             "decode_head.replace_classifier=True to fine-tune it on the new classes."
         )
     for part, parameter in head.query_decoder.cls_embed.named_parameters():

@@ -1,5 +1,6 @@
 """From pixel features to one prediction per supervised layer."""
 
+from mmseg_m2f.models.query_decoders.anchor_mask import AnchorMaskDecoder
 from mmseg_m2f.models.query_decoders.attention_to_mask import AttentionToMaskDecoder
 from mmseg_m2f.models.query_decoders.box import BoxDecoder
 from mmseg_m2f.models.query_decoders.continual import ContinualDecoder
@@ -10,6 +11,7 @@ from mmseg_m2f.models.query_decoders.masked_attention import MaskedAttentionDeco
 from mmseg_m2f.models.query_decoders.query_upsampling import QueryUpsamplingDecoder
 
 __all__ = [
+    "AnchorMaskDecoder",
     "AttentionToMaskDecoder",
     "BoxDecoder",
     "ContinualDecoder",

@@ -3,15 +3,18 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Bool, Float, Int
 from mmengine.config import ConfigDict
 from mmengine.structures import BaseDataElement, PixelData
 from torch import Tensor
 
+from mmseg_m2f.core.boxes import to_corners
 from mmseg_m2f.core.confidence import Certainty, certainty_maps, check_temperature, image_certainty, temper_scores
 from mmseg_m2f.core.postprocess import Instances, detr_panoptic_map, resize_maps, top_boxes
 from mmseg_m2f.core.query_merging import QueryProbs
 from mmseg_m2f.core.results import panoptic_maps, top_instances
+from mmseg_m2f.core.selection import vote_logits
 from mmseg_m2f.core.strips import Resizing
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.layers.label_maps import label_maps
@@ -99,12 +102,18 @@ class QueryOutputs(NamedTuple):
     class_logits: Float[Tensor, "B Q K1"]
     masks: Float[Tensor, "B Q h w"] | None = None
     boxes: Float[Tensor, "B Q 4"] | None = None
+    class_activation: str = "softmax"
+    """What makes class logits probabilities, see `core.selection.class_probs_of`."""
 
     def of(self, images: Sequence[int]) -> "QueryOutputs":
         """Those of some images, in ascending order."""
-        logits, masks, boxes = (None if part is None else take_images(part, images) for part in self)
+        logits, masks, boxes = (None if part is None else take_images(part, images) for part in self[:3])
         assert logits is not None
-        return QueryOutputs(logits, masks, boxes)
+        return QueryOutputs(logits, masks, boxes, self.class_activation)
+
+    def votes(self, *, object_threshold: float = 0.0) -> Float[Tensor, "B Q K1"]:
+        """Class logits with "no object" last; see `core.selection.vote_logits`."""
+        return vote_logits(self.class_logits, self.class_activation, object_threshold=object_threshold)
 
     def required_masks(self) -> Float[Tensor, "B Q h w"]:
         """The masks.
@@ -133,23 +142,30 @@ def detector_results(
     nothing = [None] * len(outputs.class_logits)
     bound = dict(max_memory_mb=cfg.max_memory_mb)
     instances: Sequence[Instances | None] = nothing
-    if cfg.instance and outputs.boxes is not None:
+    by_sigmoid = outputs.class_activation == "sigmoid"
+    if cfg.instance and outputs.boxes is not None and not by_sigmoid:
         instances = _instances_of_boxes(outputs, resizing, is_thing, cfg)
     elif cfg.instance:
         options = {key: cfg[key] for key in _INSTANCE_KEYS} | bound
         instances = top_instances(
-            outputs.class_logits, outputs.required_masks(), is_thing, resizing, num_things=num_things, **options
+            outputs.class_logits,
+            outputs.required_masks(),
+            is_thing,
+            resizing,
+            num_things=num_things,
+            class_activation=outputs.class_activation,
+            boxes=None if outputs.boxes is None else _corners_on_canvas(outputs.boxes, resizing),
+            **options,
         )
     panoptic = _panoptic_maps(outputs, resizing, is_thing, cfg) if cfg.panoptic else nothing
     labels: Sequence[Int[Tensor, "H W"] | None] = nothing
     certainty: Sequence[Certainty | None] = nothing
     if cfg.semantic:
-        maps = label_maps(outputs.class_logits, outputs.required_masks(), resizing, **bound)
+        votes, masks = outputs.votes(), outputs.required_masks()
+        maps = label_maps(votes, masks, resizing, **bound)
         labels = list(maps)
         if cfg.temperature is not None:
-            found = certainty_maps(
-                *(outputs.class_logits, outputs.required_masks(), maps, resizing), temperature=cfg.temperature, **bound
-            )
+            found = certainty_maps(votes, masks, maps, resizing, temperature=cfg.temperature, **bound)
             certainty = [Certainty(*each) for each in zip(*found, strict=True)]
     return [DetectorResult(*parts) for parts in zip(instances, panoptic, labels, certainty, strict=True)]
 
@@ -261,7 +277,18 @@ def _panoptic_maps(
             for logits, mask in zip(outputs.class_logits, masks, strict=True)
         ]
     options["max_memory_mb"] = cfg.max_memory_mb
-    return list(panoptic_maps(outputs.class_logits, masks, is_thing, resizing, **options))
+    votes = outputs.votes(object_threshold=cfg.object_threshold)
+    if outputs.class_activation == "sigmoid":
+        options["object_threshold"] = 0.0  # the votes have passed it
+    return list(panoptic_maps(votes, masks, is_thing, resizing, **options))
+
+
+def _corners_on_canvas(boxes: Float[Tensor, "B Q 4"], resizing: Resizing) -> Float[Tensor, "B Q 4"]:
+    """x1 y1 x2 y2 in pixels of the result, not cut to it, from boxes as fractions of the canvas."""
+    canvas, crop, size = resizing
+    height, width = (canvas[axis] * size[axis] / crop[axis] for axis in (0, 1))
+    corners = to_corners(boxes.float())
+    return torch.stack([corners[..., 0::2] * width, corners[..., 1::2] * height], -1).flatten(-2)
 
 
 def _enlarge(masks: Float[Tensor, "Q _ _"], resizing: Resizing, size: tuple[int, int]) -> Float[Tensor, "Q H W"]:

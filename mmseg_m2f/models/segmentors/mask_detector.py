@@ -17,7 +17,7 @@ from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.models.cuda_graphs import make_graphs
 from mmseg_m2f.models.equal_sizes import group_equal
 from mmseg_m2f.models.image_pipeline import use_upstream_loading
-from mmseg_m2f.models.network import last_prediction, lay_out, run_network
+from mmseg_m2f.models.network import last_prediction, lay_out, predict_for_training
 from mmseg_m2f.models.segmentors.construction import build_parts
 from mmseg_m2f.models.segmentors.detector_results import (
     DetectorResult,
@@ -32,7 +32,7 @@ from mmseg_m2f.models.segmentors.own_canvas import split_by_canvas
 from mmseg_m2f.models.segmentors.sliding import check_window_size, rescaled
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.samples import read_segments_targets, valid_pixels
-from mmseg_m2f.structures import BoxPrediction
+from mmseg_m2f.structures import predicted_boxes
 
 
 @MODELS.register_module()
@@ -140,9 +140,12 @@ class MaskDetector(BaseDetector):
         self, batch_inputs: Float[Tensor, "B C H W"], batch_data_samples: Sequence[BaseDataElement]
     ) -> dict[str, Tensor]:
         """Losses of a batch; names are mmdet's."""
-        targets = read_segments_targets(batch_data_samples, self.is_thing, with_boxes=self.decode_head.reads_boxes)
+        head = self.decode_head
+        targets = read_segments_targets(
+            batch_data_samples, self.is_thing, with_boxes=head.reads_boxes, box_frame=head.box_frame
+        )
         valid = valid_pixels(batch_data_samples, _size(batch_inputs), batch_inputs)
-        return self.decode_head.losses_of(*run_network(self, batch_inputs, valid), targets)
+        return head.losses_of(*predict_for_training(self, batch_inputs, valid, targets), targets)
 
     @torch.no_grad()
     def predict(
@@ -213,9 +216,8 @@ class MaskDetector(BaseDetector):
     def _outputs(self, images: Float[Tensor, "B C H W"], valid: Bool[Tensor, "B H W"] | None) -> QueryOutputs:
         prediction = last_prediction(self, images, valid)
         masks = prediction.mask_logits() if prediction.has_masks else None
-        return QueryOutputs(
-            prediction.class_logits, masks, prediction.boxes if isinstance(prediction, BoxPrediction) else None
-        )
+        activation = self.decode_head.class_activation
+        return QueryOutputs(prediction.class_logits, masks, predicted_boxes(prediction), activation)
 
     def _results(
         self, outputs: QueryOutputs, resizing: Resizing, *, semantic: bool | None = None
@@ -233,7 +235,8 @@ class MaskDetector(BaseDetector):
         """Of the last layer, before any post-processing: class logits, boxes and mask logits as far as there are."""
         valid = valid_pixels(batch_data_samples or (), _size(batch_inputs), batch_inputs)
         prediction = self.decode_head(self.extract_feat(batch_inputs), valid, last_only=True)[-1]
-        boxes = (prediction.boxes,) if isinstance(prediction, BoxPrediction) else ()
+        found = predicted_boxes(prediction)
+        boxes = () if found is None else (found,)
         masks = (prediction.mask_logits(),) if prediction.has_masks else ()
         return (prediction.class_logits, *boxes, *masks)
 

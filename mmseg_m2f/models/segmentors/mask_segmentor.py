@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mmseg_m2f.core.confidence import Certainty, certainty_maps, check_temperature, image_certainty
 from mmseg_m2f.core.postprocess import resize_maps, semantic_scores
+from mmseg_m2f.core.selection import vote_logits
 from mmseg_m2f.core.strips import Resizing
 from mmseg_m2f.core.windows import average_windows
 from mmseg_m2f.errors import InvalidValueError
@@ -20,7 +21,7 @@ from mmseg_m2f.layers.label_maps import label_maps
 from mmseg_m2f.models.cuda_graphs import make_graphs
 from mmseg_m2f.models.equal_sizes import group_equal, take_images
 from mmseg_m2f.models.image_pipeline import use_upstream_loading
-from mmseg_m2f.models.network import last_prediction, lay_out, run_network
+from mmseg_m2f.models.network import last_prediction, lay_out, predict_for_training
 from mmseg_m2f.models.segmentors.construction import build_parts
 from mmseg_m2f.models.segmentors.own_canvas import split_by_canvas
 from mmseg_m2f.models.segmentors.sliding import check_sliding, check_window_size, rescaled
@@ -160,8 +161,10 @@ class MaskSegmentor(BaseSegmentor):
 
     def loss(self, inputs: Float[Tensor, "B C H W"], data_samples: Sequence[BaseDataElement]) -> dict[str, Tensor]:
         """Losses of a batch; names are mmdet's (`loss_cls`, `d0.loss_cls` …)."""
-        targets = read_targets(data_samples, self.decode_head.num_classes, ignore_index=self.ignore_index)
-        return self.decode_head.losses_of(*run_network(self, inputs), targets)
+        head = self.decode_head
+        with_boxes = head.reads_boxes and head.box_frame == "canvas"
+        targets = read_targets(data_samples, head.num_classes, ignore_index=self.ignore_index, with_boxes=with_boxes)
+        return head.losses_of(*predict_for_training(self, inputs, None, targets), targets)
 
     @torch.no_grad()
     def encode_decode(
@@ -170,7 +173,8 @@ class MaskSegmentor(BaseSegmentor):
         """Class scores at the size of the inputs; nothing depends on `batch_img_metas`."""
         prediction = last_prediction(self, inputs)
         size = (inputs.shape[-2], inputs.shape[-1])
-        return semantic_scores(prediction.class_logits, resize_maps(prediction.mask_logits(), size))
+        votes = vote_logits(prediction.class_logits, self.decode_head.class_activation)
+        return semantic_scores(votes, resize_maps(prediction.mask_logits(), size))
 
     def predict(
         self, inputs: Float[Tensor, "B C H W"], data_samples: Sequence[BaseDataElement] | None = None
@@ -215,7 +219,8 @@ class MaskSegmentor(BaseSegmentor):
     ) -> Sequence[BaseDataElement]:
         """The same label maps without ever holding the scores of all classes; images of one size at once."""
         prediction = last_prediction(self, inputs)
-        class_logits, mask_logits = prediction.class_logits, prediction.mask_logits()
+        class_logits = vote_logits(prediction.class_logits, self.decode_head.class_activation)
+        mask_logits = prediction.mask_logits()
         canvas = (inputs.shape[-2], inputs.shape[-1])
         resizings = [_resizing(canvas, sample.metainfo) for sample in data_samples]
         for resizing, images in group_equal(resizings):

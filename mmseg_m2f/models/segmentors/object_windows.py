@@ -128,7 +128,7 @@ class _ScoreSum:
     def add(self, outputs: QueryOutputs, windows: Sequence[Window]) -> None:
         for image, window in enumerate(windows):
             masks = resize_maps(outputs.required_masks()[image : image + 1], _extent(window))
-            scores = semantic_scores(outputs.class_logits[image : image + 1], masks).squeeze(0)
+            scores = semantic_scores(outputs.votes()[image : image + 1], masks).squeeze(0)
             if self.total is None:
                 self.total = scores.new_zeros(len(scores), *self.size)
                 self.weights = scores.new_zeros(self.size)

@@ -341,3 +341,53 @@ def test_mask_detector__temperatures_are_above_zero(detector_config, key):
     detector_config.test_cfg = {key: -1.0}
     with pytest.raises(ValueError, match=rf"model.test_cfg.{key}: expected a finite number above 0, got -1.0"):
         MODELS.build(detector_config)
+
+
+def mask_dino_config() -> ConfigDict:
+    cfg = Config.fromfile(CONFIGS / "_base_/models/mask_dino_tiny.py").model
+    backbone = dict(type="mmseg.ResNet", depth=18, base_channels=8, norm_cfg=dict(type="BN"), norm_eval=True)
+    cfg.update(backbone=backbone, thing_classes=THINGS)
+    cfg.decode_head.num_classes = NUM_CLASSES
+    cfg.decode_head.pixel_decoder.update(num_layers=1, channels=16, num_heads=2)
+    cfg.decode_head.query_decoder.update(num_layers=2, num_queries=9, num_heads=2)
+    cfg.decode_head.criterion.sampling.num_points = 64
+    return cfg
+
+
+@pytest.mark.parametrize("num_objects", [3, 0])
+def test_mask_detector__mask_dino_takes_a_step(num_objects):
+    detector = MODELS.build(mask_dino_config())
+    images, (sample,) = make_batch(num_objects)
+    losses = detector.loss(images, [sample])
+    # Five losses of the encoder, of three predictions, and of the copies in each of these.
+    assert len([name for name in losses if "loss" in name]) == 5 * (1 + 3 + 3)
+    total, _ = detector.parse_losses(losses)
+    total.backward()
+    assert total.isfinite()
+    assert [name for name, p in detector.named_parameters() if p.grad is None] == []
+
+
+def test_mask_detector__mask_dino_predicts_boxes_of_the_canvas():
+    detector = MODELS.build(mask_dino_config()).eval()
+    images, samples = make_batch()
+    samples[0].set_metainfo(dict(img_shape=(64, 96), ori_shape=(32, 48)))
+    logits, boxes, _ = detector._forward(images, samples)
+    (found,) = detector.predict(images, samples)
+    index = logits[0].flatten().argsort(descending=True)[:100]
+    things = torch.isin(index % NUM_CLASSES, torch.tensor(THINGS))
+    centres, sides = boxes[0, index[things] // NUM_CLASSES].split(2, -1)
+    size = torch.tensor([48.0, 32.0])
+    expected = torch.cat([(centres - sides / 2) * size, (centres + sides / 2) * size], -1)
+    assert len(found.pred_instances) == len(expected)
+    distances = torch.cdist(found.pred_instances.bboxes, expected)
+    assert distances.amin(1).max() < 1e-3
+    assert found.pred_instances.masks.shape[1:] == (32, 48)
+
+
+def test_mask_detector__mask_dino_gives_all_three():
+    cfg = mask_dino_config()
+    cfg.test_cfg = dict(semantic=True, object_threshold=0.0, overlap_threshold=0.0)
+    (found,) = MODELS.build(cfg).eval().predict(*make_batch())
+    assert found.pred_panoptic_seg.sem_seg.shape == found.pred_sem_seg.sem_seg.shape == (1, 30, 45)
+    assert (found.pred_panoptic_seg.sem_seg % 1000 <= NUM_CLASSES).all()
+    assert len(found.pred_instances)

@@ -3,11 +3,12 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import MODELS
 
 from mmseg_m2f.core.confidence import known_probs
 from mmseg_m2f.structures import MaskPrediction
-from tests.models.conftest import NUM_CLASSES, make_batch, make_sample
+from tests.models.conftest import CONFIGS, NUM_CLASSES, make_batch, make_sample
 
 
 def test_mask_segmentor__one_training_step(segmentor):
@@ -242,3 +243,25 @@ def test_mask_segmentor__certainty_is_that_of_the_kept_scores(segmentor):
 def test_mask_segmentor__temperature_is_above_zero(segmentor):
     with pytest.raises(ValueError, match=r"model.test_cfg.temperature: expected a finite number above 0, got 0.0"):
         segmentor.test_cfg = dict(temperature=0.0)
+
+
+def test_mask_segmentor__mask_dino_learns_from_label_maps():
+    cfg = Config.fromfile(CONFIGS / "_base_/models/mask_dino_tiny.py").model
+    backbone = dict(type="mmseg.ResNet", depth=18, base_channels=8, norm_cfg=dict(type="BN"), norm_eval=True)
+    cfg.update(type="mmseg_m2f.MaskSegmentor", backbone=backbone, test_cfg=None)
+    cfg.decode_head.num_classes = NUM_CLASSES
+    cfg.decode_head.pixel_decoder.update(num_layers=1, channels=16, num_heads=2, num_extra_levels=0)
+    cfg.decode_head.query_decoder.update(
+        num_layers=2, num_queries=9, num_heads=2, select=False, class_activation="softmax"
+    )
+    cfg.decode_head.criterion.loss_cls = dict(type="mmseg_m2f.ClassLoss", loss_weight=4.0)
+    cfg.decode_head.criterion.sampling.num_points = 64
+    segmentor = MODELS.build(cfg)
+    losses = segmentor.loss(*make_batch())
+    # Five losses of three predictions, and of the copies after each of two layers.
+    assert len([name for name in losses if "loss" in name]) == 5 * (3 + 2)
+    total, _ = segmentor.parse_losses(losses)
+    total.backward()
+    assert [name for name, p in segmentor.named_parameters() if p.grad is None] == []
+    images, samples = make_batch()
+    assert all(sample.pred_sem_seg.data.shape == (1, 64, 96) for sample in segmentor.eval().predict(images, samples))

@@ -1,0 +1,17 @@
+# Objects of generated shapes from random weights, with boxes and masks.
+_base_ = [
+    "../_base_/models/mask_dino_tiny.py",
+    "../_base_/backbones/r18_stride2_from_scratch.py",
+    "../_base_/datasets/shapes_instance.py",
+    "../_base_/schedules/adamw_scratch_1500.py",
+    "../_base_/runtime.py",
+]
+default_hooks = dict(checkpoint=dict(save_best="AP"))
+val_evaluator = [dict(type="mmseg_m2f.MaskAP"), dict(type="mmseg_m2f.MaskAP", boxes=True)]
+test_evaluator = val_evaluator
+model = dict(
+    data_preprocessor=_base_.data_preprocessor,
+    backbone=_base_.backbone,
+    thing_classes=_base_.thing_classes,
+    decode_head=dict(num_classes=_base_.num_classes),
+)
