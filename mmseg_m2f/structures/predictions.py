@@ -15,7 +15,8 @@ from mmseg_m2f.structures.mask_targets import Assignment
 class Prediction(Protocol):
     """What a query decoder says in one supervised layer."""
 
-    class_logits: Float[Tensor, "B Q K1"]
+    @property
+    def class_logits(self) -> Float[Tensor, "B Q K1"]: ...
 
     @property
     def has_masks(self) -> bool: ...

@@ -96,8 +96,8 @@ class AnchorMaskDecoder(nn.Module):
         self.cls_embed = nn.Linear(channels, num_classes + (class_activation == "softmax"))
         self.mask_embed = QueryMLP(channels, pixel_spec.mask_features)
         self.box_embed = QueryMLP(channels, 4)
-        nn.init.zeros_(self.box_embed[-1].weight)
-        nn.init.zeros_(self.box_embed[-1].bias)
+        for parameter in self.box_embed[-1].parameters():
+            nn.init.zeros_(parameter)
         self.selection = QuerySelection(channels, proposal_sizes=proposal_sizes) if select else None
         if not select:
             self.query_feat = nn.Embedding(num_queries, channels)

@@ -50,8 +50,9 @@ class NoisySegments(NamedTuple):
             [np.tile(np.arange(first, first + count), num_layers) for first, count in zip(firsts, copies, strict=False)]
         )
         columns = np.stack([layers, images[order], slots[order], segments[order]]).astype(np.int64)
-        uploaded = upload(torch.from_numpy(columns), self.content.device).unbind()
-        return Assignment(*uploaded, [[count] * num_layers for count in copies])
+        uploaded = upload(torch.from_numpy(columns), self.content.device)
+        counts = [[count] * num_layers for count in copies]
+        return Assignment(uploaded[0], uploaded[1], uploaded[2], uploaded[3], counts)
 
 
 class DenoisingQueries(nn.Module):

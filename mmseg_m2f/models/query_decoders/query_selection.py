@@ -73,9 +73,9 @@ def box_proposals(
     sizes: Sequence[tuple[int, int]], like: Tensor, *, proposal_sizes: ProposalSizes
 ) -> tuple[Float[Tensor, "N 4"], Bool[Tensor, "N"]]:
     """The box that each cell proposes, before the sigmoid, and whether the cell counts; +∞ where it does not."""
-    doublings = range(len(sizes))
+    doublings = list(range(len(sizes)))
     if proposal_sizes == "finest_smallest":
-        doublings = reversed(doublings)
+        doublings.reverse()
     boxes = []
     for size, doubling in zip(sizes, doublings, strict=True):
         centres = cell_centres(size, like)
