@@ -231,9 +231,9 @@ def check_expressible(model: nn.Module) -> None:
         reasons.append("kept scores (test_cfg.return_scores), which are no result")
     if cfg.get("temperature") is not None or cfg.get("score_temperature") is not None:
         reasons.append("confidences (test_cfg.temperature and score_temperature), which the file does not give")
-    head = getattr(model, "decode_head", None)
-    if getattr(head, "class_activation", "softmax") != "softmax":
-        reasons.append(f"class probabilities by a {head.class_activation}, which full files do not have yet")
+    activation = getattr(getattr(model, "decode_head", None), "class_activation", "softmax")
+    if activation != "softmax":
+        reasons.append(f"class probabilities by a {activation}, which full files do not compute")
     if hasattr(model, "is_thing"):
         if cfg.panoptic and cfg.panoptic_rule == "detr":
             reasons.append("DETR's panoptic rule (test_cfg.panoptic_rule='detr'), which repeats until nothing changes")
