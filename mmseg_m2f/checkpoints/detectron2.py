@@ -36,7 +36,7 @@ _DEFORMABLE_ENCODER = (
     ),
 )
 #: Three pixel decoders: what they share has the same names in all, and `layer_4` is read from what lies beside it.
-_PIXEL_DECODERS = (
+PIXEL_DECODERS = (
     *_DEFORMABLE_ENCODER,
     *authors_encoder(f"{_THEIR_PIXEL}transformer.encoder."),
     Row(f"{_PIXEL}encoder_in_proj.*", f"{_THEIR_PIXEL}input_proj.*"),
@@ -104,14 +104,14 @@ _OLDER = ((r"^sem_seg_head\.(?!predictor\.|pixel_decoder\.)", _THEIR_PIXEL),)
 
 MASK2FORMER = KeyMap(
     "a Mask2Former with one of our three pixel decoders and a ResNet or a Swin as backbone",
-    rows=(*_BACKBONES, *_PIXEL_DECODERS, *_HEADS, *_MASKED_ATTENTION),
+    rows=(*_BACKBONES, *PIXEL_DECODERS, *_HEADS, *_MASKED_ATTENTION),
     older=(*_OLDER, (r"\.static_query\.", ".query_feat.")),
 )
 MASKFORMER = KeyMap(
     "a MaskFormer with one of our three pixel decoders and a ResNet or a Swin as backbone",
     rows=(
         *_BACKBONES,
-        *_PIXEL_DECODERS,
+        *PIXEL_DECODERS,
         *_HEADS,
         Row(f"{_QUERY}decoder_input_proj.*", f"{_THEIR_QUERY}input_proj.*"),
         *authors_decoder(f"{_THEIR_QUERY}transformer.decoder."),

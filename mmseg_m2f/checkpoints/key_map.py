@@ -2,14 +2,14 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from mmseg_m2f.errors import UnknownNameError
+from mmseg_m2f.errors import InvalidValueError, UnknownNameError
 
 #: `{i}` is a number, `{i+1}` that number plus one; `*` is one of the ends that a layer's tensors have; `**` is
 #: any rest of a name.
@@ -67,6 +67,9 @@ class KeyMap:
         rebuilds_index: this layout may lack Swin's `relative_position_index`; it follows from the table's size.
         plain_layers: this layout has other names for gated layers, whose `mlp.fc1` gives twice what `mlp.fc2` takes.
         constants: what files of this layout must also hold, and we have elsewhere; `ignored` when read.
+        copies: pattern and replacement for names under which files hold a weight again; the copies must be equal.
+        arrange: their weights before names are looked up, e.g. with the levels in our order.
+        restore: the inverse of `arrange`.
     """
 
     expects: str
@@ -77,6 +80,9 @@ class KeyMap:
     rebuilds_index: bool = False
     plain_layers: bool = False
     constants: Mapping[str, Tensor] = field(default_factory=dict)
+    copies: tuple[tuple[str, str], ...] = ()
+    arrange: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict
+    restore: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict
 
     def modern_name(self, name: str) -> str:
         """What the newest release calls this weight."""
@@ -94,12 +100,13 @@ class KeyMap:
 
         Raises:
             KeyError: a weight is there twice, under an old and a new name.
+            ValueError: copies of a weight differ.
         """
         kept: dict[str, Tensor] = {}
         dropped = []
         for name, value in state.items():
             new = self.modern_name(name)
-            if re.fullmatch(self.ignored, new):
+            if re.fullmatch(self.ignored, new) or self._is_copy(new, state):
                 dropped.append(name)
             elif new in kept:
                 raise UnknownNameError(
@@ -120,6 +127,7 @@ class KeyMap:
         pieces: dict[str, dict[int, Tensor]] = {}
         rows: dict[str, Row] = {}
         unknown = []
+        state = self.arrange(state)
         for name, value in state.items():
             found = self._find_ours(name, state)
             if found is None:
@@ -156,7 +164,20 @@ class KeyMap:
             elif not self.leaves_out(name) and not self._rebuilds(name):
                 unknown.append(name)
         self._refuse(unknown)
-        return theirs
+        return self.restore(theirs)
+
+    def _is_copy(self, name: str, state: Mapping[str, Tensor]) -> bool:
+        """Whether the file holds this weight under another name, which counts."""
+        for pattern, replacement in self.copies:
+            original = re.sub(f"^{pattern}", replacement, name)
+            if original != name and original in state:
+                if torch.equal(state[name], state[original]):
+                    return True
+                raise InvalidValueError(
+                    f"{name} differs from {original}. Expected two copies of one layer, as published; a model whose "
+                    "layers do not share it has no counterpart here."
+                )
+        return False
 
     def knows(self, name: str, state: Mapping[str, Tensor]) -> bool:
         """Whether a row has their name, under its newest spelling, in a file with the weights of `state`."""

@@ -1,4 +1,4 @@
-"""Converting weights between the layouts in which Mask2Former, MaskFormer, DETR, EoMT and PMT are published."""
+"""Converting weights between the layouts in which Mask2Former and its relatives are published."""
 
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
@@ -6,13 +6,13 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from mmseg_m2f.checkpoints import detectron2, detr_names, eomt, huggingface_names, openmmlab, pmt
+from mmseg_m2f.checkpoints import detectron2, detr_names, eomt, huggingface_names, mask_dino, openmmlab, pmt
 from mmseg_m2f.checkpoints.class_order import ClassOrder, is_class_layer, reorder_classes, unused_rows
 from mmseg_m2f.checkpoints.key_map import KeyMap
 from mmseg_m2f.errors import InvalidValueError
 
 Layout = Literal["ours", "mmdet", "mmseg", "detectron2", "torchhub", "lightning", "transformers", "transformers-timm"]
-Model = Literal["mask2former", "maskformer", "detr", "detr-masks", "eomt", "pmt"]
+Model = Literal["mask2former", "maskformer", "detr", "detr-masks", "eomt", "pmt", "mask-dino", "mask-dino-coarse-first"]
 
 KEY_MAPS: dict[Layout, dict[Model, KeyMap]] = {
     "ours": {
@@ -22,6 +22,8 @@ KEY_MAPS: dict[Layout, dict[Model, KeyMap]] = {
         "detr-masks": openmmlab.OURS,
         "eomt": openmmlab.OURS,
         "pmt": pmt.OURS,
+        "mask-dino": openmmlab.OURS,
+        "mask-dino-coarse-first": openmmlab.OURS,
     },
     "mmdet": {
         "mask2former": openmmlab.MMDET_MASK2FORMER,
@@ -29,7 +31,12 @@ KEY_MAPS: dict[Layout, dict[Model, KeyMap]] = {
         "detr": openmmlab.MMDET_DETR,
     },
     "mmseg": {"mask2former": openmmlab.MMSEG_MASK2FORMER, "maskformer": openmmlab.MMSEG_MASKFORMER},
-    "detectron2": {"mask2former": detectron2.MASK2FORMER, "maskformer": detectron2.MASKFORMER},
+    "detectron2": {
+        "mask2former": detectron2.MASK2FORMER,
+        "maskformer": detectron2.MASKFORMER,
+        "mask-dino": mask_dino.FINE_FIRST,
+        "mask-dino-coarse-first": mask_dino.COARSE_FIRST,
+    },
     "torchhub": {"detr": detr_names.TORCHHUB, "detr-masks": detr_names.TORCHHUB_MASKS},
     "lightning": {"eomt": eomt.LIGHTNING, "pmt": pmt.LIGHTNING},
     "transformers": {
@@ -63,6 +70,8 @@ _LAYOUT_MARKS: dict[Layout, tuple[str, ...]] = {
 }
 #: The first model that finds one of these inside a name is the file's.
 _MODEL_MARKS: dict[Model, tuple[str, ...]] = {
+    "mask-dino": ("predictor.enc_output.", "query_decoder.selection."),
+    "mask-dino-coarse-first": ("predictor.decoder.ref_point_head.", "query_decoder.query_boxes."),
     "pmt": ("lateral_projections.", "neck.laterals."),
     "eomt": ("upscale.", "upscale_block."),
     "mask2former": ("query_feat.", "static_query.", "queries_features."),
@@ -100,10 +109,12 @@ def detect_content(state: Mapping[str, Tensor]) -> Content:
         raise InvalidValueError(
             f"The weights follow {' and '.join(found) or 'no layout'} that is known: {len(state)} names, such as "
             f"{', '.join(list(state)[:3]) or 'none'}. Expected exactly one of {expected}. Give the file of a whole "
-            "Mask2Former, MaskFormer, DETR or EoMT."
+            "Mask2Former, MaskFormer, Mask DINO, DETR or EoMT."
         )
     for model, marks in _MODEL_MARKS.items():
         if model in KEY_MAPS[found[0]] and any(mark in name for name in state for mark in marks):
+            if found[0] == "detectron2" and model.startswith("mask-dino"):  # the order of levels shows in shapes alone
+                model = "mask-dino" if mask_dino.is_fine_first(state) else "mask-dino-coarse-first"
             return Content(found[0], model)
     raise InvalidValueError(
         f"The weights have the layout of {found[0]}, but no queries of {', '.join(KEY_MAPS[found[0]])} are among them. "
@@ -111,7 +122,9 @@ def detect_content(state: Mapping[str, Tensor]) -> Content:
     )
 
 
-def convert(state: Mapping[str, Tensor], *, to: Layout, class_order: ClassOrder | None = None) -> Conversion:
+def convert(
+    state: Mapping[str, Tensor], *, to: Layout, class_order: ClassOrder | None = None, model: Model | None = None
+) -> Conversion:
     """The weights under the names of another layout, tensors packed and reordered as it has them.
 
     Converting back gives the same weights bit for bit, under the newest names of their layout, less the dropped.
@@ -120,12 +133,14 @@ def convert(state: Mapping[str, Tensor], *, to: Layout, class_order: ClassOrder 
         class_order: a set of classes that OpenMMLab orders otherwise than the authors, whose order Hugging Face
             keeps; the class layer's rows are then permuted, or those taken that OpenMMLab has. Weights alone do not
             tell which order they have.
+        model: whose weights they are, where our names fit two; by default `detect_content` decides.
 
     Raises:
         KeyError: weights without counterpart; all are listed.
         ValueError: the layout of `state` is not known, `to` has no such model, or `class_order` does not fit.
     """
-    source, model = detect_content(state)
+    source, found = detect_content(state)
+    model = model or found
     key_map, target = KEY_MAPS[source][model], _target_map(to, model)
     weights, dropped = key_map.modern(state)
     ours = key_map.to_ours(weights)
@@ -164,7 +179,7 @@ def check_round_trip(
         expected |= key_map.from_ours(reorder_classes(_class_layer(ours), class_order, to_openmmlab=True))
         class_order = None
     expected |= key_map.constants
-    back = convert(converted, to=layout, class_order=class_order).weights
+    back = convert(converted, to=layout, class_order=class_order, model=model).weights
     wrong = sorted(expected.keys() ^ back.keys())
     wrong += [name for name in expected if name in back and not _same_bits(expected[name], back[name])]
     if wrong:
