@@ -74,7 +74,7 @@ def test_site__code_in_tables_breaks_behind_marks(site: dict[Path, Parser]) -> N
 def test_site__draws_formulas_and_pictures(site: dict[Path, Parser]) -> None:
     pages = {page.relative_to(page.parents[1]).as_posix(): page.read_text(encoding="utf-8") for page in site}
     methods = [text for name, text in pages.items() if name.startswith("methods/") and "per_pixel" not in name]
-    assert len(methods) == 10
+    assert len(methods) == 11
     assert all("<math" in text for text in methods)
     assert "notebooks/first_steps.html" in pages
     assert "<img" in pages["notebooks/first_steps.html"]
