@@ -1,4 +1,4 @@
-"""Write the weights of a Mask2Former, MaskFormer, Mask DINO, DETR or EoMT under the names that another library reads."""
+"""Write the weights of a Mask2Former, its relatives or a DETR under the names that another library reads."""
 
 from collections.abc import Sequence
 from typing import get_args
