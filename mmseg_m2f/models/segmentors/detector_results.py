@@ -216,8 +216,8 @@ def query_probs(outputs: QueryOutputs, image: int, resizing: Resizing) -> QueryP
     """
     if outputs.boxes is not None:
         raise InvalidValueError(
-            "MaskDetector: expected masks alone to average over views, got a decoder of boxes, which have no mean of "
-            "probabilities. Leave --tta out."
+            "MaskDetector: expected masks alone where probabilities of queries are averaged over views or calibrated, "
+            "got a decoder of boxes. Leave --tta out; for tools/calibrate.py set model.test_cfg.semantic=False."
         )
     masks = _enlarge(outputs.required_masks()[image].float(), resizing, resizing.size)
     return QueryProbs(outputs.class_logits[image].float().softmax(-1), masks.sigmoid())
