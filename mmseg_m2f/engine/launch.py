@@ -34,7 +34,7 @@ from mmseg_m2f.engine.hooks.preflight import Preflight, unwrap_model
 from mmseg_m2f.engine.learning_rate import count_accumulation
 from mmseg_m2f.engine.run_checks import check_run
 from mmseg_m2f.engine.runners import SafeRunner
-from mmseg_m2f.engine.strategies import resolve_strategy, sharding_of
+from mmseg_m2f.engine.strategies import resolve_strategy, sharding_of, zero_of
 from mmseg_m2f.engine.workers import named_faults
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.files import is_remote, locked, remove_unfinished, save_json
@@ -315,7 +315,7 @@ def _distribute_on_cpu(cfg: Config) -> None:
             "normalises with the statistics of its own images. Set sync_bn='mmcv' to share them on the CPU as well.",
             stacklevel=3,
         )
-    if sharding_of(cfg) is not None:
+    if sharding_of(cfg) is not None or zero_of(cfg) is not None:
         return
     wrapper = cfg.get("model_wrapper_cfg") or dict(
         type="mmengine.MMDistributedDataParallel",

@@ -140,6 +140,16 @@ def run_in_children(function: Callable[[], object], folder: Path, *, processes: 
     return statuses[0]
 
 
+def log(folder: Path) -> str:
+    """The ends of what two processes have printed."""
+    return "".join((folder / f"rank{rank}.log").read_text()[-3000:] for rank in range(2))
+
+
+def losses(path: Path) -> torch.Tensor:
+    """The losses of all iterations until a checkpoint."""
+    return torch.tensor(check_checkpoint(path)["message_hub"]["log_scalars"]["train/loss"].data[0])
+
+
 def tensors(path: Path) -> dict[str, torch.Tensor]:
     """All weights, optimizer and moving-average states of a checkpoint, by their paths in the file."""
     content = check_checkpoint(path)

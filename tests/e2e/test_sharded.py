@@ -13,7 +13,7 @@ from mmseg_m2f.checkpoints.checking import check_checkpoint
 from mmseg_m2f.engine.launch import evaluate
 from mmseg_m2f.inference import Predictor
 from mmseg_m2f.inference.folder import predict_folder
-from tests.e2e.forked_runs import random_config, run_in_children, tensors, train_in_children
+from tests.e2e.forked_runs import log, losses, random_config, run_in_children, tensors, train_in_children
 from tests.tiny_segmentation import tiny_config, write_config, write_dataset
 
 pytestmark = pytest.mark.e2e
@@ -36,10 +36,6 @@ class Runs(NamedTuple):
     folder: Path
 
 
-def log(folder: Path) -> str:
-    return (folder / "rank0.log").read_text()[-3000:] + (folder / "rank1.log").read_text()[-3000:]
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     folder = tmp_path_factory.mktemp("sharded")
@@ -52,10 +48,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     for name, options in (("ddp", {}), ("fsdp", FSDP)):
         assert train_in_children(config, folder / name, options, processes=2) == 0, log(folder / name)
     return Runs(config, folder)
-
-
-def losses(path: Path) -> torch.Tensor:
-    return torch.tensor(check_checkpoint(path)["message_hub"]["log_scalars"]["train/loss"].data[0])
 
 
 def test_fsdp__gives_the_losses_of_ddp(runs: Runs) -> None:

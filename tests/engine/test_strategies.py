@@ -1,10 +1,12 @@
+import sys
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
 
 from mmseg_m2f.engine.sharding import MIN_BLOCK
-from mmseg_m2f.engine.strategies import Sharding, resolve_strategy, sharding_of
+from mmseg_m2f.engine.strategies import Sharding, resolve_strategy, sharding_of, zero_of
+from mmseg_m2f.engine.zero import Zero
 from tests.tiny_segmentation import tiny_config
 
 
@@ -15,6 +17,7 @@ def config(**settings: object) -> Config:
 
 
 FSDP = dict(type="FSDPStrategy")
+ZERO = dict(type="DeepSpeedStrategy")
 
 
 @pytest.mark.parametrize(
@@ -22,7 +25,46 @@ FSDP = dict(type="FSDPStrategy")
     [
         (dict(strategy="fsdp"), "none", r"strategy='fsdp': expected dict\(type="),
         (dict(strategy=dict(type="ColossalAIStrategy")), "none", "strategy.type='ColossalAIStrategy': expected Single"),
-        (dict(strategy=dict(type="DeepSpeedStrategy")), "pytorch", "folders of pickled parts.*Use FSDPStrategy"),
+        (dict(strategy=ZERO), "none", "DeepSpeedStrategy: expected several processes, got one"),
+        (dict(strategy=dict(ZERO, zero_optimization=dict(stage=3))), "pytorch", r"stage=3: expected 1 .* FSDPStrategy"),
+        (
+            dict(strategy=dict(ZERO, zero_optimization=dict(offload_optimizer=dict(device="cpu")))),
+            "pytorch",
+            "without offload_optimizer and offload_param",
+        ),
+        (
+            dict(strategy=dict(ZERO, zero_optimization=dict(overlap_comm=True))),
+            "pytorch",
+            "zero_optimization.overlap_comm: expected stage, reduce",
+        ),
+        (dict(strategy=dict(ZERO, bf16=dict(enabled=True))), "pytorch", "strategy.bf16: .*Train with --amp"),
+        (dict(strategy=dict(ZERO, fp16=dict(enabled=True))), "pytorch", "strategy.fp16: .*Train with --amp"),
+        (dict(strategy=dict(ZERO, gradient_clipping=1.0)), "pytorch", "gradient_clipping: .*optim_wrapper.clip_grad"),
+        (dict(strategy=dict(ZERO, gradient_accumulation_steps=2)), "pytorch", "Set optim_wrapper.accumulative_counts"),
+        (dict(strategy=dict(ZERO, train_micro_batch_size_per_gpu=2)), "pytorch", "Set train_dataloader.batch_size"),
+        (dict(strategy=dict(ZERO, exclude_frozen_parameters=True)), "pytorch", "strategy.exclude_frozen_parameters"),
+        (dict(strategy=ZERO, model=dict(cuda_graphs=True)), "pytorch", "DeepSpeedStrategy with model.cuda_graphs"),
+        (dict(strategy=ZERO, model=dict(compile=True)), "pytorch", "DeepSpeedStrategy with model.compile"),
+        (
+            dict(strategy=ZERO, optim_wrapper=dict(type="mmengine.AmpOptimWrapper", loss_scale="dynamic")),
+            "pytorch",
+            "DeepSpeedStrategy with float16 with loss scaling",
+        ),
+        (
+            dict(strategy=ZERO, optim_wrapper=dict(type="mmengine.DeepSpeedOptimWrapper")),
+            "pytorch",
+            "with DeepSpeedOptimWrapper: .*mmengine.OptimWrapper",
+        ),
+        (
+            dict(strategy=ZERO, optim_wrapper=dict(clip_grad=dict(norm_type=1))),
+            "pytorch",
+            r"clip_grad=.*expected dict\(max_norm",
+        ),
+        (
+            dict(strategy=ZERO, model_wrapper_cfg=dict(type="MMDistributedDataParallel")),
+            "pytorch",
+            "with strategy DeepSpeedStrategy: expected",
+        ),
         (dict(runner_type="MyRunner"), "none", "runner_type='MyRunner': expected 'Runner' or 'FlexibleRunner'"),
         (dict(model_wrapper_cfg=dict(type="MyDDP")), "none", "model_wrapper_cfg.type='MyDDP': expected MMDistributed"),
         (
@@ -108,3 +150,18 @@ def test_sharding_of__reads_both_spellings() -> None:
     assert sharding_of(config(strategy=FSDP)) == Sharding(MIN_BLOCK)
     assert sharding_of(config(model_wrapper_cfg=wrapper)) == Sharding(100)
     assert sharding_of(config(strategy=dict(FSDP, model_wrapper=wrapper))) == Sharding(100)
+
+
+def test_resolve_strategy__names_the_extra_of_deepspeed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    with pytest.raises(TypeError, match=r"mmseg-m2f\[deepspeed\]"):
+        resolve_strategy(config(strategy=ZERO), launcher="pytorch", training=True)
+    resolve_strategy(config(strategy=ZERO), launcher="pytorch", training=False)  # testing needs no DeepSpeed
+
+
+def test_zero_of__reads_the_arguments_of_mmengine() -> None:
+    assert zero_of(config()) is None
+    assert zero_of(config(strategy=FSDP)) is None
+    assert zero_of(config(strategy=ZERO)) == Zero(stage=1)
+    given = dict(stage=2, reduce_bucket_size=1000)
+    assert zero_of(config(strategy=dict(ZERO, zero_optimization=given))) == Zero(stage=2, reduce_bucket_size=1000)

@@ -15,11 +15,13 @@ from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from mmseg_m2f.engine.held_gradients import has_gradients, held_gradients
 from mmseg_m2f.engine.non_finite.diagnosis import diagnose, image_files
 from mmseg_m2f.engine.non_finite.stored_steps import save_step
 from mmseg_m2f.engine.resume.random_states import RandomStates, capture_random_states, restore_random_states
 from mmseg_m2f.engine.resume.run_state import unwrapped
-from mmseg_m2f.engine.sharding import is_sharded, local_part
+from mmseg_m2f.engine.sharding import is_sharded
+from mmseg_m2f.engine.zero import ZeroOptimizer
 from mmseg_m2f.errors import InvalidValueError, NonFiniteError
 from mmseg_m2f.registry import HOOKS
 
@@ -98,7 +100,7 @@ class NonFiniteGuard(Hook):
         """Takes itself out again."""
         if self._original:
             object.__setattr__(runner.model, "train_step", self._original["train_step"])
-            runner.optim_wrapper.__dict__.pop("backward", None)
+            runner.optim_wrapper.backward = self._original["backward"]
             runner.optim_wrapper.step = self._original["step"]
             self._original = {}
 
@@ -121,7 +123,7 @@ class NonFiniteGuard(Hook):
 
     def _backward(self, runner: Runner, loss: Tensor, **kwargs: object) -> None:
         self._original["backward"](loss, **kwargs)
-        gradients = _gradients(unwrapped(runner.model))
+        gradients = _gradients(runner)
         peaks = torch._foreach_norm(gradients, float("inf")) if gradients else []
         finite = torch.isfinite(torch.stack([loss.detach().float(), *(peak.float() for peak in peaks)]))
         state = torch.stack([finite[0], finite.all()]).to(torch.int32)
@@ -143,7 +145,7 @@ class NonFiniteGuard(Hook):
         runner.optim_wrapper.zero_grad()
 
     def _make_step(self, runner: Runner, **kwargs: object) -> None:
-        if any(p.grad is not None for p in unwrapped(runner.model).parameters()):
+        if has_gradients(unwrapped(runner.model), runner.optim_wrapper.optimizer):
             self._original["step"](**kwargs)
 
     def _handle(self, runner: Runner, said: str, *, own: bool) -> None:
@@ -155,7 +157,7 @@ class NonFiniteGuard(Hook):
         """
         step = self._step
         assert step is not None
-        norm = _gradient_norm(unwrapped(runner.model))
+        norm = _gradient_norm(runner)
         self._restore_buffers()
         if self.policy == "skip" and self.num_skips < self.max_skips:
             self.num_skips += 1
@@ -220,24 +222,24 @@ def _persistent_buffers(model: nn.Module) -> list[Tensor]:
     return [buffer for name, buffer in model.named_buffers() if name in stored and name not in parameters]
 
 
-def _gradients(model: nn.Module) -> list[Tensor]:
+def _gradients(runner: Runner) -> list[Tensor]:
     """What this process holds of the gradients."""
-    parts = [local_part(p.grad.detach()) for p in model.parameters() if p.grad is not None]
-    return [part for part in parts if part.numel()]
+    held = held_gradients(unwrapped(runner.model), runner.optim_wrapper.optimizer)
+    return [gradient.detach() for gradient in held.values() if gradient.numel()]
 
 
-def _gradient_norm(model: nn.Module) -> float:
-    norms = [gradient.float().norm() for gradient in _gradients(model)]
+def _gradient_norm(runner: Runner) -> float:
+    norms = [gradient.float().norm() for gradient in _gradients(runner)]
     squares = torch.stack(norms).square().sum() if norms else torch.tensor(float("nan"))
-    if is_sharded(model):
+    if is_sharded(unwrapped(runner.model)):
         all_reduce(squares)
     return float(squares.sqrt())
 
 
 def _whole_model(runner: Runner) -> nn.Module:
-    """The model that a step is repeated with; where it is sharded, a copy that needs no other process."""
+    """The model that a step is repeated with; where it is spread, a copy that needs no other process."""
     model = unwrapped(runner.model)
-    if not is_sharded(model):
+    if not is_sharded(model) and not isinstance(runner.optim_wrapper.optimizer, ZeroOptimizer):
         return model
     weights = model.state_dict()
     copy = MODELS.build(runner.cfg.model)

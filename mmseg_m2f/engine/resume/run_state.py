@@ -1,6 +1,7 @@
 """What a checkpoint holds besides weights and optimizer, so that a resumed run goes on bit by bit; and what changed."""
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,10 +11,11 @@ from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
+from mmseg_m2f.engine.held_gradients import gradient_layout, held_gradients, restore_held_gradients
 from mmseg_m2f.engine.resume.data_order import sampler_state
 from mmseg_m2f.engine.resume.random_states import capture_random_states
-from mmseg_m2f.engine.sharding import local_part, with_part
 
 RUN_STATE = "run_state"  # its key in a checkpoint
 
@@ -42,8 +44,10 @@ def collect_run_state(runner: Runner, *, iteration: int, samples: int) -> dict[s
         random=all_gather_object(capture_random_states()),
     )
     if iteration % accumulation:
-        gradients = gather_object(_gradients(unwrapped(runner.model)))
-        state["gradients"] = gradients or []
+        model, optimizer = unwrapped(runner.model), _optimizer(runner)
+        held = {name: gradient.detach().cpu() for name, gradient in held_gradients(model, optimizer).items()}
+        state["gradients"] = gather_object(held) or []
+        state["gradient_layout"] = gradient_layout(model, optimizer)
     return state
 
 
@@ -52,10 +56,16 @@ def restore_gradients(runner: Runner, state: Mapping[str, Any]) -> None:
     by_rank: Sequence[Mapping[str, Tensor]] = state.get("gradients") or []
     if len(by_rank) != get_world_size() or state["accumulation"] != accumulated_batches(runner):
         return
-    gradients = by_rank[get_rank()]
-    for name, parameter in unwrapped(runner.model).named_parameters():
-        if name in gradients:
-            parameter.grad = with_part(parameter, gradients[name].to(parameter.device, parameter.dtype))
+    model, optimizer = unwrapped(runner.model), _optimizer(runner)
+    before, now = state.get("gradient_layout"), gradient_layout(model, optimizer)
+    if before not in (None, now):
+        warnings.warn(
+            f"The checkpoint holds gradients of a step that had begun, spread over processes in another way ({before}; "
+            f"now {now}). They are left out, and the run is not bit-exact. Resume with the strategy that wrote it.",
+            stacklevel=2,
+        )
+        return
+    restore_held_gradients(model, optimizer, by_rank[get_rank()])
 
 
 def describe_changes(runner: Runner, state: Mapping[str, Any]) -> list[str]:
@@ -119,8 +129,10 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return model
 
 
-def _gradients(model: nn.Module) -> dict[str, Tensor]:
-    return {name: local_part(p.grad.detach()).cpu() for name, p in model.named_parameters() if p.grad is not None}
+def _optimizer(runner: Runner) -> Optimizer | None:
+    """The optimizer; None where there are several."""
+    wrapper = runner.optim_wrapper
+    return wrapper.optimizer if isinstance(wrapper, OptimWrapper) else None
 
 
 def _changed_batch(before: tuple[int, ...], now: tuple[int, ...]) -> str:
