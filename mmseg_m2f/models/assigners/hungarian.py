@@ -14,7 +14,7 @@ from torch import Tensor
 from mmseg_m2f.core.chunks import ChunkBudget
 from mmseg_m2f.core.matching import solve_assignment
 from mmseg_m2f.core.transfer import download, upload
-from mmseg_m2f.errors import NonFiniteError
+from mmseg_m2f.errors import InvalidValueError, NonFiniteError
 from mmseg_m2f.models.assigners.match_costs import MatchInputs
 from mmseg_m2f.registry import TASK_UTILS
 from mmseg_m2f.structures import Assignment, MaskSampling, Prediction, TargetBatch, in_float32
@@ -34,6 +34,9 @@ class HungarianAssigner:
     Args:
         match_costs: the costs to add up.
         sampling: at which points masks are compared; the criterion passes its own, or None if it compares none.
+
+    Raises:
+        ValueError: there is no cost.
     """
 
     def __init__(
@@ -42,6 +45,11 @@ class HungarianAssigner:
         *,
         sampling: MaskSampling | None,
     ) -> None:
+        if not match_costs:
+            raise InvalidValueError(
+                "HungarianAssigner: match_costs: expected at least one cost, got none: every query would fit every "
+                "segment. Name some, for instance mmseg_m2f.ClassCost."
+            )
         self.match_costs = [TASK_UTILS.build(cost) for cost in match_costs]
         self.sampling = sampling
         self._warned = False

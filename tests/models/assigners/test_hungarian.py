@@ -51,6 +51,11 @@ def test_hungarian__finds_the_right_pairs_in_every_layer_and_image():
     assert pairs.segments.tolist() == [2, 0, 3, 1, 3, 2, 1, 0, 0, 1, 2, 3, 1, 0, 3, 2]
 
 
+def test_hungarian__needs_a_cost():
+    with pytest.raises(ValueError, match=r"HungarianAssigner: match_costs: expected at least one cost, got none"):
+        TASK_UTILS.build(dict(type="mmseg_m2f.HungarianAssigner", match_costs=[], sampling=None))
+
+
 def test_hungarian__images_of_different_counts_do_not_mix():
     target = quadrants()
     one = MaskTarget(torch.tensor([3]), torch.where(target.segment_map == 3, 0, BACKGROUND), "one.png")
