@@ -85,7 +85,9 @@ def trace(
     inputs: dict[str, Tensor] = dict(images=images)
     if with_valid:
         inputs["valid"] = torch.ones(batch, height, width, dtype=torch.bool)
-    with exportable_code(lowering):
+    # torch's cache of operators checks all sizes of what it finds, which costs more than it saves
+    uncached = torch._dynamo.config.patch(fake_tensor_cache_enabled=False)
+    with exportable_code(lowering), uncached:
         try:
             program = torch.export.export(
                 wrapper, tuple(inputs.values()), dynamic_shapes=_dynamic_shapes(shape, with_valid=with_valid)

@@ -1,12 +1,25 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from mmdet.models.backbones import swin as mmdet_swin
+from mmseg.models.backbones import swin as mmseg_swin
 from mmseg.models.backbones.swin import ShiftWindowMSA
 from mmseg.models.utils import Upsample
 from torch import nn
 
 from mmseg_m2f.core.sizes import is_known_equal
 from mmseg_m2f.export.rewrites import bin_matrix, exportable_code, pool_to_size, sample_by_gather
+
+
+class Listed(nn.Module):
+    """Maps of a backbone."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return list(self.backbone(x))
 
 
 class Pooled(nn.Module):
@@ -39,10 +52,10 @@ def test_rewrites__one_program_for_all_sizes():
 
 
 def test_rewrites__nothing_stays_replaced():
-    before = (F.interpolate, F.pad, F.adaptive_avg_pool2d, F.grid_sample, F.unfold, torch.linspace, Upsample.forward)
+    before = (F.interpolate, F.pad, F.adaptive_avg_pool2d, F.grid_sample, torch.linspace, Upsample.forward)
     with exportable_code("gather"):
         assert F.pad is not before[1]
-    after = (F.interpolate, F.pad, F.adaptive_avg_pool2d, F.grid_sample, F.unfold, torch.linspace, Upsample.forward)
+    after = (F.interpolate, F.pad, F.adaptive_avg_pool2d, F.grid_sample, torch.linspace, Upsample.forward)
     assert all(one is other for one, other in zip(before, after, strict=True))
 
 
@@ -80,11 +93,24 @@ def test_swin__windows_are_mmsegs(shift):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
-def test_swin__patches_are_unfolds():
-    x = torch.randn(2, 3, 8, 10)
-    expected = F.unfold(x, 2, stride=2)
-    with exportable_code():
-        assert torch.equal(nn.Unfold((2, 2), stride=(2, 2))(x), expected)
+@pytest.mark.parametrize("package", [mmseg_swin, mmdet_swin])
+def test_swin__one_program_for_all_sizes(package):
+    """Windows with and without shift, merged patches; sizes that are no multiples of patches or windows."""
+    torch.manual_seed(0)
+    options = dict(depths=(1, 2), num_heads=(1, 2), strides=(4, 2), out_indices=(0, 1))
+    model = package.SwinTransformer(embed_dims=8, window_size=3, drop_path_rate=0, **options)
+    model.eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    dynamic = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    with exportable_code(), torch.no_grad():
+        program = torch.export.export(Listed(model), (torch.randn(2, 3, 50, 75),), dynamic_shapes=(dynamic,))
+    run = program.module(check_guards=False)
+    for size in ((2, 50, 75), (1, 48, 24), (3, 33, 90)):
+        x = torch.randn(size[0], 3, *size[1:])
+        with torch.no_grad():
+            for found, expected in zip(run(x), model(x), strict=True):
+                torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 def test_is_known_equal__is_false_in_a_program_for_any_size():
