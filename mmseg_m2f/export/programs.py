@@ -1,6 +1,8 @@
 """Tracing a wrapped model with `torch.export`: one program for all batches and sizes, or for one size."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
@@ -48,17 +50,23 @@ class Shape(NamedTuple):
         return -(-length // self.multiple) * self.multiple
 
 
-class TracedProgram(NamedTuple):
+@dataclass(frozen=True)
+class TracedProgram:
     """A program and the names of its inputs and outputs, in order."""
 
     program: ExportedProgram
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
+    @cached_property
+    def module(self) -> nn.Module:
+        """The program as a module, which takes long to build."""
+        return self.program.module(check_guards=False)
+
     @torch.no_grad()
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run the program itself, by torch."""
-        found = self.program.module(check_guards=False)(*(inputs[name] for name in self.inputs))
+        found = self.module(*(inputs[name] for name in self.inputs))
         return {name: found[name] for name in self.outputs}
 
 
