@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Comparison:
         errors: Largest difference of each output; of maps on the way relative to their largest value, if above 1.
         bits: How many attention bits there are, and how many differ.
         margin: Largest distance from 0 of a logit whose bit differs.
+        of_stages: Whether bits and margin are those of a file that also gives its stages, see `with_bits_of`.
         label_disagreement: Share of pixels, or of queries without masks, with another class.
         classes: How many classes the model itself gives.
     """
@@ -50,8 +51,16 @@ class Comparison:
     errors: dict[str, float] = field(default_factory=dict)
     bits: tuple[int, int] = (0, 0)
     margin: float = 0.0
+    of_stages: bool = False
     label_disagreement: float = 0.0
     classes: int = 0
+
+    def with_bits_of(self, staged: "Comparison") -> "Comparison":
+        """This comparison of a file without stages, judged by the bits of the same graph that gives them.
+
+        A bit whose logit is next to 0 changes masks, and the file alone does not show it.
+        """
+        return replace(self, bits=staged.bits, margin=staged.margin, of_stages=True)
 
     def faults(self, *, tolerance: float, label_tolerance: float) -> list[str]:
         """What is wrong, in words; errors behind differing attention bits are judged by the labels alone."""

@@ -1,5 +1,6 @@
 """Faults that an export can have are planted, and the gate refuses each."""
 
+from contextlib import nullcontext
 from unittest import mock
 
 import onnx
@@ -153,6 +154,20 @@ def test_check_operators__refuses_another_version_and_functions(tmp_path):
     onnx.save(model, str(path))
     with pytest.raises(ValueError, match=r"local functions \(Own\)"):
         check_operators(path, opset=18)
+
+
+@pytest.mark.parametrize(
+    ("bits", "margin", "labels", "passes"),
+    [((9, 1), 4e-7, 0.0, True), ((9, 0), 0.0, 0.0, False), ((9, 1), 0.3, 0.0, False), ((9, 1), 4e-7, 0.5, False)],
+)
+def test_judge__a_file_without_stages_has_the_bits_of_that_with_stages(bits, margin, labels, passes):
+    alone = Comparison("file", errors=dict(mask_logits=1.4e-4), label_disagreement=labels)
+    with pytest.raises(ValueError, match="mask_logits differs by 1.4e-04"):
+        judge([Comparison("file", errors=dict(mask_logits=1.4e-4))])
+    judged = alone.with_bits_of(Comparison("with stages", bits=bits, margin=margin))
+    assert judged.of_stages
+    with nullcontext() if passes else pytest.raises(ValueError, match=r"^The exported program does not compute"):
+        judge([judged])
 
 
 def test_compare__attention_bits_excuse_what_follows_only_near_zero():
