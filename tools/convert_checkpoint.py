@@ -1,4 +1,4 @@
-"""Write the weights of a Mask2Former, MaskFormer, DETR or EoMT under the names that another library reads."""
+"""Write the weights of a Mask2Former, its relatives or a DETR under the names that another library reads."""
 
 from mmseg_m2f.command_line.arguments import Call
 from mmseg_m2f.command_line.convert import main

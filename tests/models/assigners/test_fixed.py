@@ -98,7 +98,7 @@ def test_fixed_assigner__asks_the_device_in_the_first_call_alone():
     assigner(random_predictions(1, 4), stack_targets([target]))
     # Tensors without values: asking for one would raise.
     away = MaskTarget(target.labels.to("meta"), target.segment_map.to("meta"))
-    predictions = [MaskPrediction(*(x.to("meta") for x in layer)) for layer in random_predictions(1, 4)]
+    predictions = [MaskPrediction(*(x.to("meta") for x in layer[:3])) for layer in random_predictions(1, 4)]
     assert assigner(predictions, stack_targets([away])).counts == [[2, 2]]
 
 
