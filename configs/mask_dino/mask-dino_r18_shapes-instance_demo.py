@@ -13,10 +13,6 @@ model = dict(
     data_preprocessor=_base_.data_preprocessor,
     backbone=_base_.backbone,
     thing_classes=_base_.thing_classes,
-    decode_head=dict(
-        num_classes=_base_.num_classes,
-        # Images of 96 pixels: levels of stride 4 to 32, and the smallest boxes are proposed on the finest.
-        pixel_decoder=dict(num_levels=4, num_extra_levels=0),
-        query_decoder=dict(proposal_sizes="finest_smallest"),
-    ),
+    # Images of 96 pixels: levels of stride 4 to 32.
+    decode_head=dict(num_classes=_base_.num_classes, pixel_decoder=dict(num_levels=4, num_extra_levels=0)),
 )
