@@ -115,7 +115,7 @@ class ExactResume(Hook):
 def validation_is_due(runner: Runner) -> bool:
     """Whether the loop would have validated at this iteration, and the checkpoint does not hold that it has."""
     loop = runner.train_loop
-    if runner.val_loop is None or runner.message_hub.runtime_info.get("validated_iter") == runner.iter:
+    if runner.val_loop is None or runner.message_hub.runtime_info.get("last_validated_iter") == runner.iter:
         return False
     if counts_epochs(runner):
         at_end = runner.iter == runner.epoch * len(runner.train_dataloader)

@@ -72,7 +72,7 @@ class SafeCheckpointHook(CheckpointHook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Notes that this iteration is validated, then keeps the best checkpoint."""
-        runner.message_hub.update_info("validated_iter", runner.iter)
+        runner.message_hub.update_info("last_validated_iter", runner.iter)
         super().after_val_epoch(runner, metrics or {})
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:

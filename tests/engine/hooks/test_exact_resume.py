@@ -13,7 +13,7 @@ def runner(kind: type, *, iteration: int, epoch: int = 0, validated: int | None 
     found = mock.MagicMock(spec=Runner, train_loop=loop, iter=iteration, epoch=epoch, max_iters=7, max_epochs=3)
     found.train_dataloader = [None] * 5
     found.val_loop = object()
-    found.message_hub = mock.MagicMock(runtime_info={} if validated is None else {"validated_iter": validated})
+    found.message_hub = mock.MagicMock(runtime_info={} if validated is None else {"last_validated_iter": validated})
     return found
 
 

@@ -75,6 +75,9 @@ def test_save__writes_before_it_deletes(config: str, tmp_path: Path, monkeypatch
     monkeypatch.setattr(os, "remove", watched)
     train(config, {"max_iters": 4}, work_dir=str(run))
     assert sorted(path.name for path in run.glob("*.pth")) == ["best_mIoU_iter_4.pth", "iter_4.pth"]
+    logged = "".join(path.read_text() for path in run.rglob("*.log"))
+    assert "mIoU: " in logged
+    assert "validated_iter" not in logged  # what begins with "val" is taken for a metric
     assert ("iter_3.pth", ["best_mIoU_iter_3.pth", "iter_3.pth", "iter_4.pth"]) in seen  # the interval shrinks with it
     assert ("best_mIoU_iter_3.pth", ["best_mIoU_iter_3.pth", "best_mIoU_iter_4.pth", "iter_4.pth"]) in seen
     assert (run / "last_checkpoint").read_text() == str(run / "iter_4.pth")
