@@ -1,11 +1,12 @@
 """Names of the authors' releases of Mask DINO (arXiv 2206.02777), on detectron2, and the order of their levels.
 
 Two kinds of files exist. In those of instance and panoptic models the encoder's levels stand fine to coarse and the
-decoder's coarse to fine; in those of semantic models it is the other way round. Ours stand coarse to fine.
+decoder's coarse to fine; in those of semantic models it is the other way round. Ours stand coarse to fine. The order is
+changed for models that read 4 points of each level and head, as all published ones; shapes do not tell their number.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch import Tensor
 from mmseg_m2f.checkpoints.backbones import detectron2_resnet, detectron2_swin
 from mmseg_m2f.checkpoints.detectron2 import PIXEL_DECODERS
 from mmseg_m2f.checkpoints.key_map import KeyMap, Row, within
+from mmseg_m2f.errors import InvalidValueError
 
 _PIXEL = "decode_head.pixel_decoder."
 _QUERY = "decode_head.query_decoder."
@@ -33,8 +35,9 @@ _NUM_POINTS = 4  # of each level and head, in all files; their number cannot be 
 
 def is_fine_first(state: Mapping[str, Tensor]) -> bool:
     """Whether the levels of their encoder stand fine to coarse: the input convolutions get wider and wider."""
-    widths = [state[f"{_THEIR_INPUT}{level}.0.weight"].shape[1] for level in range(_num_maps(state))]
-    return widths == sorted(widths)
+    widths = {level: kernel.shape[1] for level, kernel in _kernels(state).items() if kernel.shape[-1] == 1}
+    in_order = [widths[level] for level in sorted(widths)]
+    return in_order == sorted(in_order)
 
 
 def _arrange(state: Mapping[str, Tensor], *, fine_first: bool) -> dict[str, Tensor]:
@@ -61,31 +64,40 @@ def _restore(arranged: Mapping[str, Tensor], *, fine_first: bool) -> dict[str, T
 
 def _flip_levels(state: Mapping[str, Tensor], *, fine_first: bool) -> dict[str, Tensor]:
     """The levels of the encoder in reverse order, or those of the decoder; twice changes nothing."""
-    num_levels = len({_parts(_INPUT, name)[0] for name in state if _INPUT.fullmatch(name)})
+    num_levels, num_maps = len(_kernels(state)), _num_maps(state)
     flipped = {}
     for name, value in state.items():
         if (_ENCODER if fine_first else _DECODER).fullmatch(name):
-            heads = value.unflatten(0, (-1, num_levels, _places(name)))
-            value = heads.flip(1).flatten(0, 2)
+            value = _flip_heads(name, value, num_levels)
         elif fine_first and name == f"{_THEIR_PIXEL}transformer.level_embed":
             value = value.flip(0)
         elif fine_first and _INPUT.fullmatch(name):
             level, end = _parts(_INPUT, name)
-            num_maps = _num_maps(state)
             name = f"{_THEIR_INPUT}{num_maps - 1 - level}.{end}" if level < num_maps else name
         flipped[name] = value
     return flipped
 
 
-def _places(name: str) -> int:
-    """Entries of a level and head: two coordinates for each point, or a weight."""
-    return _NUM_POINTS * (2 if "sampling_offsets" in name else 1)
+def _flip_heads(name: str, value: Tensor, num_levels: int) -> Tensor:
+    """Rows of sampling offsets or attention weights, which stand by head, level and point, with levels reversed."""
+    entries = _NUM_POINTS * (2 if "sampling_offsets" in name else 1)
+    if not num_levels or len(value) % (num_levels * entries):
+        raise InvalidValueError(
+            f"{name}: expected a multiple of {num_levels} levels × {entries} rows, got {len(value)}. Give the file of "
+            f"a whole Mask DINO that reads {_NUM_POINTS} points of each level and head."
+        )
+    return value.unflatten(0, (-1, num_levels, entries)).flip(1).flatten(0, 2)
 
 
 def _num_maps(state: Mapping[str, Tensor]) -> int:
     """How many maps of the backbone the encoder reads: extra levels have kernels of 3 × 3."""
-    weights = (value for name, value in state.items() if name.startswith(_THEIR_INPUT) and name.endswith(".0.weight"))
-    return sum(weight.shape[-1] == 1 for weight in weights)
+    return sum(kernel.shape[-1] == 1 for kernel in _kernels(state).values())
+
+
+def _kernels(state: Mapping[str, Tensor]) -> dict[int, Tensor]:
+    """Those of the input convolutions, by the numbers of their levels."""
+    found = {_parts(_INPUT, name): value for name, value in state.items() if _INPUT.fullmatch(name)}
+    return {level: value for (level, end), value in found.items() if end == "0.weight"}
 
 
 def _parts(pattern: re.Pattern[str], name: str) -> tuple[int, str]:
@@ -144,12 +156,11 @@ _COPIES = (
 
 
 def _key_map(*, fine_first: bool) -> KeyMap:
-    arrange: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = partial(_arrange, fine_first=fine_first)
     return KeyMap(
         "a Mask DINO with a ResNet or a Swin as backbone",
         rows=_ROWS,
         copies=_COPIES,
-        arrange=arrange,
+        arrange=partial(_arrange, fine_first=fine_first),
         restore=partial(_restore, fine_first=fine_first),
     )
 

@@ -7,6 +7,8 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
+from mmseg_m2f.engine.run_checks import drop_worker_settings
+
 
 def split_loader(cfg: Config, split: Literal["train", "val", "test"]) -> DataLoader:
     """The loader of a config's split, with seed 0 and without data workers.
@@ -14,7 +16,7 @@ def split_loader(cfg: Config, split: Literal["train", "val", "test"]) -> DataLoa
     Raises:
         FileNotFoundError: Data are missing.
     """
-    loader = dict(cfg[f"{split}_dataloader"], num_workers=0, persistent_workers=False)
-    loader.pop("prefetch_factor", None)
+    loader = dict(cfg[f"{split}_dataloader"], num_workers=0)
+    drop_worker_settings(loader)
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope")):
         return Runner.build_dataloader(loader, seed=0)

@@ -100,6 +100,16 @@ def test_convert__round_trip_and_copies(ours, theirs, tmp_path):
         convert(stored, to="ours")
 
 
+@pytest.mark.parametrize("broken", ["input_proj", "sampling_offsets"])
+def test_convert__a_file_whose_levels_cannot_be_told_apart(theirs, broken):
+    if broken == "input_proj":
+        state = {name: value for name, value in theirs.items() if ".input_proj." not in name}
+    else:
+        state = {name: value[:-1] if broken in name else value for name, value in theirs.items()}
+    with pytest.raises(ValueError, match=r"self_attn.\S+: expected a multiple of \d levels × 8 rows, got"):
+        convert(state, to="ours")
+
+
 def test_convert__semantic_models_have_the_decoder_fine_first():
     ours = random_state(build(select=False))
     theirs = convert(ours, to="detectron2").weights

@@ -21,7 +21,7 @@ from yapf.yapflib import yapf_api
 
 from mmseg_m2f.checkpoints.checking import check_checkpoint
 from mmseg_m2f.engine.launch import train
-from tests.tiny_segmentation import tiny_config
+from tests.tiny_segmentation import tiny_config, write_dataset
 
 PRELOADED = (mmseg.datasets, mmseg.models)  # imported here, once for all children
 
@@ -77,6 +77,16 @@ def random_config(data: Path, *, max_iters: int = 20, interval: int = 10) -> Con
     cfg.default_hooks.checkpoint.interval = interval
     cfg.custom_hooks = []
     cfg.preflight, cfg.report = False, False
+    return cfg
+
+
+def validating_config(folder: Path) -> Config:
+    """A `random_config` of 8 iterations, with checkpoints and validations, on five images written below a folder."""
+    write_dataset(folder / "data", count=5)
+    cfg = random_config(folder / "data", max_iters=8, interval=4)
+    full = tiny_config(folder / "data", max_iters=8)
+    for key in ("val_cfg", "val_dataloader", "val_evaluator"):
+        cfg[key] = full[key]
     return cfg
 
 

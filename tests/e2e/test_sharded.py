@@ -13,8 +13,8 @@ from mmseg_m2f.checkpoints.checking import check_checkpoint
 from mmseg_m2f.engine.launch import evaluate
 from mmseg_m2f.inference import Predictor
 from mmseg_m2f.inference.folder import predict_folder
-from tests.e2e.forked_runs import log, losses, random_config, run_in_children, tensors, train_in_children
-from tests.tiny_segmentation import tiny_config, write_config, write_dataset
+from tests.e2e.forked_runs import log, losses, run_in_children, tensors, train_in_children, validating_config
+from tests.tiny_segmentation import write_config
 
 pytestmark = pytest.mark.e2e
 
@@ -39,11 +39,7 @@ class Runs(NamedTuple):
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     folder = tmp_path_factory.mktemp("sharded")
-    write_dataset(folder / "data", count=5)
-    cfg = random_config(folder / "data", max_iters=8, interval=4)
-    full = tiny_config(folder / "data", max_iters=8)
-    for key in ("val_cfg", "val_dataloader", "val_evaluator"):
-        cfg[key] = full[key]
+    cfg = validating_config(folder)
     config = write_config(cfg, folder / "sharded.py")
     for name, options in (("ddp", {}), ("fsdp", FSDP)):
         assert train_in_children(config, folder / name, options, processes=2) == 0, log(folder / name)

@@ -12,8 +12,8 @@ import torch
 from mmseg_m2f.checkpoints.checking import check_checkpoint
 from mmseg_m2f.engine.launch import evaluate, train
 from mmseg_m2f.inference import Predictor
-from tests.e2e.forked_runs import log, losses, random_config, run_in_children, tensors, train_in_children
-from tests.tiny_segmentation import tiny_config, write_config, write_dataset
+from tests.e2e.forked_runs import log, losses, run_in_children, tensors, train_in_children, validating_config
+from tests.tiny_segmentation import write_config
 
 pytest.importorskip("deepspeed", reason="the extra `deepspeed` is not part of the development tools")
 pytestmark = pytest.mark.e2e
@@ -35,11 +35,7 @@ def zero(stage: int) -> dict[str, object]:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     folder = tmp_path_factory.mktemp("zero")
-    write_dataset(folder / "data", count=5)
-    cfg = random_config(folder / "data", max_iters=8, interval=4)
-    full = tiny_config(folder / "data", max_iters=8)
-    for key in ("val_cfg", "val_dataloader", "val_evaluator"):
-        cfg[key] = full[key]
+    cfg = validating_config(folder)
     cfg.optim_wrapper.constructor = "mmseg_m2f.ParameterRule"  # groups with their own rates and decays
     config = write_config(cfg, folder / "zero.py")
     for name, options in (("ddp", {}), *((f"zero{stage}", zero(stage)) for stage in STAGES)):

@@ -369,7 +369,6 @@ def test_criterion__encoder_and_noisy_copies():
     pairs += [row[:4] * 2 + row[4:] * 2 for row in (images, queries, segments)]
     assignment = Assignment(*(torch.tensor(row) for row in pairs), [[4, 4], [2, 2]])
     found = criterion(TrainingPredictions(layers[1:], layers[0], Denoising(copies, assignment, 2)), targets)
-
     matched = criterion(layers, targets)
     for ours, as_layer in (("enc_", "d0."), ("d0.", "d1."), ("", "")):
         for name in ("loss_cls", "loss_mask", "loss_dice", "loss_bbox", "loss_iou"):
