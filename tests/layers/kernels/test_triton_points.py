@@ -83,6 +83,28 @@ def test_pick_uncertain__void_candidates_only_if_nothing_else_is_left():
         assert inside == min(int(count), 60)
 
 
+def test_kernels__numbers_of_rows_may_share_memory():
+    """As those of a batch of one image do, `torch.arange(1).expand(rows)`: a kernel that walks on reads other memory."""
+    images, segments, labels = (torch.stack([each, each.flip(0)], 1)[:, 0] for each in (IMAGES, SEGMENTS, LABELS))
+    maps, points, logits = framed(), torch.rand(6, 70, 2, device=DEVICE), torch.randn(6, 9, 13, device=DEVICE)
+    embeddings, features = torch.randn(6, 5, 16, device=DEVICE), torch.randn(2, 16, 9, 13, device=DEVICE)
+    for theirs, ours in zip(
+        kernel.mask_sums(embeddings, features, points, IMAGES, maps, 4),
+        kernel.mask_sums(embeddings, features, points, images, maps, 4),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs)
+    theirs = kernel.pick_uncertain(logits, points, 20, framed_maps=maps, images=IMAGES, labels=LABELS)
+    ours = kernel.pick_uncertain(logits, points, 20, framed_maps=maps, images=images, labels=labels)
+    assert {tuple(p) for p in ours.flatten(0, 1).tolist()} == {tuple(p) for p in theirs.flatten(0, 1).tolist()}
+    for theirs, ours in zip(
+        kernel.read_pairs(maps, points, IMAGES, SEGMENTS, LABELS),
+        kernel.read_pairs(maps, points, images, segments, labels),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
 @pytest.mark.parametrize("slices", [1, 3])
 def test_read_pairs__equals_the_definition(slices):
     maps, points = framed(slices), torch.rand(6, 200, 2, device=DEVICE)
