@@ -84,7 +84,7 @@ def test_pick_uncertain__void_candidates_only_if_nothing_else_is_left():
 
 
 def test_kernels__numbers_of_rows_may_share_memory():
-    """As those of a batch of one image do, `torch.arange(1).expand(rows)`: a kernel that walks on reads other memory."""
+    """As in a batch of one image, `torch.arange(1).expand(rows)`: a kernel that walks on reads other memory."""
     images, segments, labels = (torch.stack([each, each.flip(0)], 1)[:, 0] for each in (IMAGES, SEGMENTS, LABELS))
     maps, points, logits = framed(), torch.rand(6, 70, 2, device=DEVICE), torch.randn(6, 9, 13, device=DEVICE)
     embeddings, features = torch.randn(6, 5, 16, device=DEVICE), torch.randn(2, 16, 9, 13, device=DEVICE)
