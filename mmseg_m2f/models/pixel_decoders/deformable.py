@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mmseg_m2f.core.postprocess import resize_maps
 from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.layers.group_norm import GroupNorm
 from mmseg_m2f.layers.position_encoding import cell_centres, sine_position_encoding
 from mmseg_m2f.layers.transformer import DeformableEncoderLayer, flatten_maps
 from mmseg_m2f.registry import MODELS
@@ -137,6 +138,7 @@ class DeformablePixelDecoder(nn.Module):
         )
         self.first_added = min(num_levels, len(coarse_to_fine) - 1) if always_add_finest else num_levels
         finer = coarse_to_fine[self.first_added :]
+        norm = dict(type=GroupNorm, num_groups=norm_groups)  # the largest maps
         self.lateral_convs = nn.ModuleList(
             ConvModule(c, channels, 1, norm_cfg=norm, act_cfg=None, bias=False) for c in finer
         )
@@ -175,6 +177,7 @@ class DeformablePixelDecoder(nn.Module):
         finest = levels[-1]
         finer = coarse_to_fine[self.first_added :]
         for lateral, output, x in zip(self.lateral_convs, self.output_convs, finer, strict=True):
-            detail = lateral(x)
-            finest = output(detail + resize_maps(finest, detail.shape[-2:]))
+            resized = resize_maps(finest, (x.shape[-2], x.shape[-1]))
+            # In place unless nothing was resized: in float32 these are the largest maps of all.
+            finest = output(resized + lateral(x) if resized is finest else resized.add_(lateral(x)))
         return PixelFeatures(self.mask_feature(finest), tuple(levels), levels[self.num_extra_levels], valid)
