@@ -6,10 +6,10 @@ from torch import Tensor, nn
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group norm in the dtype of its input; mean, variance and what is scaled by them are float32 inside.
+    """Group norm in the dtype of its input: sums are float32 inside; in half precision mean and deviation are rounded.
 
-    Under autocast on a GPU, `nn.GroupNorm` makes a float32 copy of its input and gives float32. For large maps whose
-    next step is a convolution, which rounds them again, that costs memory for nothing. For `norm_cfg` of mmcv.
+    Under autocast on a GPU, `nn.GroupNorm` makes a float32 copy of its input and gives float32: two maps of twice the
+    size, which the convolution that follows rounds again. For `norm_cfg` of mmcv.
 
     Args:
         num_channels: C, divided among `num_groups`.
