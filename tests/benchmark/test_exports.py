@@ -3,11 +3,17 @@ from pathlib import Path
 
 import jaxtyping
 import pytest
+import torch
 
 from mmseg_m2f.benchmark import exports
 from mmseg_m2f.command_line.arguments import Call
 from mmseg_m2f.command_line.benchmark import main
+from mmseg_m2f.config.load import load_config
+from mmseg_m2f.engine.trained_model import load_trained
 from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.export.export_options import ExportOptions
+from mmseg_m2f.export.model_export import export_model
+from mmseg_m2f.runtime import ExportedModel
 
 RECORDS = {
     "one": {"ONNX": dict(error=2e-6, labels=0.0, bits=0), "OpenVINO": dict(refused="Positions differ.")},
@@ -76,6 +82,31 @@ def test_measure_exports__one_export_gives_onnx_and_openvino(monkeypatch: pytest
     refused.append("model.xml")
     found = exports.measure_exports(leaf, ["ONNX", "OpenVINO"])
     assert found == {"OpenVINO": dict(refused="no"), "ONNX": of_onnx}
+
+
+#: Swin as small as its windows allow.
+SMALL_SWIN = {
+    "model.backbone.embed_dims": 24,
+    "model.backbone.depths": [1, 2, 1, 1],
+    "model.backbone.num_heads": [1, 2, 4, 8],
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*comparison of labels")  # random weights may give one class alone
+@pytest.mark.parametrize("name", list(exports.FAMILIES))
+def test_exports__each_family_is_a_file_of_one_size(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example of what the table shows for any size: `export_model` refuses what differs."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # its checks would become conditions
+    options = exports.FAMILIES[name] | (SMALL_SWIN if "swin" in name else {})
+    if "model.decode_head.query_decoder.num_layers" in options:
+        options["model.decode_head.query_decoder.num_layers"] = 1
+    cfg = load_config(name, options)
+    torch.manual_seed(0)
+    export = ExportOptions(size=(64, 96))
+    report = export_model(load_trained(cfg), cfg, tmp_path / "model.onnx", export)
+    assert report["label_disagreement"] <= 1e-4
+    assert report["attention_bits_differing"] or max(report["max_errors"].values()) <= 1e-4
+    assert ExportedModel(tmp_path / "model.onnx").record.size == (64, 96)
 
 
 @pytest.mark.slow
