@@ -12,10 +12,11 @@ DOWN, UP, SCALE = "lora_down", "lora_up", "lora_scale"
 
 
 def add_low_rank(
-    weight: Float[Tensor, "O I"], down: Float[Tensor, "R I"], up: Float[Tensor, "O R"], scale: Float[Tensor, ""]
-) -> Float[Tensor, "O I"]:
-    """`weight + scale · up @ down`, computed in float32, in the dtype of the weight."""
-    return (weight.float() + scale.float() * (up.float() @ down.float())).to(weight.dtype)
+    weight: Float[Tensor, "O *I"], down: Float[Tensor, "R *I"], up: Float[Tensor, "O R"], scale: Float[Tensor, ""]
+) -> Float[Tensor, "O *I"]:
+    """`weight + scale · up @ down`, computed in float32, in the dtype of the weight; of a matrix or a convolution."""
+    change = (up.float() @ down.float().flatten(1)).view_as(weight)
+    return (weight.float() + scale.float() * change).to(weight.dtype)
 
 
 def merge_low_rank(weights: Mapping[str, Tensor], *, prefix: str = "") -> dict[str, Tensor]:

@@ -67,7 +67,7 @@ def use_fast_products(model: nn.Module) -> None:
     for module in model.modules():
         if type(module) is nn.Linear:
             module.__class__ = Linear
-        elif products_are_slow() and type(module) is nn.Conv2d and _is_pointwise(module):
+        elif products_are_slow() and type(module) is nn.Conv2d and is_pointwise(module):
             module.__class__ = PointwiseConv
 
 
@@ -83,7 +83,8 @@ def products_are_slow() -> bool:
     return "AuthenticAMD" in _CPUINFO.read_text(encoding="utf-8", errors="replace")
 
 
-def _is_pointwise(conv: nn.Conv2d) -> bool:
+def is_pointwise(conv: nn.Conv2d) -> bool:
+    """Whether a convolution has a kernel of one pixel and reads every pixel."""
     return (conv.kernel_size, conv.stride, conv.padding, conv.groups) == ((1, 1), (1, 1), (0, 0), 1)
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from mmseg_m2f.core.low_rank import merge_low_rank
-from mmseg_m2f.layers.lora import LoRALinear, LoRASettings, add_lora, merge_lora
+from mmseg_m2f.layers.lora import LoRAConv2d, LoRASettings, add_lora, is_adapted, merge_lora
 from mmseg_m2f.layers.matrix_products import use_fast_products
 
 ALL = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
@@ -23,7 +23,7 @@ def adapted(**settings: object) -> nn.Module:
 
 def shake(network: nn.Module) -> None:
     for layer in network.modules():
-        if isinstance(layer, LoRALinear):
+        if is_adapted(layer):
             nn.init.normal_(layer.lora_up)
 
 
@@ -73,10 +73,46 @@ def test_merge_lora__same_output_and_plain_layers():
     expected, by_names = network(x), merge_low_rank(network.state_dict())
     assert merge_lora(network)
     torch.testing.assert_close(network(x), expected, atol=1e-5, rtol=1e-5)
-    assert not any(isinstance(layer, LoRALinear) for layer in network)
+    assert not any(is_adapted(layer) for layer in network)
     assert network.state_dict().keys() == model().state_dict().keys() == by_names.keys()
     assert all(torch.equal(value, by_names[name]) for name, value in network.state_dict().items())
     assert not merge_lora(network)
+
+
+def convolutions() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2, padding=2, dilation=2),
+        nn.Conv2d(8, 8, 3, padding=1, groups=8),
+        nn.BatchNorm2d(8),
+        nn.Conv2d(8, 6, 1, bias=False),
+    ).eval()
+
+
+def test_lora__convolutions_are_those_of_the_merged_weights():
+    network, x = convolutions(), torch.randn(2, 3, 9, 11)
+    expected = network(x)
+    add_lora(network, LoRASettings(2, alpha=3.0), unless_given=None)
+    assert [is_adapted(layer) for layer in network] == [True, False, False, True]  # one filter per channel has rank 1
+    torch.testing.assert_close(network(x), expected)
+    shake(network)
+    changed = network(x)
+    assert (changed - expected).abs().max() > 0.1
+    layer = network[0]
+    change = 1.5 * torch.einsum("or,rihw->oihw", layer.lora_up, layer.lora_down)
+    y = nn.functional.conv2d(x, layer.weight + change, layer.bias, stride=2, padding=2, dilation=2)
+    torch.testing.assert_close(layer(x), y)
+    assert merge_lora(network)
+    torch.testing.assert_close(network(x), changed)
+    assert not any(is_adapted(layer) for layer in network)
+
+
+def test_lora__convolutions_train_the_change_alone():
+    network = convolutions()
+    add_lora(network, LoRASettings(2, layers=("3",)))
+    shake(network)
+    network(torch.randn(2, 3, 9, 11)).square().sum().backward()
+    assert {name for name, p in network.named_parameters() if p.grad is not None} == {"3.lora_down", "3.lora_up"}
+    assert isinstance(network[3], LoRAConv2d)
 
 
 def test_lora__weights_without_the_change_load():

@@ -6,9 +6,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from mmseg_m2f.core.low_rank import merge_low_rank
 from mmseg_m2f.errors import InvalidValueError, UserError
-from mmseg_m2f.layers.lora import LoRALinear, LoRASettings, add_lora
+from mmseg_m2f.layers.lora import LoRALinear, LoRASettings, add_lora, merge_foreign_lora
 
 
 def build_timm_vit(
@@ -55,7 +54,7 @@ def build_timm_vit(
         **options,
     )
     _checked(vit, model_name).register_load_state_dict_pre_hook(_check_positions)
-    vit.register_load_state_dict_pre_hook(_merge_foreign_lora)
+    vit.register_load_state_dict_pre_hook(merge_foreign_lora)
     return vit
 
 
@@ -132,16 +131,6 @@ def _checked(model: nn.Module, model_name: str) -> nn.Module:
             f"'{model_name}', which is a {type(model).__name__}. Take for example 'vit_large_patch14_reg4_dinov2'."
         )
     return model
-
-
-def _merge_foreign_lora(vit: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """Merge low-rank changes of a checkpoint whose model had some into the weights of one that has none."""
-    if any(isinstance(module, LoRALinear) for module in vit.modules()):
-        return
-    merged = merge_low_rank(state_dict, prefix=prefix)
-    for name in [name for name in state_dict if name not in merged]:
-        del state_dict[name]
-    state_dict.update(merged)
 
 
 def _check_positions(vit: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: object) -> None:

@@ -1,13 +1,16 @@
 """Construction of both shells: backbone, neck and head, partly frozen, and compiled if the config says so."""
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 from mmengine.config import ConfigDict
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmseg_m2f.checkpoints.openmmlab import adopt_detector_keys
-from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.errors import InvalidValueError, UserError
+from mmseg_m2f.layers.lora import LoRASettings, add_lora, merge_foreign_lora
 from mmseg_m2f.layers.matrix_products import use_fast_products
 from mmseg_m2f.models.compiled_parts import compile_parts
 from mmseg_m2f.models.feature_spec import check_head, crop_size_of, image_channels_of, probe_feature_spec
@@ -32,14 +35,17 @@ def build_parts(
     Args:
         shell: has `data_preprocessor` and `extract_feat`. The number of channels of the former, where it has one, is
             what the backbone is widened to.
+        backbone: may have `lora`, see `LoRASettings`, whatever its type.
         crop_size: height and width of the images in training; that of the data preprocessor unless given.
         trainable: see `freeze_others`; None trains everything.
         compile: see `compile_parts`.
     """
+    backbone, lora = _take_lora(backbone)
     shell.backbone = built = MODELS.build(backbone)
     preprocessor = cast(nn.Module, shell.data_preprocessor)
     if hasattr(preprocessor, "num_channels"):
         widen_stem(built, cast(int, preprocessor.num_channels))
+    frozen = [] if lora is None else _adapt_backbone(built, lora)
     if neck is not None:
         shell.neck = MODELS.build(neck)
     feature_spec = probe_feature_spec(
@@ -51,13 +57,32 @@ def build_parts(
     check_head(decode_head)
     shell.feature_strides = feature_spec.strides  # type: ignore[assignment]
     shell.decode_head = MODELS.build(decode_head, default_args=dict(feature_spec=feature_spec))
-    frozen = [] if trainable is None else freeze_others(shell, trainable)
+    if trainable is not None:
+        frozen += freeze_others(shell, trainable)
     use_fast_products(shell)
     upload_batches_in_one_copy(preprocessor)
     compile_parts(shell, compile)
     shell.register_load_state_dict_pre_hook(adopt_detector_keys)
     shell.register_load_state_dict_pre_hook(fill_frozen)
+    shell.register_load_state_dict_pre_hook(merge_foreign_lora)
     return frozen
+
+
+def _take_lora(backbone: ConfigDict | dict) -> tuple[ConfigDict | dict, Mapping[str, object] | None]:
+    """The config of a backbone without `lora`, and `lora`; backbones that adapt themselves keep it."""
+    known = MODELS.get(backbone["type"]) if isinstance(backbone["type"], str) else backbone["type"]
+    if "lora" not in backbone or known is None or "lora" in inspect.signature(known).parameters:
+        return backbone, None
+    return type(backbone)((key, value) for key, value in backbone.items() if key != "lora"), backbone["lora"]
+
+
+def _adapt_backbone(backbone: nn.Module, lora: Mapping[str, object]) -> list[nn.Module]:
+    """Fix the weights of a backbone and add low-rank changes to its layers; gives its batch norms, which are frozen."""
+    try:
+        add_lora(backbone, LoRASettings.read(lora), unless_given=None)
+    except UserError as error:
+        raise type(error)(f"model.backbone.{error.args[0]}") from error
+    return [module for module in backbone.modules() if isinstance(module, _BatchNorm)]
 
 
 def freeze_others(model: nn.Module, trainable: Sequence[str]) -> list[nn.Module]:
