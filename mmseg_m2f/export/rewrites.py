@@ -155,11 +155,18 @@ def _pad_axis(x: Tensor, axis: int, before: int, after: int, value: float) -> Te
 
 
 def _pad_adaptively(self: wrappers.nn.Module, x: Tensor) -> Tensor:
-    """`AdaptivePadding.forward`, without asking whether there is anything to pad."""
-    bottom, right = self.get_pad_shape(x.shape[-2:])
+    """`AdaptivePadding.forward`, without asking whether there is anything to pad, and without division as floats."""
+    bottom, right = map(_missing, x.shape[-2:], self.kernel_size, self.stride, self.dilation)
     if self.padding == "corner":
         return F.pad(x, [0, right, 0, bottom])
     return F.pad(x, [right // 2, right - right // 2, bottom // 2, bottom - bottom // 2])
+
+
+def _missing(length: int, kernel: int, stride: int, dilation: int) -> int:
+    """What has to be added for the last of `length / stride` kernels, rounded up."""
+    reach = (kernel - 1) * dilation + 1
+    missing = ((length + stride - 1) // stride - 1) * stride + reach - length
+    return missing if reach >= stride else torch.sym_max(missing, 0)  # type: ignore[no-any-return]
 
 
 def _linspace(original: Callable[..., Tensor]) -> Callable[..., Tensor]:

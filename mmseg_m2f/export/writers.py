@@ -98,13 +98,23 @@ def finish_onnx(source: Path, target: Path, record: ExportRecord, *, outputs: Se
 
 
 def write_program(traced: TracedProgram, path: Path, record: ExportRecord) -> None:
-    """Write a `.pt2` file; torch loads it without the code of the model."""
+    """Write a `.pt2` file; torch loads it without the code of the model.
+
+    Raises:
+        ValueError: the format lacks an operator of the program.
+    """
     extra = {
         f"{KEY}.json": record.to_json(),
         f"{KEY}.names.json": f"{','.join(traced.inputs)}|{','.join(traced.outputs)}",
     }
     content = io.BytesIO()
-    torch.export.save(traced.program, content, extra_files=extra)
+    try:
+        torch.export.save(traced.program, content, extra_files=extra)
+    except RuntimeError as error:
+        raise InvalidValueError(
+            f"{path.name}: torch.export cannot store this program: {error.__cause__ or error}. Export it for one size "
+            "(--size H W), or to .onnx."
+        ) from error
     path.write_bytes(content.getvalue())  # faults of the disk are Python's
 
 

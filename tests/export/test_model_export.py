@@ -1,6 +1,7 @@
 """A small segmentor as files of each format: what is written, that the file is a model, and what is refused."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -17,9 +18,12 @@ from mmseg_m2f.export import precision_loss
 from mmseg_m2f.export.calibration import ImageSource
 from mmseg_m2f.export.export_options import ExportOptions
 from mmseg_m2f.export.model_export import export_model
+from mmseg_m2f.export.programs import TracedProgram
 from mmseg_m2f.export.reduced_precision import to_int8
+from mmseg_m2f.export.writers import write_program
 from mmseg_m2f.inference import Predictor
 from mmseg_m2f.runtime import ExportedModel
+from tests.runtime.small_files import RECORD
 from tests.tiny_segmentation import tiny_config, write_config, write_dataset
 
 
@@ -213,3 +217,15 @@ def test_image_source__needs_images(folder, cfg):
     trained = load_trained(cfg, folder / "weights.pth")
     with pytest.raises(FileNotFoundError, match="--calibration .*got none"):
         ImageSource(trained, cfg, folder / "data/nothing")
+
+
+def test_write_program__operators_that_the_format_lacks_are_refused(tmp_path):
+    class Rounded(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.new_zeros(math.ceil(x.shape[0] / 3))
+
+    program = torch.export.export(Rounded(), (torch.zeros(5),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    traced = TracedProgram(program, ("images",), ("logits",))
+    with pytest.raises(ValueError, match=r"model.pt2: torch.export cannot store .*ceil.*--size H W"):
+        write_program(traced, tmp_path / "model.pt2", RECORD)
+    assert not list(tmp_path.iterdir())

@@ -1,3 +1,5 @@
+import io
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -5,6 +7,7 @@ from mmdet.models.backbones import swin as mmdet_swin
 from mmseg.models.backbones import swin as mmseg_swin
 from mmseg.models.backbones.swin import ShiftWindowMSA
 from mmseg.models.utils import Upsample
+from mmseg.models.utils.embed import AdaptivePadding
 from torch import nn
 
 from mmseg_m2f.core.sizes import is_known_equal
@@ -105,12 +108,25 @@ def test_swin__one_program_for_all_sizes(package):
     dynamic = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
     with exportable_code(), torch.no_grad():
         program = torch.export.export(Listed(model), (torch.randn(2, 3, 50, 75),), dynamic_shapes=(dynamic,))
+    torch.export.save(program, io.BytesIO())  # which has no operator for a ceiling of sizes
     run = program.module(check_guards=False)
     for size in ((2, 50, 75), (1, 48, 24), (3, 33, 90)):
         x = torch.randn(size[0], 3, *size[1:])
         with torch.no_grad():
             for found, expected in zip(run(x), model(x), strict=True):
                 torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), [(4, 4, 1), (7, 4, 1), (2, 3, 1), (3, 2, 2), (1, 4, 1)])
+@pytest.mark.parametrize("padding", ["corner", "same"])
+def test_adaptive_padding__is_mmsegs(kernel, stride, dilation, padding):
+    module = AdaptivePadding(kernel, stride, dilation, padding)
+    for size in ((8, 12), (9, 13), (11, 7)):
+        x = torch.randn(1, 2, *size)
+        expected = module(x)
+        with exportable_code():
+            found = module(x)
+        assert torch.equal(found, expected)
 
 
 def test_is_known_equal__is_false_in_a_program_for_any_size():
