@@ -1,6 +1,6 @@
 # Objects of generated shapes from random weights, with boxes and masks.
 _base_ = [
-    "../_base_/models/mask_dino_tiny.py",
+    "../_base_/models/mask_dino_tiny_instance.py",
     "../_base_/backbones/r18_stride2_from_scratch.py",
     "../_base_/datasets/shapes_instance.py",
     "../_base_/schedules/adamw_scratch_1500.py",

@@ -1,6 +1,6 @@
 # Mask DINO, COCO objects, R50: published recipe, 50 epochs.
 _base_ = [
-    "../_base_/models/mask_dino.py",
+    "../_base_/models/mask_dino_instance.py",
     "../_base_/backbones/r50.py",
     "../_base_/datasets/coco_instance_1024.py",
     "../_base_/schedules/adamw_coco_50e.py",

@@ -14,13 +14,15 @@ from tests.parity.conftest import CONFIGS
 HEADS, LEVELS, POINTS = 2, 4, 4
 
 
-def build(*, select: bool = True) -> torch.nn.Module:
-    cfg = Config.fromfile(CONFIGS / "_base_/models/mask_dino_tiny.py").model
-    cfg.update(backbone=backbone("mmseg", "resnet"), thing_classes=[0, 1, 2])
+def build(task: str = "instance") -> torch.nn.Module:
+    cfg = Config.fromfile(CONFIGS / f"_base_/models/mask_dino_tiny_{task}.py").model
+    cfg.update(backbone=backbone("mmseg", "resnet"))
+    if task != "semantic":
+        cfg.thing_classes = [0, 1, 2]
     cfg.decode_head.num_classes = 3
     cfg.decode_head.criterion = None
     cfg.decode_head.pixel_decoder.update(channels=32, num_layers=1, num_heads=HEADS)
-    cfg.decode_head.query_decoder.update(num_layers=2, num_queries=6, num_heads=HEADS, select=select)
+    cfg.decode_head.query_decoder.update(num_layers=2, num_queries=6, num_heads=HEADS)
     return MODELS.build(cfg).eval()
 
 
@@ -111,10 +113,12 @@ def test_convert__a_file_whose_levels_cannot_be_told_apart(theirs, broken):
 
 
 def test_convert__semantic_models_have_the_decoder_fine_first():
-    ours = random_state(build(select=False))
+    ours = random_state(build("semantic"))
     theirs = convert(ours, to="detectron2").weights
     assert detect_content(theirs) == ("detectron2", "mask-dino-coarse-first")
     check_round_trip(ours, theirs)
+    assert len(theirs["sem_seg_head.predictor.class_embed.weight"]) == 3 + 1  # "no object"
+    assert len(theirs["sem_seg_head.predictor.label_enc.weight"]) == 3
     pairs = {
         "pixel_decoder.level_encoding.weight": "pixel_decoder.transformer.level_embed",
         "pixel_decoder.input_convs.0.conv.weight": "pixel_decoder.input_proj.0.0.weight",
@@ -125,7 +129,15 @@ def test_convert__semantic_models_have_the_decoder_fine_first():
         assert torch.equal(ours[f"decode_head.{our}"], theirs[f"sem_seg_head.{their}"])
     ours_ = ours["decode_head.query_decoder.transformer_decoder.layers.1.cross_attn.attention_weights.bias"]
     theirs_ = theirs["sem_seg_head.predictor.decoder.layers.1.cross_attn.attention_weights.bias"]
-    assert torch.equal(ours_.view(HEADS, LEVELS, POINTS).flip(1), theirs_.view(HEADS, LEVELS, POINTS))
+    assert torch.equal(ours_.view(HEADS, 3, POINTS).flip(1), theirs_.view(HEADS, 3, POINTS))
+
+
+def test_convert__panoptic_models_have_the_names_of_instance_models(ours):
+    panoptic = random_state(build("panoptic"))
+    assert {name: value.shape for name, value in panoptic.items()} == {name: ours[name].shape for name in ours}
+    theirs = convert(panoptic, to="detectron2").weights
+    assert detect_content(theirs) == ("detectron2", "mask-dino")
+    check_round_trip(panoptic, theirs)
 
 
 def test_convert__chosen_queries_with_coarse_levels_first(ours):

@@ -1,6 +1,6 @@
-# Mask DINO for instances (arXiv 2206.02777) as published; what is not written here is the default of the classes.
+# What the models of Mask DINO share (arXiv 2206.02777): mask_dino_instance.py and mask_dino_panoptic.py as it stands, and
+# mask_dino_semantic.py with changes. What is not written here is the default of the classes.
 model = dict(
-    type="mmseg_m2f.MaskDetector",
     decode_head=dict(
         type="mmseg_m2f.MaskHead",
         pixel_decoder=dict(
@@ -12,7 +12,6 @@ model = dict(
         query_decoder=dict(
             type="mmseg_m2f.AnchorMaskDecoder",
             num_queries=300,
-            box_init="masks",
             denoising=dict(num_queries=100, label_noise=0.2, box_noise=0.4),
         ),
         criterion=dict(
@@ -35,5 +34,4 @@ model = dict(
             sampling=dict(type="mmseg_m2f.PointSampling", num_points=12544, oversample=3.0, importance=0.75),
         ),
     ),
-    test_cfg=dict(panoptic=False, instance=True, things_first=False),
 )

@@ -344,7 +344,7 @@ def test_mask_detector__temperatures_are_above_zero(detector_config, key):
 
 
 def mask_dino_config() -> ConfigDict:
-    cfg = Config.fromfile(CONFIGS / "_base_/models/mask_dino_tiny.py").model
+    cfg = Config.fromfile(CONFIGS / "_base_/models/mask_dino_tiny_instance.py").model
     backbone = dict(type="mmseg.ResNet", depth=18, base_channels=8, norm_cfg=dict(type="BN"), norm_eval=True)
     cfg.update(backbone=backbone, thing_classes=THINGS)
     cfg.decode_head.num_classes = NUM_CLASSES

@@ -246,15 +246,12 @@ def test_mask_segmentor__temperature_is_above_zero(segmentor):
 
 
 def test_mask_segmentor__mask_dino_learns_from_label_maps():
-    cfg = Config.fromfile(CONFIGS / "_base_/models/mask_dino_tiny.py").model
+    cfg = Config.fromfile(CONFIGS / "_base_/models/mask_dino_tiny_semantic.py").model
     backbone = dict(type="mmseg.ResNet", depth=18, base_channels=8, norm_cfg=dict(type="BN"), norm_eval=True)
-    cfg.update(type="mmseg_m2f.MaskSegmentor", backbone=backbone, test_cfg=None)
+    cfg.update(backbone=backbone)
     cfg.decode_head.num_classes = NUM_CLASSES
-    cfg.decode_head.pixel_decoder.update(num_layers=1, channels=16, num_heads=2, num_extra_levels=0)
-    cfg.decode_head.query_decoder.update(
-        num_layers=2, num_queries=9, num_heads=2, select=False, class_activation="softmax"
-    )
-    cfg.decode_head.criterion.loss_cls = dict(type="mmseg_m2f.ClassLoss", loss_weight=4.0)
+    cfg.decode_head.pixel_decoder.update(num_layers=1, channels=16, num_heads=2)
+    cfg.decode_head.query_decoder.update(num_layers=2, num_queries=9, num_heads=2)
     cfg.decode_head.criterion.sampling.num_points = 64
     segmentor = MODELS.build(cfg)
     losses = segmentor.loss(*make_batch())

@@ -1,0 +1,7 @@
+# The small Mask DINO for panoptic maps, objects and labels at once.
+_base_ = "./mask_dino_tiny.py"
+model = dict(
+    type="mmseg_m2f.MaskDetector",
+    decode_head=dict(query_decoder=dict(box_init="encoder")),
+    test_cfg=dict(panoptic=True, instance=True, semantic=True, object_threshold=0.25, things_first=False),
+)

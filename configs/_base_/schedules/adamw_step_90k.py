@@ -1,0 +1,5 @@
+# The published recipe over 90,000 iterations with steps: learning rate divided by 10 twice near the end (Mask DINO).
+_base_ = "./adamw_160k.py"
+from mmseg_m2f.config.recipes import step_schedule
+
+max_iters, param_scheduler, train_cfg = step_schedule(90000, milestones=[80000, 87000])
