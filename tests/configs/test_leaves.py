@@ -73,6 +73,9 @@ def make_sample(model: torch.nn.Module) -> BaseDataElement:
 def step_and_predict(cfg: Config) -> torch.nn.Module:
     """One optimizer step on one image, then a prediction."""
     cfg.model.data_preprocessor.update(batch_augments=None)
+    decoder = cfg.model.decode_head.get("query_decoder") or {}
+    if decoder.get("type") == "mmseg_m2f.AnchorMaskDecoder":
+        decoder.num_queries = 40  # the published 300 are more than 64² pixels have cells
     model = MODELS.build(cfg.model)
     optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     batch = dict(inputs=[torch.randint(256, (3, 64, 64), dtype=torch.uint8)], data_samples=[make_sample(model)])
