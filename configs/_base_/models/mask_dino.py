@@ -1,5 +1,5 @@
-# What the models of Mask DINO share (arXiv 2206.02777): mask_dino_instance.py and mask_dino_panoptic.py as it stands, and
-# mask_dino_semantic.py with changes. What is not written here is the default of the classes.
+# What the models of Mask DINO share (arXiv 2206.02777), which are mask_dino_instance.py, mask_dino_panoptic.py and
+# mask_dino_semantic.py. What is not written here is the default of the classes.
 model = dict(
     decode_head=dict(
         type="mmseg_m2f.MaskHead",

@@ -1,4 +1,4 @@
-# What the small Mask DINOs share, which a CPU trains in minutes: 64 channels, 3 decoder layers, 40 queries, 1024 points.
+# What the small Mask DINOs share, which a CPU trains in minutes: 64 channels, 3 decoder layers, 1024 points.
 _base_ = "./mask_dino.py"
 model = dict(
     decode_head=dict(
