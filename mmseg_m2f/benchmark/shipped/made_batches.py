@@ -30,14 +30,19 @@ def make_batch(cfg: Config, *, side: int, training: bool, dtype: torch.dtype = t
 
 def numbers_of(node: object, key: str) -> Iterator[int]:
     """The numbers that any part of a model names `key`."""
+    return (value for value in _values_of(node, key) if isinstance(value, int) and not isinstance(value, bool))
+
+
+def _values_of(node: object, key: str) -> Iterator[object]:
+    """What any part of a config names `key`."""
     if isinstance(node, Mapping):
         for name, value in node.items():
-            if name == key and isinstance(value, int) and not isinstance(value, bool):
+            if name == key:
                 yield value
-            yield from numbers_of(value, key)
+            yield from _values_of(value, key)
     elif isinstance(node, (list, tuple)):
         for item in node:
-            yield from numbers_of(item, key)
+            yield from _values_of(item, key)
 
 
 def _has_part(node: object, key: str) -> bool:
@@ -92,12 +97,21 @@ def _objects(cfg: Config, side: int, generator: torch.Generator) -> InstanceData
     maps = torch.zeros(_OBJECTS, side, side, dtype=torch.uint8)
     for mask, (left, top, right, bottom) in zip(maps, boxes.tolist(), strict=True):
         mask[top:bottom, left:right] = 1
-    return InstanceData(
+    objects = InstanceData(
         bboxes=boxes.float(),
         labels=torch.randint(0, min(counts, default=1), (_OBJECTS,), generator=generator),
-        masks=masks(maps.numpy(), side, side),
         instances_ids=torch.arange(_OBJECTS),
     )
+    if _loads_masks(cfg):  # RTMDet takes masks, where there are some, in a form that only its own pipeline gives
+        objects.masks = masks(maps.numpy(), side, side)
+    return objects
+
+
+def _loads_masks(cfg: Config) -> bool:
+    """Whether the training pipeline reads masks; true of a config without one."""
+    loader = cfg.get("train_dataloader")
+    types = set(_values_of(loader, "type"))
+    return "LoadAnnotations" not in types or any(_values_of(loader, "with_mask"))
 
 
 def _detection_sample(cfg: Config, side: int, generator: torch.Generator) -> object:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS, DefaultScope, init_default_scope
@@ -101,6 +102,8 @@ def train_step(model: BaseModel, cfg: Config, side: int) -> None:
         ValueError: the loss is not finite, or no gradient reaches the model.
     """
     model.train()
+    for name in ("epoch", "iter"):  # which the Runner tells the models that ask, as TOOD does
+        MessageHub.get_current_instance().update_info(name, 0)
     batch = make_batch(cfg, side=side, training=True)
     optimizer = OptimWrapper(torch.optim.SGD(model.parameters(), lr=1e-5))
     losses = model.train_step(batch, optimizer)

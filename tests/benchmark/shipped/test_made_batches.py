@@ -31,6 +31,20 @@ def test_make_batch__objects_of_a_detector_lie_in_the_image():
     assert torch.from_numpy(objects.masks.masks).sum((1, 2)).tolist() == areas.tolist()
 
 
+def test_make_batch__masks_are_for_pipelines_that_read_them():
+    for transforms, given in (
+        ([], True),
+        ([dict(type="LoadAnnotations", with_bbox=True)], False),
+        ([dict(type="LoadAnnotations", with_bbox=True), dict(pipeline=[dict(with_mask=True)])], True),
+        ([dict(type="LoadPanopticAnnotations")], True),
+    ):
+        cfg = Config(
+            dict(default_scope="mmdet", model=dict(), train_dataloader=dict(dataset=dict(pipeline=transforms)))
+        )
+        (sample,) = make_batch(cfg, side=64, training=False)["data_samples"]
+        assert ("masks" in sample.gt_instances) == given
+
+
 def test_make_batch__only_models_without_a_proposal_head_are_given_proposals():
     """A two-stage detector does not run its own on images that have some."""
     for model, given in (
