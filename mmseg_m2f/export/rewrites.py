@@ -5,6 +5,8 @@
 - `torch.linspace` needs a known number of steps.
 - `F.pad` with amounts that depend on the size exports only for sizes that need padding, or only for those that do not.
   Here the pixels are picked by their index, those outside are replaced.
+- `Tensor.split` into pieces of unknown sizes becomes a sequence of tensors. For its members onnxruntime reuses memory of
+  another shape in some programs, and stops. Here each piece is a slice.
 - `AdaptivePadding` of mmseg, mmcv and mmdet pads only if the example needs padding.
 - `mmseg.models.utils.Upsample` multiplies sizes as Python floats and rounds them, and mmseg's `resize` converts sizes
   to Python integers for the sake of a warning. Both fix the sizes of the example.
@@ -15,6 +17,7 @@ The numbers are the same up to rounding, and nothing stays replaced after the co
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import accumulate, pairwise
 from typing import Any, Literal
 from unittest import mock
 
@@ -48,6 +51,7 @@ def exportable_code(lowering: Literal["gridsample", "gather"] = "gridsample") ->
             mock.patch.object(F, "interpolate", _interpolate(F.interpolate)),
             mock.patch.object(F, "pad", _pad(F.pad)),
             mock.patch.object(torch, "linspace", _linspace(torch.linspace)),
+            mock.patch.object(Tensor, "split", _split(Tensor.split)),
             mock.patch.object(wrappers.Upsample, "forward", _upsample),
             mock.patch.object(wrappers.resize, "__defaults__", (None, None, "nearest", None, False)),
         ):
@@ -166,7 +170,7 @@ def _missing(length: int, kernel: int, stride: int, dilation: int) -> int:
     """What has to be added for the last of `length / stride` kernels, rounded up."""
     reach = (kernel - 1) * dilation + 1
     missing = ((length + stride - 1) // stride - 1) * stride + reach - length
-    return missing if reach >= stride else torch.sym_max(missing, 0)  # type: ignore[no-any-return]
+    return missing if reach >= stride else torch.sym_max(missing, 0)
 
 
 def _linspace(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -178,6 +182,16 @@ def _linspace(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return torch.where(numbers < steps // 2, start + step * numbers, end - step * (steps - 1 - numbers))
 
     return linspace
+
+
+def _split(original: Callable[..., Any]) -> Callable[..., Any]:
+    def split(self: Tensor, split_size: int | Sequence[int], dim: int = 0) -> Sequence[Tensor]:
+        if not isinstance(split_size, Sequence):
+            return original(self, split_size, dim)
+        ends = list(accumulate(split_size, initial=0))
+        return tuple(self.narrow(dim, start, end - start) for start, end in pairwise(ends))
+
+    return split
 
 
 def _upsample(self: wrappers.Upsample, x: Tensor) -> Tensor:

@@ -137,3 +137,24 @@ def test_is_known_equal__is_false_in_a_program_for_any_size():
     shapes = ({2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC},)
     program = torch.export.export(Model(), (torch.zeros(1, 1, 5, 6),), dynamic_shapes=shapes)
     assert float(program.module()(torch.zeros(1, 1, 4, 4)).max()) == 1
+
+
+def test_split__pieces_of_unknown_sizes_are_slices():
+    """A sequence of tensors would make onnxruntime reuse memory of another shape."""
+
+    class Levels(nn.Module):
+        def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+            height, width = x.shape[-2:]
+            cells = torch.cat([x.flatten(2), x[..., ::2, :].flatten(2)], -1)
+            pieces = cells.split([height * width, (height + 1) // 2 * width], -1)
+            return [*pieces, *torch.split(x, 1, 1)]
+
+    dynamic = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    with exportable_code():
+        program = torch.export.export(Levels(), (torch.randn(1, 2, 7, 9),), dynamic_shapes=(dynamic,))
+    assert not any("split_with_sizes" in str(node.target) for node in program.graph.nodes)
+    run = program.module(check_guards=False)
+    for size in ((7, 9), (4, 3)):
+        x = torch.randn(1, 2, *size)
+        for found, expected in zip(run(x), Levels()(x), strict=True):
+            assert torch.equal(found, expected)
