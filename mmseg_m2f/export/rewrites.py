@@ -5,8 +5,8 @@
 - `torch.linspace` needs a known number of steps.
 - `F.pad` with amounts that depend on the size exports only for sizes that need padding, or only for those that do not.
   Here the pixels are picked by their index, those outside are replaced.
-- `Tensor.split` into pieces of unknown sizes becomes a sequence of tensors. For its members onnxruntime reuses memory of
-  another shape in some programs, and stops. Here each piece is a slice.
+- `Tensor.split` into pieces of unknown sizes becomes a sequence of tensors. In some programs onnxruntime reuses memory
+  of another shape for them, and stops. Here each piece is a slice.
 - `AdaptivePadding` of mmseg, mmcv and mmdet pads only if the example needs padding.
 - `mmseg.models.utils.Upsample` multiplies sizes as Python floats and rounds them, and mmseg's `resize` converts sizes
   to Python integers for the sake of a warning. Both fix the sizes of the example.
