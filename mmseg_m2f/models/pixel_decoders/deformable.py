@@ -177,7 +177,13 @@ class DeformablePixelDecoder(nn.Module):
         finest = levels[-1]
         finer = coarse_to_fine[self.first_added :]
         for lateral, output, x in zip(self.lateral_convs, self.output_convs, finer, strict=True):
-            resized = resize_maps(finest, (x.shape[-2], x.shape[-1]))
-            # In place unless nothing was resized: in float32 these are the largest maps of all.
-            finest = output(resized + lateral(x) if resized is finest else resized.add_(lateral(x)))
+            detail, coarse = lateral(x), finest
+            finest = output(_sum(detail, resize_maps(coarse, (x.shape[-2], x.shape[-1])), unchanged=coarse))
         return PixelFeatures(self.mask_feature(finest), tuple(levels), levels[self.num_extra_levels], valid)
+
+
+def _sum(detail: Tensor, resized: Tensor, *, unchanged: Tensor) -> Tensor:
+    """`detail + resized`, in the memory of one of them: in float32 these are the largest maps of all."""
+    if detail.dtype == resized.dtype:
+        return detail.add_(resized)
+    return resized + detail if resized is unchanged else resized.add_(detail)
