@@ -37,6 +37,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "segvit_tiny_shapes_debug": {},
     "segvit-shrunk_tiny_shapes_demo": {},
     "eomt_tiny_shapes_debug": {},
+    "pmt_tiny_shapes_demo": {},
+    "mask-dino_r18_shapes-instance_demo": {},
     "ecenet_r18_shapes_debug": {},
     "cac-upernet_r18_shapes_debug": {},
     "segnext_mscan_tiny_shapes_debug": {},

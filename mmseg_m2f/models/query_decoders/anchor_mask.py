@@ -146,7 +146,7 @@ class AnchorMaskDecoder(nn.Module):
     ) -> tuple[Float[Tensor, "B Q C"], Float[Tensor, "B Q 4"], MaskPrediction | None]:
         """Contents and boxes before the first layer, and the prediction of the chosen cells."""
         if self.selection is None:
-            shape = (len(memory), -1, -1)
+            shape = (memory.shape[0], -1, -1)
             boxes = self.query_boxes.weight.sigmoid()
             return self.query_feat.weight.expand(shape), boxes.expand(shape), None
         with torch.autocast(memory.device.type, enabled=False):  # in half precision many cells are equally sure
@@ -192,7 +192,10 @@ def boxes_around_masks(prediction: MaskPrediction) -> Float[Tensor, "B Q 4"]:
     """
     features = prediction.mask_features
     height, width = features.shape[-2:]
-    chunk = max(_CHUNK.fitting(len(features) * height * width, features.device), 1)
+    if torch.compiler.is_exporting():  # the number of chunks would be that of the example
+        chunk = prediction.mask_embeddings.shape[1]
+    else:
+        chunk = max(_CHUNK.fitting(len(features) * height * width, features.device), 1)
     boxes = []
     for embeddings in prediction.mask_embeddings.split(chunk, 1):
         inside = torch.einsum("bqc,bchw->bqhw", embeddings, features) > 0
