@@ -126,7 +126,9 @@ def test_backbone__swapped_by_one_line(backbone):
     leaf = ROOT / "configs/mask2former/mask2former_r18_shapes_debug.py"
     cfg = load_config(leaf, dict(backbone=backbone))
     check_config(cfg)
-    step_and_predict(without_downloads(cfg))
+    model = step_and_predict(without_downloads(cfg))
+    assert type(model.backbone).__name__ == cfg.model.backbone.type.rpartition(".")[2]
+    assert model.decode_head.num_classes == cfg.num_classes
 
 
 @pytest.mark.parametrize(("backbone", "width", "depth"), [("dinov2_vit_g", 1536, 40), ("dinov3_vit_l", 1024, 24)])

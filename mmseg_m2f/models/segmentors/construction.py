@@ -70,8 +70,10 @@ def build_parts(
 
 def _take_lora(backbone: ConfigDict | dict) -> tuple[ConfigDict | dict, Mapping[str, object] | None]:
     """The config of a backbone without `lora`, and `lora`; backbones that adapt themselves keep it."""
+    if "lora" not in backbone:
+        return backbone, None
     known = MODELS.get(backbone["type"]) if isinstance(backbone["type"], str) else backbone["type"]
-    if "lora" not in backbone or known is None or "lora" in inspect.signature(known).parameters:
+    if known is None or "lora" in inspect.signature(known).parameters:
         return backbone, None
     return type(backbone)((key, value) for key, value in backbone.items() if key != "lora"), backbone["lora"]
 
