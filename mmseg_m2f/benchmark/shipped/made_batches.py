@@ -3,46 +3,56 @@
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.structures import InstanceData, PixelData
 
-_VIDEO = ("TrackDataPreprocessor",)
+_VIDEO = "TrackDataPreprocessor"
+_BRANCHES = "MultiBranchDataPreprocessor"  # of semi-supervised detectors
 _IMAGES, _FRAMES, _OBJECTS = 2, 2, 3
 
 
 def make_batch(cfg: Config, *, side: int, training: bool, dtype: torch.dtype = torch.uint8) -> dict[str, object]:
     """What the model's data preprocessor takes: `inputs` and `data_samples` of two images of side × side pixels.
 
-    A test batch holds one image. Labels lie below the smallest class count that the model names, semantic labels
-    include the number of its thing classes, so that a panoptic model has something and somewhere.
+    A test batch holds one image. Semi-supervised detectors train on three branches, here of the same images. Labels lie
+    below the smallest class count that the model names, semantic labels include the number of its thing classes, so
+    that a panoptic model has something and somewhere.
     """
     generator = torch.Generator().manual_seed(0)
     num_images = _IMAGES if training else 1
     scope = cfg.get("default_scope")
-    if _is_video(cfg.model):
+    preprocessor = str((cfg.model.get("data_preprocessor") or {}).get("type", "")).rpartition(".")[2]
+    if preprocessor == _VIDEO:
         return _video_batch(cfg, side, training, generator)
     images = [torch.randint(0, 256, (3, side, side), generator=generator).to(dtype) for _ in range(num_images)]
     make = _segmentation_sample if scope == "mmseg" else _detection_sample
     samples = [make(cfg, side, generator) for _ in range(num_images)]
+    if preprocessor == _BRANCHES and training:
+        branches = ("sup", "unsup_teacher", "unsup_student")
+        return dict(
+            inputs={branch: list(images) for branch in branches},
+            data_samples={branch: [sample.clone() for sample in samples] for branch in branches},
+        )
     return dict(inputs=images, data_samples=samples)
 
 
 def numbers_of(node: object, key: str) -> Iterator[int]:
     """The numbers that any part of a model names `key`."""
-    return (value for value in _values_of(node, key) if isinstance(value, int) and not isinstance(value, bool))
+    return (value for value in values_of(node, key) if isinstance(value, int) and not isinstance(value, bool))
 
 
-def _values_of(node: object, key: str) -> Iterator[object]:
+def values_of(node: object, key: str) -> Iterator[object]:
     """What any part of a config names `key`."""
     if isinstance(node, Mapping):
         for name, value in node.items():
             if name == key:
                 yield value
-            yield from _values_of(value, key)
+            yield from values_of(value, key)
     elif isinstance(node, (list, tuple)):
         for item in node:
-            yield from _values_of(item, key)
+            yield from values_of(item, key)
 
 
 def _has_part(node: object, key: str) -> bool:
@@ -50,11 +60,6 @@ def _has_part(node: object, key: str) -> bool:
     if isinstance(node, Mapping):
         return node.get(key) is not None or any(_has_part(value, key) for value in node.values())
     return isinstance(node, (list, tuple)) and any(_has_part(item, key) for item in node)
-
-
-def _is_video(model: Mapping) -> bool:
-    preprocessor = model.get("data_preprocessor") or {}
-    return str(preprocessor.get("type", "")).rpartition(".")[2] in _VIDEO
 
 
 def _meta(side: int) -> dict[str, object]:
@@ -70,6 +75,7 @@ def _meta(side: int) -> dict[str, object]:
         flip_direction=None,
         img_path="generated.png",
         border=(0, side, 0, side),  # CenterNet's
+        homography_matrix=np.eye(3),  # of semi-supervised detectors: how the branches' images lie on each other
         text="object . thing .",
         custom_entities=False,
         category_id=0,
@@ -110,8 +116,8 @@ def _objects(cfg: Config, side: int, generator: torch.Generator) -> InstanceData
 def _loads_masks(cfg: Config) -> bool:
     """Whether the training pipeline reads masks; true of a config without one."""
     loader = cfg.get("train_dataloader")
-    types = set(_values_of(loader, "type"))
-    return "LoadAnnotations" not in types or any(_values_of(loader, "with_mask"))
+    types = set(values_of(loader, "type"))
+    return "LoadAnnotations" not in types or any(values_of(loader, "with_mask"))
 
 
 def _detection_sample(cfg: Config, side: int, generator: torch.Generator) -> object:

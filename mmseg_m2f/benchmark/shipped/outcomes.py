@@ -145,8 +145,9 @@ def _resolved(configs: Sequence[Shipped], known: _Known) -> dict[str, Outcome]:
 
 
 def _read(file: Path, limits: Limits) -> _Known:
+    wanted = vars(limits) | dict(sides=list(limits.sides))  # as JSON gives it back
     if not file.exists():
-        return _Known(vars(limits))
+        return _Known(wanted)
     entries = {str: [object]}
     structure = {"limits": {str: object}, "configs": entries, "builds": entries, "trials": entries}
     stored = read_json(file, what="the outcomes of a count", structure=structure, remedy="Give another --out.")
@@ -154,9 +155,9 @@ def _read(file: Path, limits: Limits) -> _Known:
         part: {key: tuple(value) for key, value in stored[part].items()} for part in ("configs", "builds", "trials")
     }
     known = _Known(stored["limits"], **pairs)
-    if known.limits != vars(limits):
+    if known.limits != wanted:
         raise InvalidValueError(
-            f"{file}: expected a count under {vars(limits)}, got one under {known.limits}. Give another --out."
+            f"{file}: expected a count under {wanted}, got one under {known.limits}. Give another --out."
         )
     return known
 

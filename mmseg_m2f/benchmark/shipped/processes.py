@@ -28,16 +28,14 @@ class Limits:
     """What a trial may use.
 
     Args:
-        side: of the generated images, in pixels.
-        largest: the side tried where the model does not take `side`.
+        sides: of the generated images, in pixels, ascending; the next is tried where a model does not take one.
         seconds: of a processor, of each stage.
         gigabytes: of memory of each process.
     """
 
-    side: int = 64
-    largest: int = 256
+    sides: tuple[int, ...] = (64, 256, 640)
     seconds: float = 90.0
-    gigabytes: float = 8.0
+    gigabytes: float = 12.0
 
 
 @dataclass(frozen=True)

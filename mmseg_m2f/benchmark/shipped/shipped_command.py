@@ -31,9 +31,12 @@ def add_shipped(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.add_argument("--sample", action="store_true", help="the first config of each folder alone")
     parser.add_argument("--every-model", action="store_true", help="step and predict with every model: takes hours")
     parser.add_argument("--count-only", action="store_true", help="write the table of what is done, and try nothing")
-    parser.add_argument("--side", type=int, default=defaults.side, help="of the images; default %(default)s pixels")
     parser.add_argument(
-        "--largest", type=int, default=defaults.largest, help="side tried where that fails; default %(default)s"
+        "--sides",
+        nargs="+",
+        type=int,
+        default=list(defaults.sides),
+        help="of the images, in pixels; a larger one where a model does not take the last; default %(default)s",
     )
     parser.add_argument("--seconds", type=float, default=defaults.seconds, help="of a stage; default %(default)s")
     parser.add_argument("--gigabytes", type=float, default=defaults.gigabytes, help="of memory; default %(default)s")
@@ -50,7 +53,7 @@ def run_shipped(args: argparse.Namespace) -> None:
         raise InvalidValueError(
             f"--only {' '.join(args.only)}: expected a part of a config's name, got none that fits."
         )
-    limits = Limits(side=args.side, largest=args.largest, seconds=args.seconds, gigabytes=args.gigabytes)
+    limits = Limits(tuple(sorted(args.sides)), seconds=args.seconds, gigabytes=args.gigabytes)
     out = Path(args.out)
     if args.count_only:
         outcomes = known_outcomes(configs, out, limits)
@@ -64,15 +67,17 @@ def run_shipped(args: argparse.Namespace) -> None:
 def page(outcomes: Mapping[str, Outcome], limits: Limits) -> str:
     """The whole table with machine, limits and command."""
     machine = describe_machine(1, "cpu")
+    sides = ", then ".join(map(str, limits.sides))
     packages = ", ".join(f"{name} {version}" for name, version in dict(machine["packages"]).items())  # type: ignore[call-overload]
     return "\n".join(
         [
             "# Configs that mmseg and mmdet ship",
             "",
-            f"One CPU core, torch {machine['torch']}, {packages}; random weights, generated images of {limits.side} "
-            f"pixels, or {limits.largest} where a model does not take those; at most {limits.seconds:g} s and "
-            f"{limits.gigabytes:g} GB for each stage. Samplers draw at most 32 regions. Every model is built; a step "
-            "and a prediction are made with the smallest model of each kind (parts of the same types).",
+            f"One CPU core, torch {machine['torch']}, {packages}; random weights, generated images of {sides} pixels "
+            f"until a model takes one; at most {limits.seconds:g} s and {limits.gigabytes:g} GB for each stage. "
+            "Samplers draw at most 32 regions, text encoders read one sentence for each class, and mmcv's SyncBN "
+            "becomes BN. Every model is built; a step and a prediction are made with the smallest model of each kind "
+            "(parts of the same types).",
             "",
             f"Command: `python {shlex.join(sys.argv)}`",
             "",

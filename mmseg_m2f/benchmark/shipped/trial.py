@@ -3,7 +3,8 @@
 A stage that fails ends its process, as in a user's run: the exception is printed, the last line is the reason.
 """
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,15 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.logging import MessageHub
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS, DefaultScope, init_default_scope
 from torch import Tensor
+from torch import distributed as dist
 from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
-from mmseg_m2f.benchmark.shipped.made_batches import make_batch
+from mmseg_m2f.benchmark.shipped.made_batches import make_batch, values_of
 from mmseg_m2f.benchmark.shipped.processes import Limits, StageResult, run_limited, stored_result
 from mmseg_m2f.config.initial_weights import set_pretrained
 from mmseg_m2f.errors import InvalidValueError
@@ -62,7 +64,10 @@ def build_model(cfg: Config) -> BaseModel:
     set_pretrained(cfg, False)
     drop_fixed_sizes(cfg.model.get("data_preprocessor") or {})
     with DefaultScope.overwrite_default_scope(scope):
-        return MODELS.build(cfg.model)
+        if "MMSyncBN" not in set(values_of(cfg.model, "type")):
+            return MODELS.build(cfg.model)
+        with _process_group_of_one():  # mmcv's SyncBN asks for its size
+            return revert_sync_batchnorm(MODELS.build(cfg.model))
 
 
 def drop_fixed_sizes(preprocessor: MutableMapping) -> None:
@@ -75,24 +80,30 @@ def drop_fixed_sizes(preprocessor: MutableMapping) -> None:
         preprocessor["batch_augments"] = None
 
 
-def take_fewer_regions(node: object) -> None:
-    """Let samplers draw at most 32 regions an image, and proposals be at most 100: their heads take most of a step."""
+def shorten_work(node: object) -> None:
+    """Leave out what takes most of a step and shows nothing new.
+
+    Samplers draw at most 32 regions an image, proposals are at most 100, and text encoders read one sentence for each
+    class.
+    """
     if isinstance(node, MutableMapping):
         for key, most in dict(num=32, nms_pre=100, max_per_img=100).items():
             if isinstance(node.get(key), int):
                 node[key] = min(node[key], most)
+        if "templates" in node:
+            node["templates"] = ["a photo of a {}."]
         for value in node.values():
-            take_fewer_regions(value)
+            shorten_work(value)
     elif isinstance(node, (list, tuple)):
         for item in node:
-            take_fewer_regions(item)
+            shorten_work(item)
 
 
 def sides_of(cfg: Config, limits: Limits) -> list[int]:
-    """Sides of images to try, small ones first: those of the limits, and the config's own crop if square and small."""
+    """Sides of images to try, ascending: those of the limits, and of the own crop if it is square and no larger."""
     crop = cfg.get("crop_size")
-    own = [crop[0]] if isinstance(crop, (list, tuple)) and crop[0] == crop[-1] <= 2 * limits.largest else []
-    return sorted({limits.side, *own, limits.largest})
+    own = [crop[0]] if isinstance(crop, (list, tuple)) and crop[0] == crop[-1] <= limits.sides[-1] else []
+    return sorted({*limits.sides, *own})
 
 
 def train_step(model: BaseModel, cfg: Config, side: int) -> None:
@@ -125,6 +136,15 @@ def predict(model: BaseModel, cfg: Config, side: int) -> None:
         raise InvalidValueError(f"expected a list of samples, got {type(results).__name__}.")
 
 
+@contextmanager
+def _process_group_of_one() -> Iterator[None]:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
 class _WithoutRandomNumbers(TorchFunctionMode):
     """Tensors keep what their memory holds instead of being filled with random numbers.
 
@@ -142,7 +162,7 @@ class _WithoutRandomNumbers(TorchFunctionMode):
 def _stages(file: Path, log: Path, limits: Limits) -> dict[str, object]:
     """Build, and do the other stages in processes that begin with the model; gives their results."""
     cfg = Config.fromfile(file)
-    take_fewer_regions(cfg.get("model"))
+    shorten_work(cfg.get("model"))
     model = build_model(cfg)
     results: dict[str, object] = {}
     for name, stage in zip(STAGES[1:], (train_step, predict), strict=True):

@@ -65,6 +65,15 @@ def test_make_batch__of_a_tracker_is_a_video():
     assert len(batch["data_samples"][0]) == 2
 
 
+def test_make_batch__of_a_semi_supervised_detector_has_three_branches():
+    cfg = Config(dict(default_scope="mmdet", model=dict(data_preprocessor=dict(type="MultiBranchDataPreprocessor"))))
+    batch = make_batch(cfg, side=64, training=True)
+    assert list(batch["inputs"]) == list(batch["data_samples"]) == ["sup", "unsup_teacher", "unsup_student"]
+    first, *others = (samples[0] for samples in batch["data_samples"].values())
+    assert all(sample is not first for sample in others)  # a detector writes pseudo labels into one
+    assert len(make_batch(cfg, side=64, training=False)["inputs"]) == 1
+
+
 def test_numbers_of__finds_them_in_lists_and_parts():
     model = dict(
         num_classes=2, heads=[dict(num_classes=3), dict(num_classes=True)], part=dict(part=dict(num_classes=4))

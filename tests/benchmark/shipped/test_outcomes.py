@@ -76,5 +76,5 @@ def test_count__goes_on_after_an_interruption(tmp_path, configs, tried):
 
 def test_count__refuses_a_folder_of_other_limits(tmp_path, configs, tried):
     outcomes.count(configs[:1], tmp_path / "out", Limits(), say=str)
-    with pytest.raises(ValueError, match="expected a count under .*'side': 32.*Give another --out"):
-        outcomes.count(configs[:1], tmp_path / "out", Limits(side=32), say=str)
+    with pytest.raises(ValueError, match=r"expected a count under .*'sides': \[32\].*Give another --out"):
+        outcomes.count(configs[:1], tmp_path / "out", Limits(sides=(32,)), say=str)

@@ -48,4 +48,4 @@ def test_run_limited__ends_what_takes_too_much_memory(tmp_path):
 
 def test_run_limited__says_by_which_signal_a_process_ended(tmp_path):
     result, _ = run_limited(lambda: os.kill(os.getpid(), signal.SIGTERM), tmp_path / "log", Limits())
-    assert result.reason == "ended by signal 15: more than 8 GB of memory, or a crash"
+    assert result.reason == "ended by signal 15: more than 12 GB of memory, or a crash"

@@ -26,13 +26,13 @@ def run(monkeypatch, *arguments):
 
 def test_shipped__writes_its_table_with_limits_and_command(monkeypatch, tmp_path, capsys):
     configs, limits, options = run(
-        monkeypatch, "--only", "mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py", "--side", "96", "--out", str(tmp_path)
+        monkeypatch, "--only", "mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py", "--sides", "96", "64", "--out", str(tmp_path)
     )
     assert [config.name for config in configs] == ["mmdet/mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py"]
-    assert limits.side == 96
+    assert limits.sides == (64, 96)
     assert options == dict(every_model=False)
     text = (tmp_path / "shipped.md").read_text()
-    assert "generated images of 96 pixels" in text
+    assert "generated images of 64, then 96 pixels" in text
     assert "Command: `python" in text
     assert f"| mmdet | yes | {len(configs)} |" in capsys.readouterr().out
 

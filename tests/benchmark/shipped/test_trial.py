@@ -10,8 +10,8 @@ from mmseg_m2f.benchmark.shipped.trial import (
     STAGES,
     build_model,
     drop_fixed_sizes,
+    shorten_work,
     sides_of,
-    take_fewer_regions,
     try_building,
     try_config,
 )
@@ -55,7 +55,7 @@ def test_try_config__says_why_a_model_is_not_built_or_not_trained(tmp_path):
     wrong = (
         TINY.replace("HEADS", "3") + "\nmodel['decode_head']['loss_decode'] = dict(type='DiceLoss', loss_weight='x')\n"
     )
-    outcome = try_config(write(tmp_path, wrong), tmp_path / "log", Limits(largest=64))
+    outcome = try_config(write(tmp_path, wrong), tmp_path / "log", Limits(sides=(64,)))
     assert outcome["build"] == outcome["predict"] == StageResult()
     assert outcome["step"].reason.startswith("TypeError:")
 
@@ -95,15 +95,25 @@ def test_drop_fixed_sizes__leaves_other_settings():
     assert preprocessor == dict(type="A", size_divisor=32, pad_val=0, batch_augments=None)
 
 
-def test_sides_of__small_own_largest():
-    limits = Limits(side=64, largest=512)
-    assert sides_of(Config(dict(crop_size=(640, 640))), limits) == [64, 512, 640]
+def test_sides_of__of_the_limits_and_the_own_one():
+    limits = Limits(sides=(64, 512))
+    assert sides_of(Config(dict(crop_size=(480, 480))), limits) == [64, 480, 512]
+    assert sides_of(Config(dict(crop_size=(640, 640))), limits) == [64, 512]
     assert sides_of(Config(dict(crop_size=(512, 1024))), limits) == [64, 512]
     assert sides_of(Config(dict()), limits) == [64, 512]
-    assert sides_of(Config(dict(crop_size=(480, 480))), Limits(side=64, largest=256)) == [64, 256, 480]
 
 
-def test_take_fewer_regions__at_any_depth_and_never_more():
+def test_build_model__mmcv_sync_bn_becomes_bn_and_leaves_no_process_group():
+    model = build_model(Config.fromstring(TINY.replace("HEADS", "3").replace("SyncBN", "MMSyncBN"), ".py"))
+    assert not torch.distributed.is_initialized()
+    names = {type(layer).__name__ for layer in model.modules()}
+    assert "_BatchNormXd" in names
+    assert "SyncBatchNorm" not in names
+
+
+def test_shorten_work__at_any_depth_and_never_more():
     model = dict(train_cfg=[dict(sampler=dict(num=512), nms_pre=10)], test_cfg=dict(max_per_img=1000, num="all"))
-    take_fewer_regions(model)
+    model["text_encoder"] = dict(templates="vild")
+    shorten_work(model)
+    assert model.pop("text_encoder") == dict(templates=["a photo of a {}."])
     assert model == dict(train_cfg=[dict(sampler=dict(num=32), nms_pre=10)], test_cfg=dict(max_per_img=100, num="all"))
