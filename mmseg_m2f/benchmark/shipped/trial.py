@@ -164,6 +164,7 @@ def _stages(file: Path, log: Path, limits: Limits) -> dict[str, object]:
     cfg = Config.fromfile(file)
     shorten_work(cfg.get("model"))
     model = build_model(cfg)
+    model.init_weights()  # weight-standardised convolutions explode without
     results: dict[str, object] = {}
     for name, stage in zip(STAGES[1:], (train_step, predict), strict=True):
         result = StageResult()

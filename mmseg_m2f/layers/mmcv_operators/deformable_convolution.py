@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmseg_m2f.compat import has_torchvision_operators
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.layers.mmcv_operators.gradients import recording, write_gradients
 from mmseg_m2f.layers.mmcv_operators.weighted_rows import single, weighted_rows
 
@@ -120,8 +121,8 @@ def modulated_deform_conv_forward(
     weight: Float[Tensor, "O I Kh Kw"],
     bias: Float[Tensor, "..."],
     ones: Tensor,
-    offset: Float[Tensor, "B S Ho Wo"],
-    mask: Float[Tensor, "B T Ho Wo"],
+    offset: Float[Tensor, "B S Hs Ws"],
+    mask: Float[Tensor, "B T Hs Ws"],
     output: Float[Tensor, "B O Ho Wo"],
     columns: Tensor,
     *,
@@ -139,6 +140,7 @@ def modulated_deform_conv_forward(
 ) -> None:
     """Write the convolution; `mask` multiplies what each of the T = G·K taps reads. Buffers are not used."""
     geometry = _Geometry((stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w), group, deformable_group)
+    offset, mask = (_as_read(x, output.shape[2:]) for x in (offset, mask))
     output.copy_(_convolve(input, offset, mask, weight, bias if with_bias else None, geometry))
 
 
@@ -147,14 +149,14 @@ def modulated_deform_conv_backward(
     weight: Float[Tensor, "O I Kh Kw"],
     bias: Float[Tensor, "..."],
     ones: Tensor,
-    offset: Float[Tensor, "B S Ho Wo"],
-    mask: Float[Tensor, "B T Ho Wo"],
+    offset: Float[Tensor, "B S Hs Ws"],
+    mask: Float[Tensor, "B T Hs Ws"],
     columns: Tensor,
     grad_input: Float[Tensor, "B C H W"],
     grad_weight: Float[Tensor, "O I Kh Kw"],
     grad_bias: Float[Tensor, "..."],
-    grad_offset: Float[Tensor, "B S Ho Wo"],
-    grad_mask: Float[Tensor, "B T Ho Wo"],
+    grad_offset: Float[Tensor, "B S Hs Ws"],
+    grad_mask: Float[Tensor, "B T Hs Ws"],
     grad_output: Float[Tensor, "B O Ho Wo"],
     *,
     kernel_h: int,
@@ -173,10 +175,29 @@ def modulated_deform_conv_backward(
     geometry = _Geometry((stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w), group, deformable_group)
     leaves = recording(input, offset, mask, weight)
     with torch.enable_grad():
-        result = _convolve(leaves[0], leaves[1], leaves[2], leaves[3], None, geometry)
+        read_offset, read_mask = (_as_read(x, grad_output.shape[2:]) for x in leaves[1:3])
+        result = _convolve(leaves[0], read_offset, read_mask, leaves[3], None, geometry)
     write_gradients(result, leaves, grad_output, (grad_input, grad_offset, grad_mask, grad_weight))
     if with_bias:
         grad_bias.copy_(single(grad_output).sum((0, 2, 3)))
+
+
+def _as_read(maps: Float[Tensor, "B S _ _"], size: torch.Size) -> Float[Tensor, "B S Ho Wo"]:
+    """The maps as mmcv's kernel finds them in memory: it steps by height and width of the output, whatever the maps'.
+
+    DyHead relies on it: the offsets of one level also serve the next coarser level.
+
+    Raises:
+        ValueError: the maps hold fewer values than the kernel would read.
+    """
+    if maps.shape[2:] == size:
+        return maps
+    if maps.shape[2:].numel() < size.numel():
+        raise InvalidValueError(
+            f"modulated_deform_conv2d: expected offsets and masks for the {size[0]} x {size[1]} places of the output, "
+            f"got them for {maps.shape[2]} x {maps.shape[3]}."
+        )
+    return maps.flatten(1)[:, : maps.shape[1] * size.numel()].unflatten(1, (maps.shape[1], *size))
 
 
 def _convolve(

@@ -56,6 +56,30 @@ def test_modulated_deform_conv2d__equals_a_loop_over_taps_with_gradients(setting
     assert_equal_with_gradients(found, expected, (x, offset, mask, weight, bias))
 
 
+def test_modulated_deform_conv2d__steps_through_larger_maps_as_through_maps_of_the_output():
+    """mmcv's kernel takes height and width of the output for those of offsets and mask. DyHead gives larger maps."""
+    x, _, _, weight, bias = random_inputs(1, 1, 1, 1, 1)
+    height, width = F.conv2d(x, weight, None, 1, 1).shape[2:]
+    offset = torch.randn(2, 12, 2 * height, 2 * width, dtype=torch.float64, requires_grad=True)
+    mask = torch.rand(2, 6, 2 * height, 2 * width, dtype=torch.float64, requires_grad=True)
+
+    def found_in_memory(maps):
+        cells = [
+            [[maps[b].flatten()[(c * height + i) * width + j] for j in range(width)] for i in range(height)]
+            for b in range(2)
+            for c in range(maps.shape[1])
+        ]
+        rows = [torch.stack([torch.stack(row) for row in map_]) for map_ in cells]
+        return torch.stack(rows).view(2, -1, height, width)
+
+    found = modulated_deform_conv2d(x, offset, mask, weight, bias, 1, 1, 1, 1, 1)
+    read = found_in_memory(offset), found_in_memory(mask)
+    expected = references.deform_conv(x, *read, weight, **options((1, 1, 1, 1, 1))) + bias[:, None, None]
+    assert_equal_with_gradients(found, expected, (x, offset, mask, weight, bias))
+    with pytest.raises(ValueError, match=rf"for the {height} x {width} places of the output, got them for 2 x 2"):
+        modulated_deform_conv2d(x, offset[..., :2, :2], mask[..., :2, :2], weight, bias, 1, 1, 1, 1, 1)
+
+
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_deform_conv2d__torchvisions_is_taken_and_equal_with_gradients(with_torchvision, setting):
     x, offset, mask, weight, bias = leaves = random_inputs(*setting)
