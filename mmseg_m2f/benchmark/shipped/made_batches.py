@@ -75,7 +75,7 @@ def _meta(side: int) -> dict[str, object]:
         flip_direction=None,
         img_path="generated.png",
         border=(0, side, 0, side),  # CenterNet's
-        homography_matrix=np.eye(3),  # of semi-supervised detectors: how the branches' images lie on each other
+        homography_matrix=np.eye(3, dtype=np.float32),  # from the full image to that of a branch
         text="object . thing .",
         custom_entities=False,
         category_id=0,

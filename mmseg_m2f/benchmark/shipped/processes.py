@@ -34,7 +34,7 @@ class Limits:
     """
 
     sides: tuple[int, ...] = (64, 256, 640)
-    seconds: float = 90.0
+    seconds: float = 300.0
     gigabytes: float = 12.0
 
 

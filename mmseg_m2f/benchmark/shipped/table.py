@@ -104,6 +104,7 @@ def _by_library(outcomes: Mapping[str, Outcome]) -> Mapping[str, list[Outcome]]:
 
 
 def _shortened(reason: str) -> str:
+    reason = reason.partition(", the current sys.path is:")[0]  # of mmengine's message, another on each machine
     return escape_markdown(reason if len(reason) <= _REASON else reason[:_REASON] + "…")
 
 

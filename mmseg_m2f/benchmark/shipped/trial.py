@@ -4,7 +4,7 @@ A stage that fails ends its process, as in a user's run: the exception is printe
 """
 
 from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -100,10 +100,10 @@ def shorten_work(node: object) -> None:
 
 
 def sides_of(cfg: Config, limits: Limits) -> list[int]:
-    """Sides of images to try, ascending: those of the limits, and of the own crop if it is square and no larger."""
-    crop = cfg.get("crop_size")
-    own = [crop[0]] if isinstance(crop, (list, tuple)) and crop[0] == crop[-1] <= limits.sides[-1] else []
-    return sorted({*limits.sides, *own})
+    """Sides of images to try, ascending: those of the limits, and the config's own if square and no larger."""
+    own = cfg.get("crop_size", cfg.get("input_size", 0))  # the second is SSD's
+    height, width = (own[0], own[-1]) if isinstance(own, (list, tuple)) else (own, own)
+    return sorted({*limits.sides, *([height] if 0 < height == width <= limits.sides[-1] else [])})
 
 
 def train_step(model: BaseModel, cfg: Config, side: int) -> None:
@@ -164,7 +164,8 @@ def _stages(file: Path, log: Path, limits: Limits) -> dict[str, object]:
     cfg = Config.fromfile(file)
     shorten_work(cfg.get("model"))
     model = build_model(cfg)
-    model.init_weights()  # weight-standardised convolutions explode without
+    with suppress(AttributeError):  # SAN's head draws no weights; it is tried with what its memory holds
+        model.init_weights()  # without, weight-standardised convolutions explode
     results: dict[str, object] = {}
     for name, stage in zip(STAGES[1:], (train_step, predict), strict=True):
         result = StageResult()

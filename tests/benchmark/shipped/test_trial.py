@@ -98,6 +98,7 @@ def test_drop_fixed_sizes__leaves_other_settings():
 def test_sides_of__of_the_limits_and_the_own_one():
     limits = Limits(sides=(64, 512))
     assert sides_of(Config(dict(crop_size=(480, 480))), limits) == [64, 480, 512]
+    assert sides_of(Config(dict(input_size=300)), limits) == [64, 300, 512]
     assert sides_of(Config(dict(crop_size=(640, 640))), limits) == [64, 512]
     assert sides_of(Config(dict(crop_size=(512, 1024))), limits) == [64, 512]
     assert sides_of(Config(dict()), limits) == [64, 512]
