@@ -62,6 +62,12 @@ def check_options(out: Path, model: nn.Module, options: ExportOptions, *, has_im
             f"--out {out}: expected a name that ends in one of {', '.join(SUFFIXES)}, got '{out.suffix}'. The suffix "
             "chooses the format."
         )
+    taken = next((folder for folder in out.parents if folder.exists()), Path())
+    if out.is_dir() or not taken.is_dir():
+        raise InvalidValueError(
+            f"--out {out}: expected the name of a file in a folder, got {'a folder' if out.is_dir() else ''}"
+            f"{'' if taken.is_dir() else f'{taken}, which is a file'}. Choose another name."
+        )
     check_opset(options.opset)
     multiple = _size_multiple(model, options)
     if options.size is not None and min(options.size) < 1:

@@ -28,17 +28,16 @@ class Results(nn.Module):
 
     Args:
         model: `MaskSegmentor`, `MaskDetector` or a segmentor of mmseg, in evaluation mode.
-        max_per_image: k at most; the config's own unless given.
 
     Raises:
         ValueError: the config asks for something that has no fixed shape: DETR's panoptic rule, suppression of masks,
-            kept scores, or windows.
+            padding to one size, kept scores or probabilities, or windows.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: nn.Module, normalisation: Normalisation, *, max_per_image: int | None = None) -> None:
+    def __init__(self, model: nn.Module, normalisation: Normalisation) -> None:
         super().__init__()
         check_expressible(model)
         self.network = Logits(model)
@@ -48,7 +47,6 @@ class Results(nn.Module):
         for name in ("mean", "std"):
             values = getattr(normalisation, name)
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(-1, 1, 1), persistent=False)
-        self.max_per_image = max_per_image
 
     def forward(self, images: UInt8[Tensor, "B C H W"]) -> dict[str, Tensor]:
         """The outputs of a full file by name; images as read, in the channel order of the model's data."""
@@ -80,7 +78,7 @@ class Results(nn.Module):
                 keep_low_pixels=cfg.keep_low_pixels,
             )
         if cfg.instance:
-            count = self.max_per_image or cfg.max_per_image
+            count = cfg.max_per_image
             if "boxes" in found:
                 objects = best_boxes(classes, found["boxes"], masks, model.is_thing, (height, width), count)
             else:
@@ -227,8 +225,13 @@ def check_expressible(model: nn.Module) -> None:
     reasons = []
     if cfg.get("mode") == "slide":
         reasons.append("windows (test_cfg.mode='slide'), whose number depends on the size")
-    if cfg.get("return_scores"):
-        reasons.append("kept scores (test_cfg.return_scores), which are no result")
+    for key in ("return_scores", "return_queries"):
+        if cfg.get(key):
+            reasons.append(f"what views are joined by (test_cfg.{key}), which is no result")
+    if cfg.get("soft_masks"):
+        reasons.append("mask probabilities (test_cfg.soft_masks), which the file does not give")
+    if (getattr(getattr(model, "data_preprocessor", None), "test_cfg", None) or {}).get("size"):
+        reasons.append("padding to one size (model.data_preprocessor.test_cfg.size), not to multiples (size_divisor)")
     if cfg.get("temperature") is not None or cfg.get("score_temperature") is not None:
         reasons.append("confidences (test_cfg.temperature and score_temperature), which the file does not give")
     activation = getattr(getattr(model, "decode_head", None), "class_activation", "softmax")

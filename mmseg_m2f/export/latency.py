@@ -2,6 +2,7 @@
 
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Mapping
 
 import torch
@@ -18,6 +19,8 @@ def latencies(
 ) -> dict[str, float]:
     """Median milliseconds of `eager`, `exported` and, if asked, `compiled`, measured in turn with torch's threads.
 
+    A model that does not compile is left out, with a warning: torch needs a C++ compiler.
+
     Args:
         wrapper: The model as a function of tensors.
         compiled: Also measure the model through `torch.compile`, which takes about a minute to compile.
@@ -28,9 +31,18 @@ def latencies(
     )
     if compiled:
         faster = torch.compile(wrapper)
-        runs["compiled"] = lambda: faster(*inputs.values())
+        try:
+            faster(*inputs.values())
+        except Exception as error:  # noqa: BLE001  (of the compiler, whatever it is; the file is not at fault)
+            reason = str(error).partition("\n")[0]
+            warnings.warn(
+                f"The compiled model was not measured: {type(error).__name__}: {reason} --no-compiled leaves it out.",
+                stacklevel=2,
+            )
+        else:
+            runs["compiled"] = lambda: faster(*inputs.values())
     times: dict[str, list[float]] = {name: [] for name in runs}
-    for run in runs.values():  # the first call allocates and compiles
+    for run in runs.values():  # the first call allocates
         run()
     for _ in range(_ROUNDS):
         for name, run in runs.items():

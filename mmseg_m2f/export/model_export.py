@@ -3,6 +3,7 @@
 import copy
 import importlib.metadata
 import os
+import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -11,10 +12,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from torch import Tensor, nn
 
 from mmseg_m2f.engine.trained_model import TrainedModel
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.export import writers
 from mmseg_m2f.export.calibration import ImageSource
 from mmseg_m2f.export.export_gate import (
@@ -30,9 +32,10 @@ from mmseg_m2f.export.export_gate import (
 from mmseg_m2f.export.export_options import ExportOptions, channels_of, check_options, shape_of
 from mmseg_m2f.export.fixed_results import Results, check_no_views
 from mmseg_m2f.export.latency import latencies
-from mmseg_m2f.export.precision_loss import measure_loss, refuse_loss
+from mmseg_m2f.export.precision_loss import CHANGED_LABELS, METRIC_LOSS, measure_loss, refuse_loss
 from mmseg_m2f.export.programs import Shape, TracedProgram, trace
 from mmseg_m2f.export.reduced_precision import to_float16, to_int8
+from mmseg_m2f.export.result_differences import check_results
 from mmseg_m2f.export.standalone_script import SCRIPT
 from mmseg_m2f.export.wrappers import (
     Logits,
@@ -70,6 +73,7 @@ def export_model(
     options = options or ExportOptions()
     out = Path(out)
     check_options(out, trained.model, options, has_images=images is not None)
+    script = _check_script(out) if options.with_script else None
     if options.output == "full":
         check_no_views(trained.dataset.get("pipeline") or ())
     shape = shape_of(trained.model, options)
@@ -77,9 +81,13 @@ def export_model(
     model = copy.deepcopy(trained.model).eval().requires_grad_(False)
     wrapper: nn.Module = Logits(model, stages=True)
     if options.output == "full":
-        wrapper = Results(model, Normalisation.of(record), max_per_image=options.max_per_image)
+        if options.max_per_image is not None:
+            model.test_cfg = ConfigDict(model.test_cfg, max_per_image=options.max_per_image)
+        wrapper = Results(model, Normalisation.of(record))
     cases = _cases(shape, record, images)
     expected = [_run(wrapper, inputs) for _, inputs in cases]
+    if isinstance(wrapper, Results):
+        check_results(model, wrapper, [inputs["images"][0] for _, inputs in cases])
     traced = trace(
         wrapper,
         shape,
@@ -95,20 +103,21 @@ def export_model(
     with folder_of_unfinished(out.parent) as folder:
         unfinished = folder / out.name
         comparisons += _write(traced, unfinished, record, options, cases, expected, wrapper, shape)
-        report = _report(record, comparisons, options)
-        if options.precision != "float32":
+        if options.precision == "float32":
+            report = _report(record, comparisons, options)
+        else:
             reduced = _reduce(unfinished, options, cases, expected, images)
             loss = measure_loss(unfinished, trained, cfg, reduced, num_images=options.num_test_images)
             if not options.accept_loss:
                 refuse_loss(unfinished, loss, options.precision)
-            report |= dict(loss=loss.as_report(), comparisons_of_lower_precision=[asdict(each) for each in reduced])
+            report = _report(record, reduced, options)
+            report |= dict(loss=loss.as_report(), comparisons_in_float32=[asdict(each) for each in comparisons])
         file = ExportedModel(unfinished, threads=torch.get_num_threads())
         report["latency_ms"] = latencies(wrapper, file, cases[0][1], compiled=options.measure_compiled)
         del file
         save_json(report, unfinished.with_name(out.name + ".json"), indent=2)
-        if options.with_script:
-            script = SCRIPT.replace("@MODEL@", out.name)
-            unfinished.with_suffix(".py").write_text(script, encoding="utf-8")
+        if script is not None:
+            (folder / script.name).write_text(SCRIPT.replace("@MODEL@", out.name), encoding="utf-8")
     return report
 
 
@@ -126,6 +135,9 @@ def make_record(trained: TrainedModel, cfg: Config, options: ExportOptions, shap
     else:
         tasks = ("semantic",)
     logits = options.output == "logits"
+    tolerances = dict(logits=TOLERANCE, labels=LABEL_TOLERANCE)
+    if options.precision != "float32":
+        tolerances = {} if options.accept_loss else dict(metrics=METRIC_LOSS, labels=CHANGED_LABELS[options.precision])
     packages = ("torch", "numpy", "onnx", "onnxscript", "onnxruntime", "openvino", "mmseg-m2f")
     return ExportRecord(
         output=options.output,
@@ -144,7 +156,7 @@ def make_record(trained: TrainedModel, cfg: Config, options: ExportOptions, shap
         max_per_image=options.max_per_image or model_cfg.get("max_per_image", 100),
         precision=options.precision,
         opset=options.opset,
-        tolerances=dict(logits=TOLERANCE, labels=LABEL_TOLERANCE),
+        tolerances=tolerances,
         versions={name: version for name in packages if (version := _version(name))},
         licence=options.licence,
     )
@@ -166,8 +178,23 @@ def _write(
             traced = trace(Logits(wrapper.model), shape, with_valid=record.reads_valid, lowering=options.lowering)
         writers.write_program(traced, path, record)
         return _compare_file(path, cases, expected)
-    staged = path.with_name("staged.onnx")
-    plain = path if path.suffix == ".onnx" else path.with_name("plain.onnx")
+    with tempfile.TemporaryDirectory(dir=path.parent) as steps:
+        return _write_onnx(traced, path, Path(steps), record, options, cases, expected, wrapper)
+
+
+def _write_onnx(
+    traced: TracedProgram,
+    path: Path,
+    steps: Path,
+    record: ExportRecord,
+    options: ExportOptions,
+    cases: Sequence[tuple[str, dict[str, Tensor]]],
+    expected: Sequence[Mapping[str, Tensor]],
+    wrapper: nn.Module,
+) -> list[Comparison]:
+    """Write an ONNX file and, of that, an OpenVINO file; what is on the way lies in the folder `steps`."""
+    staged = steps / "staged.onnx"
+    plain = path if path.suffix == ".onnx" else steps / "plain.onnx"
     writers.write_onnx(traced, staged, opset=options.opset)
     writers.require("onnxruntime")
     outputs = names_of(traced.outputs) if isinstance(wrapper, Logits) else traced.outputs
@@ -176,12 +203,10 @@ def _write(
         writers.finish_onnx(staged, plain, record, outputs=traced.outputs)
         on_the_way = _compare_file(plain, cases, expected, kind="with stages")
     writers.finish_onnx(staged, plain, record, outputs=outputs)
-    staged.unlink()
     check_operators(plain, opset=options.opset)
     comparisons = on_the_way + _compare_file(plain, cases, expected, on_the_way=on_the_way)
     if path.suffix == ".xml":
         writers.write_openvino(plain, path, record)
-        plain.unlink()
         comparisons += _compare_file(path, cases, expected, kind="OpenVINO")
     judge(comparisons)
     return comparisons
@@ -245,6 +270,21 @@ def _cases(shape: Shape, record: ExportRecord, images: ImageSource | None) -> li
     for number, arrays in enumerate(islice(fitting, len(shape.cases()))):
         cases.append((f"real image {number + 1}", {key: torch.from_numpy(value) for key, value in arrays.items()}))
     return cases
+
+
+def _check_script(out: Path) -> Path:
+    """Where the script beside a file goes.
+
+    Raises:
+        ValueError: There is a file that no export wrote.
+    """
+    script = out.with_suffix(".py")
+    if script.exists() and not script.read_text(encoding="utf-8", errors="replace").startswith(SCRIPT[:40]):
+        raise InvalidValueError(
+            f"--with-script: expected {script} to be free, because the script gets this name, got a file that no "
+            "export wrote. Choose another --out."
+        )
+    return script
 
 
 @torch.no_grad()

@@ -2,10 +2,10 @@
 
 In float16 everything that adds up or divides many numbers, and all places where maps are read, stays float32: softmax,
 norms, sums, resizing, coordinates. In int8 convolutions alone are quantised, each channel with its own scale; the
-ranges
-of their inputs are measured on images.
+ranges of their inputs are measured on images.
 """
 
+import tempfile
 from collections.abc import Iterable, Mapping
 from itertools import chain
 from pathlib import Path
@@ -84,20 +84,21 @@ def to_int8(path: Path, batches: Iterable[Mapping[str, NDArray]]) -> None:
         def get_next(self) -> Mapping[str, NDArray] | None:
             return next(measured, None)
 
-    quantised = path.with_name("quantised.onnx")
-    quantize_static(
-        str(path),
-        str(quantised),
-        Reader(),
-        quant_format=QuantFormat.QDQ,
-        op_types_to_quantize=["Conv"],
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        extra_options=dict(ActivationSymmetric=False, WeightSymmetric=True),
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        quantised = Path(folder) / "quantised.onnx"
+        quantize_static(
+            str(path),
+            str(quantised),
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["Conv"],
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            extra_options=dict(ActivationSymmetric=False, WeightSymmetric=True),
+        )
+        model = onnx.load(str(quantised))
     record = next(entry.value for entry in onnx.load(str(path)).metadata_props if entry.key == KEY)
-    model = onnx.load(str(quantised))
     used = {node.domain for node in model.graph.node}
     imports = [each for each in model.opset_import if each.domain in ("", "ai.onnx") or each.domain in used]
     del model.opset_import[:]
@@ -106,7 +107,6 @@ def to_int8(path: Path, batches: Iterable[Mapping[str, NDArray]]) -> None:
     entry = model.metadata_props.add()
     entry.key, entry.value = KEY, record
     onnx.save(model, str(path))
-    quantised.unlink()
 
 
 def _ways_to_places(graph: Any) -> list[str]:  # noqa: ANN401

@@ -1,15 +1,20 @@
 """Results of a full file beside those of `predict`: label maps, panoptic maps, objects."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
+from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmseg.structures import SegDataSample
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from mmseg_m2f.engine.trained_model import TrainedModel, test_transforms
+from mmseg_m2f.export.export_gate import LABEL_TOLERANCE, ExportRefusedError
 from mmseg_m2f.runtime import ExportedModel
 
 
@@ -46,6 +51,35 @@ def compare_full(file: ExportedModel, trained: TrainedModel, cfg: Config, images
         results = file(packed["inputs"].numpy()[None])
         found = found.plus(compare_image({name: value[0] for name, value in results.items()}, sample))
     return found
+
+
+@torch.no_grad()
+def check_results(
+    model: nn.Module, results: Callable[[Tensor], Mapping[str, Tensor]], images: Sequence[UInt8[Tensor, "C H W"]]
+) -> None:
+    """Refuse a graph of finished results that are not those of `predict`.
+
+    Args:
+        model: In evaluation mode.
+        results: The graph, before it is written; see `Results`.
+        images: As read; each is predicted alone and without resizing.
+
+    Raises:
+        ValueError: Labels, panoptic ids or objects differ.
+    """
+    make_sample = DetDataSample if hasattr(model, "is_thing") else SegDataSample
+    for image in images:
+        size = tuple(image.shape[1:])
+        sample = make_sample(metainfo=dict(ori_shape=size, img_shape=size, scale_factor=(1.0, 1.0)))
+        wanted = cast(Any, model).test_step(dict(inputs=[image], data_samples=[sample]))[0]
+        found = compare_image({name: value[0].numpy() for name, value in results(image[None]).items()}, wanted)
+        pixels = LABEL_TOLERANCE * size[0] * size[1]
+        if max(found.labels, found.panoptic) > pixels or found.objects > 0.01 * found.num_objects:
+            raise ExportRefusedError(
+                f"--output full: expected the results of predict, got others for an image of {size[0]} x {size[1]}: "
+                f"{found.labels} labels, {found.panoptic} panoptic ids and {found.objects} objects differ. The file "
+                "was not written. Export with --output logits, which leaves this step to the package."
+            )
 
 
 def compare_image(results: Mapping[str, NDArray], sample: Any) -> Differences:  # noqa: ANN401

@@ -37,16 +37,20 @@ def require(package: str) -> ModuleType:
 
 
 def check_opset(opset: int) -> None:
-    """Refuse versions of ONNX that the exporter would silently replace.
+    """Refuse versions of ONNX that the exporter would silently replace, or that the installed onnx does not know.
 
     Raises:
-        ValueError: The version is too old.
+        ValueError: The version is too old or too new, or onnx is missing.
     """
     if opset < FIRST_OPSET:
         raise InvalidValueError(
             f"--opset: expected {FIRST_OPSET} or newer, got {opset}: torch's exporter writes "
             f"{FIRST_OPSET} in its place. "
             f"Take --opset {FIRST_OPSET}; runtimes that stop at {opset} cannot run these models."
+        )
+    if opset > FIRST_OPSET and opset > (newest := require("onnx.defs").onnx_opset_version()):
+        raise InvalidValueError(
+            f"--opset: expected at most {newest}, the newest that the installed onnx knows, got {opset}."
         )
 
 
@@ -63,8 +67,7 @@ def write_onnx(traced: TracedProgram, path: Path, *, opset: int = FIRST_OPSET) -
     if size > _MOST_BYTES:
         raise InvalidValueError(
             f"{path}: expected weights of less than 2 GB, which one ONNX file holds, got "
-            f"{size / 2**30:.1f} GB. Export to "
-            ".pt2, or with --fp16."
+            f"{size / 2**30:.1f} GB. Export to .pt2."
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's exporter calls what torch deprecates

@@ -184,6 +184,21 @@ def test_compare__attention_bits_excuse_what_follows_only_near_zero():
         judge([far])
 
 
+@pytest.mark.parametrize(("output", "error"), [("class_logits", 9.0), ("class_logits", float("inf")), ("boxes", 1e-3)])
+def test_judge__attention_bits_do_not_excuse_everything(output, error):
+    judge([Comparison("case", errors=dict(class_logits=1e-3), bits=(9, 1), margin=1e-6)])
+    with pytest.raises(ValueError, match=f"{output} differs by"):
+        judge([Comparison("case", errors={output: error}, bits=(9, 1), margin=1e-6)])
+
+
+def test_compare__outputs_that_are_absent_are_faults_but_for_the_stages():
+    expected = dict(features_0=torch.zeros(1), mask_features=torch.zeros(1), attention_0=torch.zeros(1, 1))
+    judge([compare("case", expected, {})])
+    for output in ("class_logits", "object_masks", "labels"):
+        with pytest.raises(ValueError, match=f"{output} differs by inf"):
+            judge([compare("case", expected | {output: torch.zeros(1, 1)}, {})])
+
+
 def test_compare__labels_count_even_where_logits_are_close():
     scores = torch.tensor([[[[1.0, 2.0]], [[1.0 + 4e-5, 0.0]]]])
     comparison = compare("case", dict(scores=scores), dict(scores=scores + torch.tensor([5e-5, 0])[:, None, None]))

@@ -28,6 +28,7 @@ class Model(nn.Module):
     ("name", "options", "message"),
     [
         ("a.onnx", dict(opset=17), "--opset: expected 18 or newer, got 17"),
+        ("a.onnx", dict(opset=99), "--opset: expected at most .*, got 99"),
         ("a.engine", {}, "expected a name that ends in one of .onnx, .pt2, .xml"),
         ("a.pt2", dict(precision="float16"), "expected .onnx for a file in float16"),
         ("a.xml", dict(precision="int8"), "expected .onnx for a file in int8"),

@@ -188,7 +188,15 @@ def test_results__of_the_onnx_file_are_the_models(task, images, tmp_path, monkey
     ("changes", "reason"),
     [
         (dict(test_cfg=dict(mode="slide", crop_size=(32, 32), stride=(16, 16))), "windows"),
-        (dict(test_cfg=dict(return_scores=True)), "kept scores"),
+        (dict(test_cfg=dict(return_scores=True)), r"views are joined by \(test_cfg.return_scores\)"),
+        (
+            dict(data_preprocessor=dict(type="mmseg.SegDataPreProcessor", test_cfg=dict(size=(64, 96)))),
+            "padding to one size",
+        ),
+        (
+            dict(type="mmseg_m2f.MaskDetector", thing_classes=[0], test_cfg=dict(soft_masks=True)),
+            "mask probabilities",
+        ),
         (dict(test_cfg=dict(temperature=1.5)), "confidences"),
         (
             dict(type="mmseg_m2f.MaskDetector", thing_classes=[0], test_cfg=dict(panoptic_rule="detr")),

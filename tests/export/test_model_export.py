@@ -175,8 +175,9 @@ def test_export__openvino(folder):
 def test_export__lower_precision_reports_what_it_loses(folder, precision, cfg, tmp_path):
     name = f"{precision}.onnx"
     report = export(folder, name, precision=precision, accept_loss=True)
-    assert {each["name"].split(",")[0] for each in report["comparisons"]} == {"program", "file"}
-    assert {each["name"].split(",")[0] for each in report["comparisons_of_lower_precision"]} == {precision}
+    assert {each["name"].split(",")[0] for each in report["comparisons_in_float32"]} == {"program", "file"}
+    assert {each["name"].split(",")[0] for each in report["comparisons"]} == {precision}
+    assert report["label_disagreement"] == max(each["label_disagreement"] for each in report["comparisons"])
     loss = report["loss"]
     assert loss["num_images"] == 4
     config = write_config(cfg, tmp_path / "tested.py")
@@ -199,6 +200,30 @@ def test_export__refuses_what_does_not_fit(folder):
     with pytest.raises(ValueError, match="--opset: expected 18 or newer, got 17"):
         export(folder, "a.onnx", opset=17)
     assert not (folder / "a.onnx").exists()
+
+
+def test_export__names_that_are_taken_are_refused_before_any_work(folder):
+    (folder / "taken.py").write_text("print('mine')")
+    for name, options, message in (
+        ("taken.onnx", dict(output="full", with_script=True), "expected .*taken.py to be free"),
+        ("data.onnx", {}, "got a folder"),
+        ("taken.py/model.onnx", {}, "taken.py, which is a file"),
+    ):
+        (folder / "data.onnx").mkdir(exist_ok=True)
+        with pytest.raises(ValueError, match=message):
+            export(folder, name, **options)
+    assert (folder / "taken.py").read_text() == "print('mine')"
+
+
+def test_export__files_may_have_any_name_and_no_compiler_is_needed(folder, monkeypatch):
+    def broken(*args):
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(torch, "compile", lambda wrapper: broken)
+    with pytest.warns(UserWarning, match="The compiled model was not measured: RuntimeError: no compiler"):
+        report = export(folder, "staged.onnx", measure_compiled=True)
+    assert {"eager", "exported"} == set(report["latency_ms"])
+    assert ExportedModel(folder / "staged.onnx").record.output == "logits"
 
 
 def test_export__full_files_refuse_flips_of_the_pipeline(folder, cfg):

@@ -1,8 +1,14 @@
 import numpy as np
+import pytest
 import torch
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 
-from mmseg_m2f.export.result_differences import Differences, compare_image
+from mmseg_m2f.export.export_gate import smooth_images
+from mmseg_m2f.export.fixed_results import Results
+from mmseg_m2f.export.result_differences import Differences, check_results, compare_image
+from mmseg_m2f.inference import Predictor
+from mmseg_m2f.models.normalisation import Normalisation
+from tests.tiny_segmentation import tiny_config, write_dataset
 
 
 def sample() -> BaseDataElement:
@@ -48,6 +54,18 @@ def test_compare_image__objects_beyond_the_models_count():
     found = results()
     found["object_scores"][2] = 0.125
     assert compare_image(found, sample()).objects == 1
+
+
+def test_check_results__a_graph_that_prepares_images_otherwise_is_refused(tmp_path):
+    write_dataset(tmp_path, size=(40, 56))
+    torch.manual_seed(0)
+    model = Predictor(tiny_config(tmp_path)).model
+    model.decode_head.conv_seg.weight.data *= 200
+    images = [(128 + 60 * smooth_images(1, 40, 57)[0]).clamp(0, 255).to(torch.uint8)]
+    own = Normalisation.of_model(model)
+    check_results(model, Results(model, own), images)
+    with pytest.raises(ValueError, match="expected the results of predict, got others for an image of 40 x 57: [1-9]"):
+        check_results(model, Results(model, own._replace(std=tuple(-value for value in own.std))), images)
 
 
 def test_differences__add_up():
