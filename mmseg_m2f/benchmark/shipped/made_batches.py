@@ -6,7 +6,7 @@ from importlib import import_module
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.structures import InstanceData, PixelData
+from mmengine.structures import BaseDataElement, InstanceData, PixelData
 
 _VIDEO = "TrackDataPreprocessor"
 _BRANCHES = "MultiBranchDataPreprocessor"  # of semi-supervised detectors
@@ -82,7 +82,7 @@ def _meta(side: int) -> dict[str, object]:
     )
 
 
-def _segmentation_sample(cfg: Config, side: int, generator: torch.Generator) -> object:
+def _segmentation_sample(cfg: Config, side: int, generator: torch.Generator) -> BaseDataElement:
     classes = max(min(numbers_of(cfg.model, "num_classes"), default=2), 1)
     sample = import_module("mmseg.structures").SegDataSample(metainfo=_meta(side))
     labels = torch.randint(0, classes, (1, side // 16, side // 16), generator=generator)
@@ -120,7 +120,7 @@ def _loads_masks(cfg: Config) -> bool:
     return "LoadAnnotations" not in types or any(values_of(loader, "with_mask"))
 
 
-def _detection_sample(cfg: Config, side: int, generator: torch.Generator) -> object:
+def _detection_sample(cfg: Config, side: int, generator: torch.Generator) -> BaseDataElement:
     structures = import_module("mmdet.structures")
     sample = structures.DetDataSample(metainfo=_meta(side))
     sample.gt_instances = _objects(cfg, side, generator)
@@ -138,7 +138,7 @@ def _video_batch(cfg: Config, side: int, training: bool, generator: torch.Genera
     structures = import_module("mmdet.structures")
     frames = [_detection_sample(cfg, side, generator) for _ in range(_FRAMES)]
     for index, frame in enumerate(frames):
-        frame.set_metainfo(dict(frame_id=index, video_id=0, ori_video_length=_FRAMES))  # type: ignore[attr-defined]
+        frame.set_metainfo(dict(frame_id=index, video_id=0, ori_video_length=_FRAMES))
     track = structures.TrackDataSample()
     track.video_data_samples = frames
     indices = dict(key_frames_inds=[0], ref_frames_inds=[1]) if training else dict(video_length=_FRAMES)
