@@ -6,10 +6,9 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmseg.structures import SegDataSample
+from mmengine.structures import BaseDataElement
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -67,10 +66,9 @@ def check_results(
     Raises:
         ValueError: Labels, panoptic ids or objects differ.
     """
-    make_sample = DetDataSample if hasattr(model, "is_thing") else SegDataSample
     for image in images:
         size = tuple(image.shape[1:])
-        sample = make_sample(metainfo=dict(ori_shape=size, img_shape=size, scale_factor=(1.0, 1.0)))
+        sample = BaseDataElement(metainfo=dict(ori_shape=size, img_shape=size, scale_factor=(1.0, 1.0)))
         wanted = cast(Any, model).test_step(dict(inputs=[image], data_samples=[sample]))[0]
         found = compare_image({name: value[0].numpy() for name, value in results(image[None]).items()}, wanted)
         pixels = LABEL_TOLERANCE * size[0] * size[1]
