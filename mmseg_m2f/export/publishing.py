@@ -13,8 +13,9 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmseg_m2f.checkpoints.published import CONFIG, SUMS, WEIGHTS
+from mmseg_m2f.checkpoints.published import CONFIG, SUMS, WEIGHTS, was_written_by_publish
 from mmseg_m2f.engine.trained_model import TrainedModel
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.export.model_export import plain_values
 from mmseg_m2f.export.writers import require
 from mmseg_m2f.files import folder_of_unfinished
@@ -61,12 +62,14 @@ def publish(
     """Write the folder and give the names of its files.
 
     Args:
+        folder: A new or empty one, or one that was published before: its files are replaced, further ones stay.
         metrics: What the model reached, for the card; see `metrics.json` of `tools/test.py --out`.
         licence: Of the weights, as the Hub names it.
 
     Raises:
-        ValueError: safetensors is missing.
+        ValueError: safetensors is missing, or the folder holds files of something else.
     """
+    _check_folder(Path(folder))
     save = getattr(require("safetensors.torch"), "save")  # noqa: B009  (it has no types)
     weights = {name: value.detach().cpu().contiguous().clone() for name, value in trained.model.state_dict().items()}
     config = dict(
@@ -96,3 +99,19 @@ def publish(
         sums = {name: hashlib.sha256((unfinished / name).read_bytes()).hexdigest() for name in names}
         (unfinished / SUMS).write_text("".join(f"{value}  {name}\n" for name, value in sums.items()), encoding="utf-8")
     return [*names, SUMS]
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder whose files something else wrote: those of equal names would be lost."""
+    nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not nearest.is_dir():
+        raise InvalidValueError(
+            f"{folder}: expected a new or empty folder, got a file, {nearest}. Give another folder."
+        )
+    names = sorted(path.name for path in folder.iterdir()) if nearest == folder else []
+    if names and not was_written_by_publish(folder):
+        raise InvalidValueError(
+            f"{folder}: expected a new or empty folder, or one that tools/publish.py wrote, got one with "
+            f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}. Give another folder, "
+            "because files of equal names would be replaced."
+        )

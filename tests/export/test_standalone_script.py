@@ -4,12 +4,14 @@ import runpy
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from mmseg_m2f.export.standalone_script import SCRIPT
 
-RECORD = dict(input_channels=3, multiple=8)
+RECORD = dict(input_channels=3, multiple=8, size=None)
 
 
 class Session:
@@ -48,12 +50,28 @@ def test_script__leaves_out_objects_that_were_not_found(script: dict) -> None:
         (np.zeros((3, 8, 16), np.uint8), r"an image H W 3 of uint8, got \(3, 8, 16\)"),
         (np.zeros((8, 16), np.uint8), "an image H W 3 of uint8"),
         (np.zeros((8, 16, 4), np.uint8), "an image H W 3 of uint8"),
-        (np.zeros((8, 12, 3), np.uint8), r"multiples of 8, got \(8, 12, 3\)"),
+        (np.zeros((8, 12, 3), np.uint8), "multiples of 8, got 8 x 12"),
     ],
 )
 def test_script__refuses_other_images(script: dict, image: np.ndarray, message: str) -> None:
     with pytest.raises(SystemExit, match=message):
         script["predict"](Session(), RECORD, image)
+
+
+def test_script__refuses_images_of_another_size(script: dict) -> None:
+    record = RECORD | dict(size=[8, 16])
+    assert script["predict"](Session(), record, np.zeros((8, 16, 3), np.uint8))["labels"].shape == (8, 16)
+    with pytest.raises(SystemExit, match="Expected a height and width of 8 x 16, got 16 x 8. Resize"):
+        script["predict"](Session(), record, np.zeros((16, 8, 3), np.uint8))
+
+
+def test_script__rotates_jpegs_as_opencv_does(script: dict, tmp_path: Path) -> None:
+    path, exif = str(tmp_path / "image.jpg"), Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    Image.fromarray(np.linspace(0, 255, 16 * 32).astype(np.uint8).reshape(16, 32)).save(path, exif=exif)
+    image = script["read_image"](path)
+    assert image.shape == (32, 16, 3)
+    np.testing.assert_allclose(image.astype(float), cv2.imread(path), atol=2)
 
 
 def test_script__reads_arrays_and_ppm(script: dict, tmp_path: Path) -> None:

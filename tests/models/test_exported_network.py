@@ -16,6 +16,8 @@ class FakeFile(ExportedModel):
 
     path = "model.onnx"
 
+    outputs = ("class_logits", "mask_logits")
+
     def __init__(self, model, *, batch=None, output="logits"):
         self.model, self.record, self.calls = model, replace(RECORD, batch=batch, output=output), []
 
@@ -61,6 +63,35 @@ def test_use_exported__refuses_images_that_are_normalised_otherwise(model_config
         use_exported(model, file)
     file.record = replace(file.record, std=(2.0,) * 3)
     use_exported(model, file)
+
+
+@pytest.mark.parametrize("outputs", [("scores",), ("class_logits",), ("labels", "mask_logits")])
+def test_use_exported__refuses_files_of_other_kinds_of_models(model_config, outputs):
+    model = MODELS.build(model_config)
+    file = FakeFile(model)
+    file.outputs = outputs
+    with pytest.raises(ValueError, match=rf"expected .*class_logits.* for a MaskSegmentor, got {', '.join(outputs)}\."):
+        use_exported(model, file)
+    assert model.backbone.state_dict()
+
+
+def test_use_exported__segmentors_of_mmseg_take_scores_alone():
+    class EncoderDecoder(torch.nn.Module):
+        def encode_decode(self, inputs, batch_img_metas=None):
+            raise AssertionError
+
+    class Scores(FakeFile):
+        outputs = ("scores",)
+
+        def __call__(self, images, valid=None):
+            return dict(scores=images)
+
+    with pytest.raises(ValueError, match="expected .*scores for a EncoderDecoder, got class_logits, mask_logits"):
+        use_exported(EncoderDecoder(), FakeFile(None))
+    model = EncoderDecoder()
+    use_exported(model, Scores(None))
+    images = torch.rand(1, 3, 4, 4)
+    assert torch.equal(model.encode_decode(images), images)
 
 
 def test_exported_network__boxes_come_with_their_masks():

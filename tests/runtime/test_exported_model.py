@@ -3,8 +3,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from onnx import helper, numpy_helper
 
+from mmseg_m2f.errors import InvalidValueError, MissingFileError, ResourceError
+from mmseg_m2f.export.writers import write_openvino
 from mmseg_m2f.runtime import ExportedModel, is_exported
+from mmseg_m2f.runtime.export_record import KEY
 from tests.runtime.small_files import RECORD, write_file
 
 
@@ -76,3 +81,60 @@ def test_is_exported__goes_by_the_suffix():
     assert is_exported(Path("model.xml"))
     assert not is_exported("iter_10.pth")
     assert not is_exported(None)
+
+
+def write_openvino_file(folder: Path) -> Path:
+    """A file whose `scores` are its `images` times 5 x 5 stored numbers."""
+    factors = numpy_helper.from_array(np.ones((1, 3, 5, 5), np.float32) * 2)
+    nodes = [
+        helper.make_node("Constant", [], ["factors"], value=factors),
+        helper.make_node("Mul", ["images", "factors"], ["scores"]),
+    ]
+    write_openvino(write_file(folder / "model.onnx", nodes=nodes), folder / "model.xml", RECORD)
+    return folder / "model.xml"
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.5, 0.99])
+def test_exported_model__refuses_truncated_programs(tmp_path, kept):
+    path = tmp_path / "model.pt2"
+    program = torch.export.export(torch.nn.Conv2d(3, 2, 1), (torch.zeros(1, 3, 8, 8),))
+    extra = {f"{KEY}.json": RECORD.to_json(), f"{KEY}.names.json": "images|scores"}
+    torch.export.save(program, path, extra_files=extra)
+    path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
+    with pytest.raises(InvalidValueError, match=r"model.pt2: torch does not accept the file .*export it again"):
+        ExportedModel(path)
+
+
+def test_exported_model__names_the_missing_weights_of_openvino(tmp_path):
+    path = write_openvino_file(tmp_path)
+    path.with_suffix(".bin").unlink()
+    with pytest.raises(MissingFileError, match=rf"^{path}: expected .* beside it, got no file {tmp_path}/model.bin"):
+        ExportedModel(path)
+
+
+def test_exported_model__says_why_openvino_does_not_accept_a_file(tmp_path):
+    path = write_openvino_file(tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InvalidValueError, match=r"openvino does not accept the file \(.*Could not determine tag type"):
+        ExportedModel(path)
+    path.write_bytes(whole)
+    weights = path.with_suffix(".bin")
+    weights.write_bytes(weights.read_bytes()[:4])
+    with pytest.raises(InvalidValueError, match=r"openvino does not accept the file \(.*Incorrect weights in bin file"):
+        ExportedModel(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "runtime", "reason"),
+    [("model.onnx", "onnxruntime", "4 by 5"), ("model.xml", "openvino", "dim index: 2 mismatch")],
+)
+def test_exported_model__explains_failures_of_the_runtime(tmp_path, name, runtime, reason):
+    write_openvino_file(tmp_path)
+    file = ExportedModel(tmp_path / name)
+    assert file(np.ones((1, 3, 5, 5), np.float32))["scores"].max() == 2
+    said = rf"^{tmp_path / name}: expected {runtime} to run with images \(1, 3, 4, 4\) of float32, got .*{reason}"
+    with pytest.raises(ResourceError, match=said) as caught:
+        file(np.ones((1, 3, 4, 4), np.float32))
+    assert "\n" not in str(caught.value)
+    assert caught.value.__cause__ is not None
