@@ -5,10 +5,9 @@ SCRIPT = '''"""Results for an image by @MODEL@: needs onnxruntime and numpy alon
 
     python THIS_FILE.py IMAGE OUT.npz
 
-IMAGE is a .npy array H W C (uint8, BGR), a binary .ppm file, or any image if Pillow is installed. Bring it to the size
-that the model was trained for. OUT.npz holds what the model predicts: `labels` H W, `panoptic` H W (class + 1000 *
-instance number, the number of classes where nothing was recognised), `object_scores`, `object_labels`, `object_boxes`
-(x1 y1 x2 y2 in pixels) and `object_masks` of the objects that were found.
+IMAGE is a .npy array H W C (uint8, BGR), a binary .ppm file, or any image if Pillow is installed, in the size that the
+model was trained for. OUT.npz has `labels` H W, `panoptic` H W (class + 1000 * instance number, the number of classes
+where nothing is found), `object_scores`, `object_labels`, `object_boxes` (x1 y1 x2 y2, pixels) and `object_masks`.
 """
 
 import json
@@ -32,21 +31,22 @@ def read_image(path):
             raise SystemExit(f"{path}: expected a binary PPM of 8 bits (P6, 255), got {kind}, {top}.")
         size = int(height) * int(width) * 3
         return np.frombuffer(content[-size:], np.uint8).reshape(int(height), int(width), 3)[..., ::-1]
-    from PIL import Image
+    from PIL import Image, ImageOps
 
-    return np.asarray(Image.open(path).convert("RGB"))[..., ::-1]
+    return np.asarray(ImageOps.exif_transpose(Image.open(path)).convert("RGB"))[..., ::-1]
 
 
 def predict(session, record, image):
     """What the model predicts for an image, by name."""
-    channels, multiple = record["input_channels"], record["multiple"]
+    channels, multiple, size = record["input_channels"], record["multiple"], record["size"]
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != channels:
         raise SystemExit(f"Expected an image H W {channels} of uint8, got {image.shape} of {image.dtype}.")
-    if image.shape[0] % multiple or image.shape[1] % multiple:
-        raise SystemExit(f"Expected a height and width that are multiples of {multiple}, got {image.shape}.")
-    batch = np.ascontiguousarray(image.transpose(2, 0, 1)[None])
-    names = [output.name for output in session.get_outputs()]
-    found = {name: value[0] for name, value in zip(names, session.run(names, {"images": batch}))}
+    height, width = image.shape[:2]
+    if (size and [height, width] != size) or height % multiple or width % multiple:
+        wanted = f"of {size[0]} x {size[1]}" if size else f"that are multiples of {multiple}"
+        raise SystemExit(f"Expected a height and width {wanted}, got {height} x {width}. Resize or pad the image.")
+    values = session.run(None, {"images": np.ascontiguousarray(image.transpose(2, 0, 1)[None])})
+    found = {output.name: value[0] for output, value in zip(session.get_outputs(), values)}
     if "object_scores" in found:
         kept = found["object_scores"] > 0
         found.update({name: value[kept] for name, value in found.items() if name.startswith("object_")})

@@ -94,6 +94,7 @@ def use_exported(model: nn.Module, file: ExportedModel) -> None:
             f"{file.path}: expected a file of logits, got one of full results, whose resizing, thresholds and counts "
             "are fixed. Export with --output logits, or run the file with its stand-alone script."
         )
+    _check_outputs(model, file)
     _check_normalisation(model, file)
     shell = cast(Any, model)
     if hasattr(model, "graphs"):
@@ -113,6 +114,21 @@ def use_exported(model: nn.Module, file: ExportedModel) -> None:
         for module in part.modules() if isinstance(part, nn.Module) else ():
             module._parameters.clear()
             module._buffers.clear()
+
+
+def _check_outputs(model: nn.Module, file: ExportedModel) -> None:
+    """Refuse the file of a mask classifier for a segmentor of per-pixel scores, and the other way round."""
+    outputs = set(file.outputs)
+    if hasattr(model, "graphs"):
+        fits = "class_logits" in outputs and not outputs.isdisjoint(("mask_logits", "boxes"))
+        expected = "class_logits with mask_logits, boxes or both"
+    else:
+        fits, expected = "scores" in outputs or not hasattr(model, "encode_decode"), "scores"
+    if not fits:
+        raise InvalidValueError(
+            f"{file.path}: expected the outputs {expected} for a {type(model).__name__}, got "
+            f"{', '.join(file.outputs)}. Take the config that the file was exported with; it is inside the file."
+        )
 
 
 def _check_normalisation(model: nn.Module, file: ExportedModel) -> None:

@@ -31,7 +31,7 @@ class ExportedModel:
         record: What the file says about itself.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: There is no such file, or the weights of an OpenVINO file are missing.
         ValueError: Another suffix, no file of `tools/export.py`, or the runtime is missing.
     """
 
@@ -46,6 +46,11 @@ class ExportedModel:
         self._session = open_session(self.path, device=device, threads=threads)
         self.record = ExportRecord.from_json(self._session.metadata, file=str(path))
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the outputs."""
+        return self._session.outputs
+
     def __call__(self, images: NDArray, valid: NDArray | None = None) -> dict[str, NDArray]:
         """The outputs by their names.
 
@@ -56,6 +61,7 @@ class ExportedModel:
         Raises:
             ValueError: Another type, layout, number of channels or size than the file takes, or padding that a file
                 without the input `valid` would take for image.
+            RuntimeError: The runtime fails, for example for lack of memory.
         """
         self._check_images(images)
         if valid is not None:

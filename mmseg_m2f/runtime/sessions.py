@@ -1,6 +1,8 @@
 """The runtimes: onnxruntime, OpenVINO and torch.export's programs, each as arrays in, arrays out."""
 
-from collections.abc import Callable, Mapping
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -8,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmseg_m2f import compat
-from mmseg_m2f.errors import InvalidValueError
+from mmseg_m2f.errors import InvalidValueError, MissingFileError, ResourceError
 from mmseg_m2f.runtime.export_record import KEY
 
 
@@ -21,7 +23,11 @@ class Session(Protocol):
     outputs: tuple[str, ...]
 
     def __call__(self, arrays: Mapping[str, NDArray]) -> dict[str, NDArray]:
-        """Outputs by their names."""
+        """Outputs by their names.
+
+        Raises:
+            RuntimeError: The runtime fails.
+        """
         ...
 
 
@@ -33,6 +39,7 @@ def open_session(path: Path, *, device: str = "cpu", threads: int | None = None)
         threads: Of the runtime; its own choice unless given.
 
     Raises:
+        FileNotFoundError: The weights of an OpenVINO file are missing.
         ValueError: The runtime is not installed, has no such device, or does not accept the file.
     """
     kinds: dict[str, tuple[Callable[[Path, str, int | None], Session], str]] = {
@@ -51,13 +58,36 @@ def open_session(path: Path, *, device: str = "cpu", threads: int | None = None)
             f"{path}: expected {package} with CUDA for device '{device}', got one without it. Install "
             'onnxruntime-gpu or a torch with CUDA, or take device="cpu".'
         )
+    if package == "openvino" and not (weights := path.with_suffix(".bin")).is_file():
+        raise MissingFileError(
+            f"{path}: expected its weights beside it, got no file {weights}. Copy both, or export it again."
+        )
     try:
         return kind(path, device, threads)
-    except (RuntimeError, ValueError, OSError) as error:
+    except (RuntimeError, ValueError, OSError, zipfile.BadZipFile) as error:
         raise InvalidValueError(
-            f"{path}: {package} does not accept the file ({str(error).strip().splitlines()[0]}). Expected a complete "
+            f"{path}: {package} does not accept the file ({_reason(error)}). Expected a complete "
             "file of tools/export.py; export it again."
         ) from error
+
+
+@contextmanager
+def _failures_explained(path: Path, package: str, given: Mapping[str, NDArray]) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # those of onnxruntime have no base class of their own
+        shapes = ", ".join(f"{name} {array.shape} of {array.dtype}" for name, array in given.items())
+        raise ResourceError(
+            f"{path}: expected {package} to run with {shapes}, got a failure: {_reason(error)}. Give images of another "
+            "size or fewer at once, or export the file again with the versions that are installed here."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, in one line, without the places in OpenVINO's source code."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    lines = [line for line in lines if line and not line.startswith(("Exception from ", "Check '"))]
+    return " ".join(lines).rstrip(".") or type(error).__name__
 
 
 def _has_cuda(package: str) -> bool:
@@ -74,6 +104,7 @@ class _OnnxSession:
     def __init__(self, path: Path, device: str, threads: int | None) -> None:
         import onnxruntime
 
+        self._path = path
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         if threads is not None:
@@ -89,13 +120,15 @@ class _OnnxSession:
 
     def __call__(self, arrays: Mapping[str, NDArray]) -> dict[str, NDArray]:
         given = {name: arrays[name] for name in self.inputs}
-        return dict(zip(self.outputs, self._session.run(None, given), strict=True))
+        with _failures_explained(self._path, "onnxruntime", given):
+            return dict(zip(self.outputs, self._session.run(None, given), strict=True))
 
 
 class _OpenVinoSession:
     def __init__(self, path: Path, device: str, threads: int | None) -> None:
         import openvino
 
+        self._path = path
         options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
@@ -106,8 +139,10 @@ class _OpenVinoSession:
         self.outputs = tuple(each.get_any_name() for each in model.outputs)
 
     def __call__(self, arrays: Mapping[str, NDArray]) -> dict[str, NDArray]:
-        found = self._compiled({name: arrays[name] for name in self.inputs})
-        return {name: np.asarray(found[index]) for index, name in enumerate(self.outputs)}
+        given = {name: arrays[name] for name in self.inputs}
+        with _failures_explained(self._path, "openvino", given):
+            found = self._compiled(given)
+            return {name: np.asarray(found[index]) for index, name in enumerate(self.outputs)}
 
 
 class _ProgramSession:

@@ -77,6 +77,8 @@ def test_use_exported__refuses_files_of_other_kinds_of_models(model_config, outp
 
 def test_use_exported__segmentors_of_mmseg_take_scores_alone():
     class EncoderDecoder(torch.nn.Module):
+        data_preprocessor = None
+
         def encode_decode(self, inputs, batch_img_metas=None):
             raise AssertionError
 

@@ -116,7 +116,7 @@ def test_exported_model__says_why_openvino_does_not_accept_a_file(tmp_path):
     path = write_openvino_file(tmp_path)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InvalidValueError, match=r"openvino does not accept the file \(.*Could not determine tag type"):
+    with pytest.raises(InvalidValueError, match=r"openvino does not accept the file \(.* at offset \d+\)"):
         ExportedModel(path)
     path.write_bytes(whole)
     weights = path.with_suffix(".bin")
