@@ -18,7 +18,7 @@ from mmseg_m2f.export.fixed_results import (
     ordered,
 )
 from mmseg_m2f.export.programs import Shape, trace
-from mmseg_m2f.export.result_differences import compare_image
+from mmseg_m2f.export.result_differences import check_results, compare_image
 from mmseg_m2f.export.writers import finish_onnx, write_onnx
 from mmseg_m2f.models.normalisation import Normalisation
 from mmseg_m2f.runtime import ExportedModel, ExportRecord
@@ -99,6 +99,16 @@ def test_results__are_the_detectors(images, test_cfg):
         assert torch.equal(found["object_boxes"][image][kept], objects.bboxes[order][real])
         assert torch.equal(found["object_masks"][image][kept], objects.masks[order][real].bool())
     assert (found["object_scores"] > 0).any()
+
+
+def test_check_results__of_a_detector_names_what_differs(images):
+    cfg = dict(semantic=True, object_threshold=0.2, max_per_image=12)
+    model = build(model_config(), type="mmseg_m2f.MaskDetector", thing_classes=[0, 3], test_cfg=cfg)
+    prepared = dict(mean=list(PLAIN.mean), std=list(PLAIN.std), bgr_to_rgb=True, pad_size_divisor=32)
+    model.data_preprocessor = MODELS.build(dict(type="mmdet.DetDataPreprocessor", **prepared))
+    check_results(model, Results(model, PLAIN), images)
+    with pytest.raises(ValueError, match=r"60 x 90: \d+ labels, \d+ panoptic ids and [1-9]\d* objects differ"):
+        check_results(model, Results(model, PLAIN._replace(to_rgb=False)), images)
 
 
 class Objects(torch.nn.Module):
