@@ -100,9 +100,9 @@ def export_model(
         for (name, inputs), wanted in zip(cases, expected, strict=True)
     ]
     judge(comparisons)
-    with folder_of_unfinished(out.parent) as folder:
+    with folder_of_unfinished(out.parent) as folder, tempfile.TemporaryDirectory() as steps:
         unfinished = folder / out.name
-        comparisons += _write(traced, unfinished, record, options, cases, expected, wrapper, shape)
+        comparisons += _write(traced, unfinished, Path(steps), record, options, cases, expected, wrapper, shape)
         if options.precision == "float32":
             report = _report(record, comparisons, options)
         else:
@@ -165,6 +165,7 @@ def make_record(trained: TrainedModel, cfg: Config, options: ExportOptions, shap
 def _write(
     traced: TracedProgram,
     path: Path,
+    steps: Path,
     record: ExportRecord,
     options: ExportOptions,
     cases: Sequence[tuple[str, dict[str, Tensor]]],
@@ -172,27 +173,12 @@ def _write(
     wrapper: nn.Module,
     shape: Shape,
 ) -> list[Comparison]:
-    """Write the file, and compare it with the model in each of its steps."""
+    """Write the file, and compare it with the model in each of its steps, whose files lie in the folder `steps`."""
     if path.suffix == ".pt2":
         if isinstance(wrapper, Logits):  # without the stages
             traced = trace(Logits(wrapper.model), shape, with_valid=record.reads_valid, lowering=options.lowering)
         writers.write_program(traced, path, record)
         return _compare_file(path, cases, expected)
-    with tempfile.TemporaryDirectory(dir=path.parent) as steps:
-        return _write_onnx(traced, path, Path(steps), record, options, cases, expected, wrapper)
-
-
-def _write_onnx(
-    traced: TracedProgram,
-    path: Path,
-    steps: Path,
-    record: ExportRecord,
-    options: ExportOptions,
-    cases: Sequence[tuple[str, dict[str, Tensor]]],
-    expected: Sequence[Mapping[str, Tensor]],
-    wrapper: nn.Module,
-) -> list[Comparison]:
-    """Write an ONNX file and, of that, an OpenVINO file; what is on the way lies in the folder `steps`."""
     staged = steps / "staged.onnx"
     plain = path if path.suffix == ".onnx" else steps / "plain.onnx"
     writers.write_onnx(traced, staged, opset=options.opset)
