@@ -34,7 +34,8 @@ def own_canvas(shape: Size, preprocessor: nn.Module) -> Size:
     """Height and width of an image that is alone in its batch, after padding."""
     settings = getattr(preprocessor, "test_cfg", None) or {}
     least = settings.get("size") or shape
-    divisor = getattr(preprocessor, "pad_size_divisor", None) or settings.get("size_divisor") or 1
+    # mmseg's has the attribute as well, always 1, from mmengine's class below it.
+    divisor = settings.get("size_divisor") or getattr(preprocessor, "pad_size_divisor", None) or 1
     height, width = (-(-max(*sides) // divisor) * divisor for sides in zip(shape, least, strict=True))
     return height, width
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.registry import MODELS
+from mmengine.structures import BaseDataElement
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
@@ -110,6 +111,22 @@ def test_own_canvas__as_the_preprocessor_pads(settings, canvas):
     for name, value in settings.items():
         setattr(preprocessor, name, value)
     assert own_canvas((60, 90), preprocessor) == canvas
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(type="mmseg.SegDataPreProcessor", test_cfg=dict(size_divisor=32)),
+        dict(type="mmseg.SegDataPreProcessor", test_cfg=dict(size=(80, 120))),
+        dict(type="mmseg.SegDataPreProcessor"),
+        dict(type="mmdet.DetDataPreprocessor", pad_size_divisor=32),
+    ],
+)
+def test_own_canvas__is_what_the_preprocessor_itself_pads_to(settings):
+    preprocessor = MODELS.build(settings)
+    image, sample = torch.zeros(3, 60, 90), BaseDataElement(metainfo=dict(img_shape=(60, 90), ori_shape=(60, 90)))
+    padded = preprocessor(dict(inputs=[image], data_samples=[sample]), training=False)["inputs"]
+    assert own_canvas((60, 90), preprocessor) == tuple(padded.shape[2:])
 
 
 def test_split_by_canvas__nothing_is_copied_without_padding():
