@@ -265,7 +265,8 @@ def _check_script(out: Path) -> Path:
         ValueError: There is a file that no export wrote.
     """
     script = out.with_suffix(".py")
-    if script.exists() and not script.read_text(encoding="utf-8", errors="replace").startswith(SCRIPT[:40]):
+    beginning = SCRIPT.partition("@MODEL@")[0]
+    if script.exists() and not script.read_text(encoding="utf-8", errors="replace").startswith(beginning):
         raise InvalidValueError(
             f"--with-script: expected {script} to be free, because the script gets this name, got a file that no "
             "export wrote. Choose another --out."

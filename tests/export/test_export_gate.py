@@ -108,8 +108,11 @@ def test_gate__programs_that_would_fix_a_size_are_refused(model):
         trace(model, Shape())
 
 
-def test_check_operators__accepts_standard_ones(tmp_path):
-    check_operators(write_file(tmp_path / "model.onnx"), opset=18)
+def test_check_operators__accepts_standard_ones_of_the_version_alone(tmp_path):
+    path = write_file(tmp_path / "model.onnx")
+    check_operators(path, opset=18)
+    with pytest.raises(ValueError, match="standard operators of version 19 alone"):
+        check_operators(path, opset=19)
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,10 @@ from mmseg_m2f.engine.trained_model import load_trained
 from mmseg_m2f.export import precision_loss
 from mmseg_m2f.export.calibration import ImageSource
 from mmseg_m2f.export.export_options import ExportOptions
-from mmseg_m2f.export.model_export import export_model
+from mmseg_m2f.export.model_export import _check_script, export_model
 from mmseg_m2f.export.programs import TracedProgram
 from mmseg_m2f.export.reduced_precision import to_int8
+from mmseg_m2f.export.standalone_script import SCRIPT
 from mmseg_m2f.export.writers import write_program
 from mmseg_m2f.inference import Predictor
 from mmseg_m2f.runtime import ExportedModel
@@ -213,6 +214,11 @@ def test_export__names_that_are_taken_are_refused_before_any_work(folder):
         with pytest.raises(ValueError, match=message):
             export(folder, name, **options)
     assert (folder / "taken.py").read_text() == "print('mine')"
+
+
+def test_check_script__one_of_an_export_is_replaced(tmp_path):
+    (tmp_path / "model.py").write_text(SCRIPT.replace("@MODEL@", "model.onnx"))
+    assert _check_script(tmp_path / "model.onnx") == tmp_path / "model.py"
 
 
 def test_export__files_may_have_any_name_and_no_compiler_is_needed(folder, monkeypatch):
