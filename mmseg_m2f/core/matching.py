@@ -5,6 +5,8 @@ already multiplied by `validity` (see `core.targets.read_segments`), so that voi
 cost equals the loss of the same name in `core.losses`, for all pairs of queries and segments.
 """
 
+import math
+
 import numpy as np
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -37,12 +39,18 @@ def mask_sums(
     logits: Float[Tensor, "*B Q P"], masks: Float[Tensor, "*B G P"], validity: Float[Tensor, "*B P"]
 ) -> MaskSums:
     """What `mask_bce_cost` and `mask_dice_cost` need of all pairs of queries and segments."""
-    probs, weights = logits.sigmoid(), validity.unsqueeze(-1)
+    # With one axis of batches a product is one operator.
+    batch = math.prod(logits.shape[:-2])
+    rows = logits.reshape(batch, *logits.shape[-2:])
+    by_point = masks.reshape(batch, *masks.shape[-2:]).mT
+    weights = validity.reshape(batch, logits.shape[-1], 1)
+    probs = rows.sigmoid()
+    pairs = *logits.shape[:-1], masks.shape[-2]
     return MaskSums(
-        logits @ masks.mT,
-        probs @ masks.mT,
-        (F.softplus(logits) @ weights).squeeze(-1),
-        (probs @ weights).squeeze(-1),
+        rows.bmm(by_point).view(pairs),
+        probs.bmm(by_point).view(pairs),
+        F.softplus(rows).bmm(weights).view(pairs[:-1]),
+        probs.bmm(weights).view(pairs[:-1]),
         masks.sum(-1),
         validity.sum(-1),
     )

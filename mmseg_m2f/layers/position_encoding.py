@@ -17,8 +17,8 @@ def sine_position_encoding(
     """
     period = _periods(channels, like, temperature)
     height, width = size
-    rows = _encode(torch.arange(1, height + 1, dtype=period.dtype, device=period.device) / (height + 1e-6), period)
-    columns = _encode(torch.arange(1, width + 1, dtype=period.dtype, device=period.device) / (width + 1e-6), period)
+    places = [torch.arange(1, count + 1, dtype=period.dtype, device=period.device) / (count + 1e-6) for count in size]
+    rows, columns = _encode(torch.cat(places), period).split(size)
     encoded = torch.cat([rows.unsqueeze(1).expand(-1, width, -1), columns.expand(height, -1, -1)], -1)
     return encoded.permute(2, 0, 1).to(like.dtype)
 

@@ -38,4 +38,4 @@ class _FixedNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: FunctionCtx, upstream: Tensor) -> tuple[Tensor | None, ...]:
         (scale,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        return upstream * scale[:, None, None], None, None, None, None, None
+        return upstream * scale.view(-1, 1, 1), None, None, None, None, None

@@ -24,7 +24,7 @@ from mmseg_m2f.structures import (
 )
 
 #: Features of points.
-_CHUNK = ChunkBudget(cpu=2**22, gpu=2**26)
+_CHUNK = ChunkBudget(cpu=2**23, gpu=2**26)
 
 
 @TASK_UTILS.register_module()
