@@ -15,7 +15,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from mmseg_m2f.benchmark.implementations import Implementation, Layer, Masks, Ours, Upstream, build_all
+from mmseg_m2f.benchmark.implementations import (
+    Implementation,
+    LabelMapImplementation,
+    Layer,
+    Masks,
+    Ours,
+    Upstream,
+    build_all,
+)
 from mmseg_m2f.benchmark.setting import Batch, Setting, make_batch
 from mmseg_m2f.checkpoints.layouts import convert
 from mmseg_m2f.core.postprocess import resize_maps, semantic_scores
@@ -40,7 +48,8 @@ class Comparison:
     """What was found about one implementation beside the first.
 
     Args:
-        compared: False where the weights of the first do not fit; nothing else is known then.
+        compared: False where the weights of the first do not fit, and for models that give objects; nothing else is
+            known then.
         figures: what was compared, and the difference found.
         failures: one sentence for each difference that is too large.
     """
@@ -80,7 +89,7 @@ def check_equality(names: Sequence[str], setting: Setting) -> list[Comparison]:
 
 def compare(first: Ours, other: Implementation, batch: Batch) -> Comparison:
     """Predictions, losses, gradients and label maps of two implementations in training mode."""
-    if isinstance(other, Ours) and not _same_weights(first.model, other.model):
+    if not _is_comparable(first, other):
         return Comparison(other.name, compared=False, figures={}, failures=[])
     figures: dict[str, float] = {}
     failures: list[str] = []
@@ -90,6 +99,7 @@ def compare(first: Ours, other: Implementation, batch: Batch) -> Comparison:
         if not value <= most:
             failures.append(f"{what}: expected at most {most:g}, got {value:.3g}")
 
+    assert isinstance(other, LabelMapImplementation)
     with other.recorded_masks() as masks, _reference(other):
         theirs, their_losses = _train(other, batch)
     with first.forced_masks(masks) as ties, first.reference_numbers():
@@ -116,10 +126,10 @@ def compare(first: Ours, other: Implementation, batch: Batch) -> Comparison:
     return Comparison(other.name, True, figures, failures)
 
 
-def _train(implementation: Implementation, batch: Batch) -> tuple[list[Layer], dict[str, Tensor]]:
+def _train(implementation: LabelMapImplementation, batch: Batch) -> tuple[list[Layer], dict[str, Tensor]]:
     implementation.model.zero_grad(set_to_none=True)
     torch.manual_seed(7)
-    outputs = implementation.forward(batch.images)
+    outputs = implementation.forward(batch)
     layers = [Layer(*(x.detach().clone() for x in layer)) for layer in implementation.layers(outputs)]
     losses = implementation.losses(outputs, batch)
     _total(losses).backward()
@@ -133,14 +143,14 @@ def _replay_differences(ours: Ours, batch: Batch) -> tuple[float, float, float]:
         _, expected = _train(ours, batch)
         expected_gradients = {name: grad.clone() for name, grad in _gradients(ours.model).items()}
         ours.model.eval()
-        labels = torch.stack(ours.label_maps(batch.images))
+        labels = torch.stack(ours.predict(batch.images))
     ours.model.train()
     for _ in range(3):  # as usual, recorded, replayed
         _, losses = _train(ours, batch)
     gradients = _norm_of_difference(_gradients(ours.model), expected_gradients)
     ours.model.eval()
     for _ in range(3):
-        found = torch.stack(ours.label_maps(batch.images))
+        found = torch.stack(ours.predict(batch.images))
     ours.model.train()
     return _loss_difference(losses, expected), gradients, (found != labels).float().mean().item()
 
@@ -190,21 +200,28 @@ def _gradients(model: nn.Module) -> dict[str, Tensor]:
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
-def _different_pixels(first: Ours, other: Implementation, batch: Batch) -> int:
+def _different_pixels(first: Ours, other: LabelMapImplementation, batch: Batch) -> int:
     """Pixels with another label, where the scores of the two labels differ by more than rounding."""
     first.model.eval()
     other.model.eval()
     with torch.no_grad():
         with other.recorded_masks() as masks:
-            theirs = torch.stack(other.label_maps(batch.images))
+            theirs = torch.stack(other.predict(batch.images))
         with first.forced_masks(masks):
-            ours = torch.stack(first.label_maps(batch.images))
+            ours = torch.stack(first.predict(batch.images))
         with first.forced_masks(masks):
-            layer = first.layers(first.forward(batch.images))[-1]
+            layer = first.layers(first.forward(batch))[-1]
     height, width = batch.images.shape[-2:]
     scores = semantic_scores(layer.class_logits, resize_maps(layer.mask_logits, (height, width)))
     gaps = (scores.gather(1, ours.unsqueeze(1)) - scores.gather(1, theirs.unsqueeze(1))).squeeze(1)
     return int(((ours != theirs) & (gaps.abs() > _LIMIT)).sum())
+
+
+def _is_comparable(first: Ours, other: Implementation) -> bool:
+    """Whether both give label maps, with the same weights."""
+    if isinstance(other, Ours):
+        return other.task == "label maps" and _same_weights(first.model, other.model)
+    return isinstance(other, LabelMapImplementation)
 
 
 def _same_weights(first: nn.Module, other: nn.Module) -> bool:

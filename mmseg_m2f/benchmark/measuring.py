@@ -146,7 +146,7 @@ def _measure_setting(
     del implementations
     if "memory" in plan.what:
         for name in plan.names:
-            result["memory"][name] = measure_peaks(name, setting, threads=plan.threads)
+            result["memory"][name] = measure_peaks(name, setting, first=plan.names[0], threads=plan.threads)
             peaks = ", ".join(f"{part} {size / 1e6:.0f} MB" for part, size in result["memory"][name].items())
             say(f"  memory of {name}: {peaks}")
             save()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from mmseg_m2f.benchmark.implementations import build
+from mmseg_m2f.benchmark.implementations import build_all
 from mmseg_m2f.benchmark.implementations.interface import Implementation
 from mmseg_m2f.benchmark.setting import Batch, Setting, make_batch
 from mmseg_m2f.benchmark.timing import run_inference, train_step
@@ -59,18 +59,22 @@ def _unused_in_graphs() -> int:
     return sum(segment["total_size"] - segment["allocated_size"] for segment in pools)
 
 
-def measure_peaks(name: str, setting: Setting, *, threads: int) -> dict[str, int]:
-    """Bytes of `training` (one step) and `inference`, each measured in a fresh process."""
+def measure_peaks(name: str, setting: Setting, *, first: str, threads: int) -> dict[str, int]:
+    """Bytes of `training` (one step) and `inference`, each measured in a fresh process.
+
+    Args:
+        first: the implementation that the others are built to match.
+    """
     context = multiprocessing.get_context("spawn")
     peaks = {}
     for part, measure in dict(training=_training_peak, inference=_inference_peak).items():
         with ProcessPoolExecutor(max_workers=1, mp_context=context) as process:
-            peaks[part] = process.submit(measure, name, setting, threads).result()
+            peaks[part] = process.submit(measure, name, setting, first, threads).result()
     return peaks
 
 
-def _training_peak(name: str, setting: Setting, threads: int) -> int:
-    implementation, small, batch = _prepare(name, setting, threads)
+def _training_peak(name: str, setting: Setting, first: str, threads: int) -> int:
+    implementation, small, batch = _prepare(name, setting, first, threads)
     train_step(implementation, small, setting)  # from here on, gradients and the optimizer's state exist
 
     def train() -> None:
@@ -81,17 +85,19 @@ def _training_peak(name: str, setting: Setting, threads: int) -> int:
     return peak_above(train, setting.device)
 
 
-def _inference_peak(name: str, setting: Setting, threads: int) -> int:
-    implementation, small, batch = _prepare(name, setting, threads)
+def _inference_peak(name: str, setting: Setting, first: str, threads: int) -> int:
+    implementation, small, batch = _prepare(name, setting, first, threads)
     implementation.model.eval()
     run_inference(implementation, small, setting)
     return peak_above(lambda: run_inference(implementation, batch, setting), setting.device)
 
 
-def _prepare(name: str, setting: Setting, threads: int) -> tuple[Implementation, Batch, Batch]:
+def _prepare(name: str, setting: Setting, first: str, threads: int) -> tuple[Implementation, Batch, Batch]:
     """An implementation, a small batch to warm up with, and the batch."""
     torch.set_num_threads(threads)
-    return build(name, setting), make_batch(replace(setting, size=64), seed=0), make_batch(setting, seed=0)
+    implementation = build_all(list(dict.fromkeys([first, name])), setting)[-1]
+    small = replace(setting, size=implementation.least_size)
+    return implementation, make_batch(small, seed=0), make_batch(setting, seed=0)
 
 
 def _kilobytes(entry: str) -> int:

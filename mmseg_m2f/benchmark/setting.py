@@ -5,8 +5,10 @@ from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
+from mmengine.structures import BaseDataElement
 from torch import Tensor
 
+from mmseg_m2f.benchmark.made_samples import make_object_samples
 from mmseg_m2f.errors import InvalidValueError
 
 _GRID = 16  # label maps are made of 16 × 16 blocks
@@ -65,11 +67,18 @@ class Setting:
 
 
 class Batch(NamedTuple):
-    """Normalised images, the class of each of their pixels, and the classes of each image, known on the host."""
+    """Normalised images and what is to be learnt from them.
+
+    Attributes:
+        label_maps: the class of each pixel.
+        classes: of each image, in ascending order, known on the host.
+        objects: the same as one object per class; see `make_object_samples`.
+    """
 
     images: Float[Tensor, "B 3 H W"]
     label_maps: Int[Tensor, "B H W"]
     classes: list[tuple[int, ...]]
+    objects: list[BaseDataElement]
 
 
 def make_batch(setting: Setting, seed: int) -> Batch:
@@ -85,4 +94,5 @@ def make_batch(setting: Setting, seed: int) -> Batch:
         shuffled = blocks[torch.randperm(_GRID**2, generator=generator)].view(_GRID, _GRID)
         side = setting.size // _GRID
         label_maps.append(shuffled.repeat_interleave(side, 0).repeat_interleave(side, 1))
-    return Batch(images.to(setting.device), torch.stack(label_maps).to(setting.device), present)
+    on_device = torch.stack(label_maps).to(setting.device)
+    return Batch(images.to(setting.device), on_device, present, make_object_samples(on_device, present))

@@ -9,7 +9,7 @@ from typing import get_args
 
 from mmengine.config import DictAction
 
-from mmseg_m2f.benchmark.implementations import COMPILED, GRAPHED, NAMES
+from mmseg_m2f.benchmark.implementations import COMPILED, DEFAULT_NAMES, GRAPHED, NAMES
 from mmseg_m2f.benchmark.measuring import Plan, StepReport, What, measure
 from mmseg_m2f.benchmark.pace import measure_training
 from mmseg_m2f.benchmark.setting import Setting
@@ -79,9 +79,10 @@ def add_common(parser: argparse.ArgumentParser, *, rounds: int, what: list[str])
     parser.add_argument(
         "implementations",
         nargs="*",
-        default=list(NAMES),
+        default=list(DEFAULT_NAMES),
         help=f"{', '.join(NAMES)}, or configs of ours; the others are compared with the first. ours{COMPILED} or "
-        f"CONFIG{COMPILED} goes through torch.compile, ours{GRAPHED} through CUDA graphs. Default: the three",
+        f"CONFIG{COMPILED} goes through torch.compile, ours{GRAPHED} through CUDA graphs. Default: "
+        f"{', '.join(DEFAULT_NAMES)}",
     )
     parser.add_argument("--queries", type=int, default=100, help="default %(default)s")
     parser.add_argument("--classes", type=int, default=150, help="default %(default)s")

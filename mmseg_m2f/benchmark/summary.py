@@ -109,7 +109,7 @@ def _verdicts(report: Mapping[str, Any]) -> dict[str, str]:
             verdicts[found["name"]] = (
                 "equal up to rounding: " + ", ".join(f"{what} {value:.2g}" for what, value in found["figures"].items())
                 if found["compared"]
-                else "another architecture, its results were not compared"
+                else "not compared: other weights, or objects in the place of label maps"
             )
     return verdicts
 

@@ -4,6 +4,8 @@ import time
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Int
+from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmseg_m2f.benchmark.implementations import Implementation
@@ -54,11 +56,11 @@ def _passed(before: float | torch.cuda.Event, after: float | torch.cuda.Event) -
 
 
 def train_step(implementation: Implementation, batch: Batch, setting: Setting, watch: Stopwatch | None = None) -> None:
-    """Targets from label maps, forward, matching, losses, backward, clipping, optimizer; gradients are kept."""
+    """Targets, forward, matching, losses, backward, clipping, optimizer; gradients are kept."""
     watch = watch or Stopwatch(setting.device)
     watch.start()
     with setting.autocast():
-        outputs = implementation.forward(batch.images)
+        outputs = implementation.forward(batch)
         watch.mark(PARTS[0])
         losses = implementation.losses(outputs, batch)
         total = torch.stack(list(losses.values())).sum()
@@ -71,10 +73,12 @@ def train_step(implementation: Implementation, batch: Batch, setting: Setting, w
 
 
 @torch.no_grad()
-def run_inference(implementation: Implementation, batch: Batch, setting: Setting) -> list[Tensor]:
-    """Label maps of a model in evaluation mode."""
+def run_inference(
+    implementation: Implementation, batch: Batch, setting: Setting
+) -> list[Int[Tensor, "H W"]] | list[InstanceData]:
+    """Label maps or objects of a model in evaluation mode."""
     with setting.autocast():
-        return implementation.label_maps(batch.images)
+        return implementation.predict(batch.images)
 
 
 def time_training(implementation: Implementation, batch: Batch, setting: Setting, *, steps: int) -> Seconds:
@@ -89,7 +93,7 @@ def time_training(implementation: Implementation, batch: Batch, setting: Setting
 
 
 def time_inference(implementation: Implementation, batch: Batch, setting: Setting, *, steps: int) -> Seconds:
-    """Seconds from images to label maps of their size, for one batch."""
+    """Seconds from images to label maps or objects of their size, for one batch."""
     implementation.model.eval()
     watch = Stopwatch(setting.device)
     watch.start()

@@ -20,6 +20,7 @@ EXAMPLES = """examples:
   {run} step ours mmseg --size 512 1024 --objects 10 40 --what train memory
   {run} step ours CONFIG --device cuda --dtype bfloat16 --batch 2 16
   {run} step ours ours+graphs mmseg --device cuda --dtype bfloat16 --batch 2 16 --profile
+  {run} step mask-dino_r50_coco-instance-1024_50e mmdet-dino --queries 300 --classes 80
   {run} train CONFIG --amp --cfg-options model.cuda_graphs=True
   {run} dial CONFIG CHECKPOINT --layers 3 6 9 --queries 50 100
   {run} large --size 20000

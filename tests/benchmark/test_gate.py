@@ -83,14 +83,14 @@ def test_compare__forced_bits_are_allowed_only_on_zero_logits(pair: tuple[Ours, 
     first, second = pair
     batch = make_batch(SETTING, seed=0)
     with second.recorded_masks() as masks:
-        second.forward(batch.images)
+        second.forward(batch)
     masks[0][0, 0, 0] = ~masks[0][0, 0, 0]
     with first.forced_masks(masks) as ties:
-        first.forward(batch.images)
+        first.forward(batch)
     assert ties[0].numel() == 1  # in the layers after it, what follows from that bit
     assert ties[0].abs() > 1e-5
     with first.recorded_masks() as restored:
-        first.forward(batch.images)
+        first.forward(batch)
     assert restored[0][0, 0, 0] != masks[0][0, 0, 0]
 
 

@@ -7,7 +7,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mmseg_m2f.benchmark.implementations.interface import Layer, Masks, Outputs, Weights, masks_of_layers
+from mmseg_m2f.benchmark.implementations.interface import (
+    LEAST_SIZE,
+    Layer,
+    Masks,
+    Outputs,
+    Weights,
+    masks_of_layers,
+)
 from mmseg_m2f.benchmark.setting import Batch, Setting
 from mmseg_m2f.checkpoints.layouts import convert
 
@@ -20,6 +27,7 @@ class HuggingFace:
     """
 
     name = "huggingface"
+    least_size = LEAST_SIZE
 
     def __init__(self, weights: Weights, setting: Setting) -> None:
         from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, ResNetConfig
@@ -55,8 +63,8 @@ class HuggingFace:
             [dict(params=matrices, weight_decay=0.05), dict(params=vectors, weight_decay=0.0)], lr=1e-4, fused=True
         )
 
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Outputs:
-        return self.model(pixel_values=images)
+    def forward(self, batch: Batch) -> Outputs:
+        return self.model(pixel_values=batch.images)
 
     def losses(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         classes = [label_map.unique() for label_map in batch.label_maps]
@@ -73,7 +81,7 @@ class HuggingFace:
         nn.utils.clip_grad_norm_(self.trained, 0.01)
         self.optimizer.step()
 
-    def label_maps(self, images: Float[Tensor, "B 3 H W"]) -> list[Int[Tensor, "H W"]]:
+    def predict(self, images: Float[Tensor, "B 3 H W"]) -> list[Int[Tensor, "H W"]]:
         outputs = self.model(pixel_values=images)
         class_probs = outputs.class_queries_logits.softmax(-1)[..., :-1]
         mask_logits = F.interpolate(outputs.masks_queries_logits, images.shape[-2:], mode="bilinear")

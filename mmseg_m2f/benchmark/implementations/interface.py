@@ -1,12 +1,13 @@
 """What the benchmark asks of a model, and what implementations share."""
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
-from mmengine.structures import BaseDataElement, PixelData
+from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmseg_m2f.benchmark.setting import Batch
@@ -14,6 +15,8 @@ from mmseg_m2f.benchmark.setting import Batch
 #: What a model returns in training; only its own implementation knows how to read it.
 Outputs = Any
 Weights = Mapping[str, Tensor]
+#: Height and width of the smallest images that a backbone and its pixel decoder take.
+LEAST_SIZE = 64
 Masks = list[Bool[Tensor, "B Q _"]]
 
 
@@ -26,23 +29,33 @@ class Layer(NamedTuple):
 
 @runtime_checkable
 class Implementation(Protocol):
-    """What the benchmark asks of a model."""
+    """What the benchmark asks of a model.
+
+    Attributes:
+        least_size: height and width of the smallest images that it takes, a multiple of 32.
+    """
 
     name: str
     model: nn.Module
     optimizer: torch.optim.Optimizer
+    least_size: int
 
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Outputs:
-        """The network in training, up to its predictions."""
+    def forward(self, batch: Batch) -> Outputs:
+        """The network in training, up to its predictions; reads the targets where it makes noisy copies of them."""
 
     def losses(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
-        """Targets from the label maps, matching, and all losses with their weights; the step minimises the sum."""
+        """Targets, matching, and all losses with their weights; the step minimises the sum."""
 
     def step(self) -> None:
         """Clip the gradients and update the weights."""
 
-    def label_maps(self, images: Float[Tensor, "B 3 H W"]) -> list[Int[Tensor, "H W"]]:
-        """The result at the size of the images; the model is in evaluation mode."""
+    def predict(self, images: Float[Tensor, "B 3 H W"]) -> list[Int[Tensor, "H W"]] | list[InstanceData]:
+        """Label maps or objects, at the size of the images; the model is in evaluation mode."""
+
+
+@runtime_checkable
+class LabelMapImplementation(Implementation, Protocol):
+    """A Mask2Former whose layers can be compared with those of another, and that gives label maps."""
 
     def layers(self, outputs: Outputs) -> list[Layer]:
         """What all supervised layers predict, the result last."""
@@ -51,14 +64,12 @@ class Implementation(Protocol):
         """Collects where each decoder layer attends."""
 
 
-def make_samples(label_maps: Tensor) -> list[BaseDataElement]:
-    """Data samples whose labels are the given maps (B H W), of images without padding."""
-    height, width = label_maps.shape[-2:]
-    metainfo = dict(img_shape=(height, width), ori_shape=(height, width), pad_shape=(height, width))
-    return [
-        BaseDataElement(gt_sem_seg=PixelData(data=label_map.unsqueeze(0)), metainfo=metainfo)
-        for label_map in label_maps
-    ]
+def least_size_to_choose_from(num_queries: int) -> int:
+    """Height and width of the smallest images with as many cells at strides 8, 16, 32 and 64 as queries."""
+    size = LEAST_SIZE
+    while sum(math.ceil(size / stride) ** 2 for stride in (8, 16, 32, 64)) < num_queries:
+        size += 32
+    return size
 
 
 def only_losses(named: Mapping[str, Tensor]) -> dict[str, Tensor]:

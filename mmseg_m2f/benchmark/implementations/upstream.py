@@ -1,8 +1,6 @@
 """Mask2Former of mmseg."""
 
-import importlib.util
 from contextlib import AbstractContextManager
-from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
@@ -12,26 +10,26 @@ from mmengine.registry import MODELS
 from torch import Tensor
 
 from mmseg_m2f.benchmark.implementations.interface import (
+    LEAST_SIZE,
     Layer,
     Masks,
     Outputs,
     Weights,
-    make_samples,
     masks_of_layers,
     only_losses,
 )
+from mmseg_m2f.benchmark.made_samples import make_samples
 from mmseg_m2f.benchmark.setting import Batch, Setting
+from mmseg_m2f.benchmark.shipped.catalogue import find_shipped
 from mmseg_m2f.checkpoints.layouts import convert
 from mmseg_m2f.config.initial_weights import drop_initial_weights
-from mmseg_m2f.errors import MissingFileError
-
-_UPSTREAM = ".mim/configs/mask2former/mask2former_r50_8xb2-160k_ade20k-512x512.py"
 
 
 class Upstream:
     """mmseg's Mask2Former with R50, from the config that the installed package ships."""
 
     name = "mmseg"
+    least_size = LEAST_SIZE
 
     def __init__(self, weights: Weights, setting: Setting) -> None:
         cfg = upstream_config()
@@ -50,7 +48,8 @@ class Upstream:
         self.wrapper = build_optim_wrapper(self.model, cfg.optim_wrapper)
         self.optimizer: torch.optim.Optimizer = self.wrapper.optimizer
 
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Outputs:
+    def forward(self, batch: Batch) -> Outputs:
+        images = batch.images
         return self.model.decode_head(self.model.extract_feat(images), make_samples(images[:, 0]))
 
     def losses(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
@@ -61,7 +60,7 @@ class Upstream:
     def step(self) -> None:
         self.wrapper.step()
 
-    def label_maps(self, images: Float[Tensor, "B 3 H W"]) -> list[Int[Tensor, "H W"]]:
+    def predict(self, images: Float[Tensor, "B 3 H W"]) -> list[Int[Tensor, "H W"]]:
         samples = self.model.predict(images, make_samples(images[:, 0]))
         return [sample.pred_sem_seg.data.squeeze(0) for sample in samples]
 
@@ -79,12 +78,5 @@ def upstream_config() -> Config:
     Raises:
         FileNotFoundError: it is not there.
     """
-    spec = importlib.util.find_spec("mmseg")
-    folders = [] if spec is None else list(spec.submodule_search_locations or [])
-    found = [path for folder in folders if (path := Path(folder) / _UPSTREAM).is_file()]
-    if not found:
-        raise MissingFileError(
-            f"mmseg: expected its config {_UPSTREAM} in {folders or 'an installed package'}, got none. Install "
-            "mmsegmentation with its configs (pip does), or leave mmseg out."
-        )
-    return Config.fromfile(found[0], import_custom_modules=False)
+    path = find_shipped("mmseg", "mask2former/mask2former_r50_8xb2-160k_ade20k-512x512.py")
+    return Config.fromfile(path, import_custom_modules=False)

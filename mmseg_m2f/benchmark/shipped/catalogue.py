@@ -61,6 +61,22 @@ def shipped_configs(libraries: Sequence[str] = LIBRARIES, *, one_per_family: boo
     return list(found.values())
 
 
+def find_shipped(library: str, path: str) -> Path:
+    """The file of one config, by its path below the library's folder of configs.
+
+    Raises:
+        FileNotFoundError: the library is not installed, or without this config.
+        ValueError: another library.
+    """
+    file = _folder(library) / path
+    if not file.is_file():
+        raise MissingFileError(
+            f"{library}: expected its config {path} in {file.parent}, got none. Install a version of {library} that "
+            "ships it, or leave it out."
+        )
+    return file
+
+
 def model_key(cfg: Config) -> str:
     """Equal for configs whose models are equal: schedules and data differ in most of what a folder holds."""
     return _hash(dict(model=cfg.get("model"), scope=cfg.get("default_scope"), imports=cfg.get("custom_imports")))
@@ -104,5 +120,5 @@ def _folder(library: str) -> Path:
             return root / ".mim" / "configs"
     raise MissingFileError(
         f"{library}: expected the installed package with its configs (.mim/configs), got "
-        f"{', '.join(map(str, roots)) or 'no such package'}. Install it, or give --libraries without it."
+        f"{', '.join(map(str, roots)) or 'no such package'}. Install it, or leave it out."
     )

@@ -1,7 +1,7 @@
 import pytest
 from mmengine.config import Config
 
-from mmseg_m2f.benchmark.shipped.catalogue import kind_key, model_key, shipped_configs
+from mmseg_m2f.benchmark.shipped.catalogue import find_shipped, kind_key, model_key, shipped_configs
 
 
 def test_shipped_configs__are_those_of_the_packages_without_ingredients():
@@ -16,6 +16,12 @@ def test_shipped_configs__are_those_of_the_packages_without_ingredients():
 def test_shipped_configs__other_libraries_are_refused():
     with pytest.raises(ValueError, match="expected one of mmseg, mmdet, got torch"):
         shipped_configs(["torch"])
+
+
+def test_find_shipped__one_config_or_an_error():
+    assert find_shipped("mmdet", "dino/dino-4scale_r50_8xb2-12e_coco.py").is_file()
+    with pytest.raises(FileNotFoundError, match=r"mmseg: expected its config none/none\.py in .* Install a version"):
+        find_shipped("mmseg", "none/none.py")
 
 
 def test_model_key__tells_models_apart_and_schedules_not():
