@@ -90,10 +90,13 @@ def build_all(names: Sequence[str], setting: Setting) -> list[Implementation]:
 
 
 def shake(model: nn.Module) -> None:
-    """Make what starts at a special value (statistics, sampling offsets) random, so that an error there shows."""
+    """Make what starts at a special value (statistics, offsets, branches at zero) random, so that an error there shows."""
     for name, parameter in model.named_parameters():
         if "sampling_offsets" in name or "attention_weights" in name:
             parameter.data += 0.05 * torch.randn_like(parameter)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d) and not module.weight.any():  # it closes a residual branch
+            nn.init.uniform_(module.weight, 0.05, 0.1)
     for name, buffer in model.named_buffers():
         if name.endswith("running_mean"):
             buffer.normal_(0, 0.1)
