@@ -90,7 +90,7 @@ def build_all(names: Sequence[str], setting: Setting) -> list[Implementation]:
 
 
 def shake(model: nn.Module) -> None:
-    """Make what starts at a special value random, so that an error there shows: statistics, offsets, closed branches."""
+    """Make what starts at a special value (statistics, offsets, closed branches) random: an error there shows."""
     for name, parameter in model.named_parameters():
         if "sampling_offsets" in name or "attention_weights" in name:
             parameter.data += 0.05 * torch.randn_like(parameter)
