@@ -170,6 +170,14 @@ def _drop_names(node: MutableMapping) -> None:
         node["pretrained"] = False if node["pretrained"] is True else None
 
 
+def bare_backbone(cfg: Config) -> ConfigDict:
+    """A copy of the backbone's config without what the model adds to what is built: weights and low-rank changes."""
+    backbone = copy.deepcopy(cfg.model.backbone)
+    drop_initial_weights(backbone)
+    backbone.pop("lora", None)
+    return backbone
+
+
 def _misfit_of_tensors(cfg: Config, content: Mapping[str, object]) -> str | None:
     """What of the file contradicts the backbone; None where nothing does or where their names are unrelated."""
     init_cfg = cfg.model.backbone.get("init_cfg")
@@ -201,8 +209,7 @@ def _misfit_of_tensors(cfg: Config, content: Mapping[str, object]) -> str | None
 
 
 def _backbone_shapes(cfg: Config) -> dict[str, tuple[int, ...]]:
-    backbone = copy.deepcopy(cfg.model.backbone)
-    drop_initial_weights(backbone)
+    backbone = bare_backbone(cfg)
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope")), torch.device("meta"):
         return {name: tuple(value.shape) for name, value in MODELS.build(backbone).state_dict().items()}
 

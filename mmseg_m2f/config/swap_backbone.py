@@ -10,7 +10,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, DefaultScope
 
 from mmseg_m2f.config.ingredients import find_ingredient
-from mmseg_m2f.config.initial_weights import drop_initial_weights
+from mmseg_m2f.config.initial_weights import bare_backbone
 from mmseg_m2f.config.type_lookup import accepted_arguments, find_types
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.models.feature_spec import probe_feature_spec
@@ -68,8 +68,7 @@ def fit_channels(cfg: Config) -> None:
     readers = [node for head in listed if "in_channels" in (node := head.get("host", head))]
     if not readers and "in_channels" not in neck:
         return
-    backbone = copy.deepcopy(model.backbone)
-    drop_initial_weights(backbone)
+    backbone = bare_backbone(cfg)
     mean = (model.get("data_preprocessor") or {}).get("mean") or ()
     image_channels = len(mean) if len(mean) > 1 else None  # a single mean fits images of any number of channels
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope")):

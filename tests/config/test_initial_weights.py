@@ -108,6 +108,12 @@ def test_check_initial_weights__ingredients_have_weights_of_their_own(path: Path
         check_initial_weights(Config(dict(model=dict(backbone=backbone))))
 
 
+@pytest.mark.usefixtures("weight_packages")
+def test_check_initial_weights__low_rank_changes_are_in_no_file() -> None:
+    backbone = Config.fromfile(ROOT / "configs/_base_/backbones/efficientnet_lite0.py").backbone
+    check_initial_weights(Config(dict(model=dict(backbone=dict(backbone, lora=dict(rank=2))))))
+
+
 def test_pretrained__off_keeps_how_random_weights_are_drawn() -> None:
     cfg = load_config(SEMANTIC)
     cfg.model.decode_head.init_cfg = dict(type="Normal", layer="Linear", std=0.02)
