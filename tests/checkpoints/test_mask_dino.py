@@ -21,8 +21,8 @@ def build(task: str = "instance") -> torch.nn.Module:
         cfg.thing_classes = [0, 1, 2]
     cfg.decode_head.num_classes = 3
     cfg.decode_head.criterion = None
-    cfg.decode_head.pixel_decoder.update(channels=32, num_layers=1, num_heads=HEADS)
-    cfg.decode_head.query_decoder.update(num_layers=2, num_queries=6, num_heads=HEADS)
+    cfg.decode_head.pixel_decoder.update(channels=32, num_layers=1, num_heads=HEADS, feedforward_channels=64)
+    cfg.decode_head.query_decoder.update(num_layers=2, num_queries=6, num_heads=HEADS, feedforward_channels=64)
     return MODELS.build(cfg).eval()
 
 
