@@ -36,9 +36,10 @@ def share_processors(environ: MutableMapping[str, str] = os.environ) -> None:
     processors = len(os.sched_getaffinity(0))
     threads = max(processors - round(busy), 1)
     environ["OMP_NUM_THREADS"], environ["OMP_WAIT_POLICY"] = str(threads), "PASSIVE"
+    taken = "1 thread" if threads == 1 else f"{threads} threads, which sleep while they wait"
     decision = (
-        f"Other programs keep {busy:.1f} of {processors} processors busy: PyTorch takes {threads} "
-        f"{'thread' if threads == 1 else 'threads'}, which sleep while they wait. Or set OMP_NUM_THREADS yourself."
+        f"Other programs keep {busy:.1f} of {processors} processors busy: PyTorch takes {taken}. "
+        "Or set OMP_NUM_THREADS yourself."
     )
 
 
