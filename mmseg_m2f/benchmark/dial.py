@@ -39,7 +39,9 @@ class DialSetting(NamedTuple):
         return {name: value for name, value in self._asdict().items() if value is not None}
 
     def __str__(self) -> str:
-        return ", ".join(f"{value:g} {name}" for name, value in self.options().items()) or "as trained"
+        of_one = {"layers": "layer", "queries": "query"}
+        named = (f"{value:g} {of_one.get(name, name) if value == 1 else name}" for name, value in self.options().items())
+        return ", ".join(named) or "as trained"
 
 
 class DialPoint(NamedTuple):

@@ -39,7 +39,7 @@ def test_make_settings__all_combinations_as_trained_first(model):
     assert model.test_cfg.layers is None
     assert make_settings(model, layers=[1], queries=[2], scales=None)[1:] == [DialSetting(1, 2)]
     assert str(found[0]) == "as trained"
-    assert str(DialSetting(1, 2, 0.5)) == "1 layers, 2 queries, 0.5 scale"
+    assert str(DialSetting(1, 2, 0.5)) == "1 layer, 2 queries, 0.5 scale"
 
 
 def test_make_settings__refuses(model):
