@@ -40,8 +40,10 @@ class DialSetting(NamedTuple):
 
     def __str__(self) -> str:
         of_one = {"layers": "layer", "queries": "query"}
-        named = (f"{value:g} {of_one.get(name, name) if value == 1 else name}" for name, value in self.options().items())
-        return ", ".join(named) or "as trained"
+        parts = [
+            f"{value:g} {of_one.get(name, name) if value == 1 else name}" for name, value in self.options().items()
+        ]
+        return ", ".join(parts) or "as trained"
 
 
 class DialPoint(NamedTuple):
