@@ -1,7 +1,6 @@
 """Post-norm transformer layers. Parameter names follow mmdet's, so that its checkpoints load."""
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -74,8 +73,8 @@ class DeformableEncoderLayer(nn.Module):
     """Deformable self-attention over the tokens of all levels, then a feed-forward network.
 
     Args:
-        recompute: compute the activations between the sums before the two norms again in the backward pass; three
-            tensors of the size of the tokens are kept instead of twelve.
+        recompute: compute all activations again in the backward pass; of about twelve tensors of the size of the tokens
+            only the layer's input is kept.
     """
 
     def __init__(
@@ -104,24 +103,22 @@ class DeformableEncoderLayer(nn.Module):
         reference_points: Float[Tensor, "N 2"],
         sizes: Sequence[tuple[int, int]],
     ) -> Float[Tensor, "B N C"]:
+        arguments = (tokens, position, reference_points, sizes)
         if not (self.recompute and torch.is_grad_enabled()):
-            return self.norms[1](self._feed_forward(self._attend(tokens, position, reference_points, sizes)))
-        recomputed = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)  # draws no random numbers
-        attended = recomputed(self._attend, tokens, position, reference_points, sizes)
-        return self.norms[1](recomputed(self._feed_forward, attended))
+            return self._refine(*arguments)
+        # The layer draws no random numbers.
+        return checkpoint(self._refine, *arguments, use_reentrant=False, preserve_rng_state=False)
 
-    def _attend(
+    def _refine(
         self,
         tokens: Float[Tensor, "B N C"],
         position: Float[Tensor, "N C"],
         reference_points: Float[Tensor, "N 2"],
         sizes: Sequence[tuple[int, int]],
     ) -> Float[Tensor, "B N C"]:
-        return tokens + self.self_attn(tokens + position, tokens, reference_points, sizes)
-
-    def _feed_forward(self, attended: Float[Tensor, "B N C"]) -> Float[Tensor, "B N C"]:
-        tokens = self.norms[0](attended)
-        return tokens + self.ffn(tokens)
+        attended = self.self_attn(tokens + position, tokens, reference_points, sizes)
+        tokens = self.norms[0](tokens + attended)
+        return self.norms[1](tokens + self.ffn(tokens))
 
 
 class EncoderLayer(nn.Module):

@@ -39,7 +39,7 @@ from mmseg_m2f.structures import (
 )
 
 #: Points at which matched masks are read, candidates included.
-_CHUNK = ChunkBudget(cpu=2**22, gpu=2**24)
+_CHUNK = ChunkBudget(cpu=2**22, gpu=2**22)
 
 
 @MODELS.register_module()

@@ -94,9 +94,13 @@ class PointSampling:
         """Logits, masks and validity `N P` of matched pairs, each at points of its own."""
         labels = targets.labels[images, segments]
         with torch.no_grad():
-            candidates = self._draw(logits, self.num_candidates)
             uncertain = point_reading.pick_uncertain(
-                logits, candidates, self.num_uncertain, framed_maps=targets.framed_maps, images=images, labels=labels
+                logits,
+                self._draw(logits, self.num_candidates),  # the largest tensor: freed before the losses
+                self.num_uncertain,
+                framed_maps=targets.framed_maps,
+                images=images,
+                labels=labels,
             )
             points = torch.cat([uncertain, self._draw(logits, self.num_points - self.num_uncertain)], 1)
             masks, validity = point_reading.read_pairs(targets.framed_maps, points, images, segments, labels)

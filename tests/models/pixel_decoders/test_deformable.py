@@ -35,7 +35,7 @@ def test_deformable_pixel_decoder__recomputing_changes_no_number():
         gradients.append(torch.autograd.grad(total, list(decoder.parameters())))
     for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, theirs)
-    assert kept[1] < 0.6 * kept[0]
+    assert kept[1] < 0.15 * kept[0]
 
 
 def test_deformable__extra_levels_are_coarser_and_come_first():
