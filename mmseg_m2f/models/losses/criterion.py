@@ -39,7 +39,7 @@ from mmseg_m2f.structures import (
 )
 
 #: Points at which matched masks are read, candidates included.
-_CHUNK = ChunkBudget(cpu=2**22, gpu=2**22)
+_CHUNK = ChunkBudget(cpu=2**22, gpu=2**24)
 
 
 @MODELS.register_module()

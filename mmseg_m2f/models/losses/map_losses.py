@@ -1,6 +1,6 @@
 """Losses of mask maps as one node of autograd."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -86,21 +86,26 @@ def _arrange(images: Int[Tensor, "N"], counts: Sequence[int], num_cells: int) ->
     return _Arrangement(order, cells[order], width, tuple(accumulate(sizes, initial=0)), is_full)
 
 
-def _chunk_losses(
-    maps: Float[Tensor, "n H W"], rows: Rows, read: Reader, losses: Sequence[Loss], with_gradients: bool
-) -> tuple[list[Float[Tensor, "n"]], Iterator[Float[Tensor, "n H W"]]]:
-    """Losses of some maps, and their gradients, one loss after the other."""
-    maps = maps.detach().requires_grad_(with_gradients)
-    with torch.set_grad_enabled(with_gradients):
+def _write_losses(
+    maps: Float[Tensor, "n H W"],
+    rows: Rows,
+    place: slice,
+    read: Reader,
+    losses: Sequence[Loss],
+    values: Float[Tensor, "V N"],
+    gradients: Float[Tensor, "V N H W"] | None,
+) -> None:
+    """Write the losses of maps `rows` to their place, and their gradients if there is room for them."""
+    maps = maps.detach().requires_grad_(gradients is not None)
+    with torch.set_grad_enabled(gradients is not None):
         readings = read(maps, rows)
-        values = [loss(*readings) for loss in losses]
-    return [value.detach() for value in values], _gradients(values, maps) if with_gradients else iter(())
-
-
-def _gradients(values: Sequence[Float[Tensor, "n"]], maps: Float[Tensor, "n H W"]) -> Iterator[Float[Tensor, "n H W"]]:
-    for index, value in enumerate(values):
-        last = index == len(values) - 1
-        yield torch.autograd.grad(value, maps, torch.ones_like(value), retain_graph=not last)[0]
+        found = [loss(*readings) for loss in losses]
+    values[:, place] = torch.stack([value.detach() for value in found])
+    if gradients is not None:
+        for index, value in enumerate(found):
+            last = index == len(found) - 1
+            (gradient,) = torch.autograd.grad(value, maps, torch.ones_like(value), retain_graph=not last)
+            gradients[index, place] = gradient
 
 
 class _MapLosses(torch.autograd.Function):
@@ -111,11 +116,7 @@ class _MapLosses(torch.autograd.Function):
         gradients = maps.new_empty(len(losses), *maps.shape) if needed else None
         for first in range(0, len(maps), chunk):
             rows = slice(first, first + chunk)
-            found, chunk_gradients = _chunk_losses(maps[rows], rows, read, losses, needed)
-            for value, written in zip(found, values, strict=True):
-                written[rows] = value
-            for gradient, kept in zip(chunk_gradients, () if gradients is None else gradients, strict=True):
-                kept[rows] = gradient
+            _write_losses(maps[rows], rows, rows, read, losses, values, gradients)
         if gradients is not None:
             ctx.save_for_backward(gradients)
         return values
@@ -143,18 +144,11 @@ class _ProductLosses(torch.autograd.Function):
         values = embeddings.new_empty(len(losses), len(embeddings))  # in order of the chunks, as the gradients are
         gradients = values.new_empty(*values.shape, *features.shape[2:]) if needed else None
         for index in range(len(arrangement.bounds) - 1):
-            cells, taken = _cells(arrangement, index)
-            padded = _pad(embeddings[order[taken]], cells, features, arrangement)
-            maps = batched_products(padded, features.flatten(2).mT).flatten(0, 1)
-            maps = (maps if arrangement.is_full else maps.index_select(0, cells)).unflatten(1, features.shape[2:])
+            maps, taken = _chunk_maps(embeddings, features, arrangement, index)
             for first in range(0, len(maps), chunk):
                 part = slice(taken.start + first, min(taken.start + first + chunk, taken.stop))
-                chunk_maps = maps[first : first + chunk]
-                found, part_gradients = _chunk_losses(chunk_maps, order[part], read, losses, needed)
-                for value, written in zip(found, values, strict=True):
-                    written[part] = value
-                for gradient, kept in zip(part_gradients, () if gradients is None else gradients, strict=True):
-                    kept[part] = gradient
+                _write_losses(maps[first : first + chunk], order[part], part, read, losses, values, gradients)
+            del maps  # before the next ones are made
         if gradients is not None:
             ctx.save_for_backward(embeddings, features, gradients)
             ctx.arrangement = arrangement  # type: ignore[attr-defined]
@@ -184,8 +178,7 @@ def _product_gradients(
     for_features = None
     for index in range(len(arrangement.bounds) - 1):
         cells, taken = _cells(arrangement, index)
-        total = _weighted_sum(gradients[:, taken], upstream[:, taken]).flatten(1)
-        padded = _pad(total, cells, features, arrangement)  # B W HW
+        padded = _pad(_weighted_sum(gradients[:, taken], upstream[:, taken]).flatten(1), cells, features, arrangement)
         for_rows = batched_products(padded, features.flatten(2)).flatten(0, 1).index_select(0, cells)
         for_embeddings.index_copy_(0, arrangement.order[taken], for_rows)
         by_channel = _pad(in_order[taken], cells, features, arrangement).mT
@@ -193,9 +186,20 @@ def _product_gradients(
             for_features = batched_products(by_channel, padded.mT)
         else:
             for_features.baddbmm_(by_channel, padded)
+        del padded  # before the next one is made
     if for_features is None:  # no pair
         for_features = torch.zeros_like(features)
     return for_embeddings, for_features.view_as(features)
+
+
+def _chunk_maps(
+    embeddings: Float[Tensor, "N C"], features: Float[Tensor, "B C H W"], arrangement: _Arrangement, index: int
+) -> tuple[Float[Tensor, "n H W"], slice]:
+    """The maps of a chunk in its order, and which of all they are."""
+    cells, taken = _cells(arrangement, index)
+    padded = _pad(embeddings[arrangement.order[taken]], cells, features, arrangement)
+    maps = batched_products(padded, features.flatten(2).mT).flatten(0, 1)
+    return (maps if arrangement.is_full else maps.index_select(0, cells)).unflatten(1, features.shape[2:]), taken
 
 
 def _cells(arrangement: _Arrangement, chunk: int) -> tuple[Int[Tensor, "n"], slice]:

@@ -155,4 +155,5 @@ def _products_at(
         rows = slice(start, start + chunk_size)
         readings = sample_rows(table, Taps(pixels[rows].flatten(0, 1), shares[rows].flatten(0, 1)))
         products.append(batched_products(embeddings[rows], readings.view(-1, points.shape[2], table.shape[1])))
+        del readings  # larger than what is computed from it
     return torch.cat(products).unflatten(0, points.shape[:2])
