@@ -23,6 +23,16 @@ LEAVES = [
     "segvit_tiny_shapes_debug",
     "segvit-shrunk_tiny_shapes_demo",
     "eomt_tiny_shapes-panoptic_demo",
+    "mask-dino_r18_shapes-panoptic_demo",
+    "mask-dino_r18_shapes_demo",
+    "pmt_tiny_shapes_demo",
+]
+#: Per-pixel heads, in mmseg's EncoderDecoder.
+PER_PIXEL_LEAVES = [
+    "segformer_r18_shapes_demo",
+    "semantic-fpn_coc_tiny_shapes_debug",
+    "ecenet_r18_shapes_debug",
+    "cac-segnext_mscan_tiny_shapes_demo",
 ]
 SIZES = [(64, 96), (40, 70), (96, 48)]
 
@@ -54,6 +64,17 @@ def predict(model: nn.Module, images: list[Tensor]) -> list:
     return list(model.predict(batch, samples))
 
 
+def build_per_pixel(name: str) -> nn.Module:
+    cfg = load_config(name, {"pretrained": False})
+    torch.manual_seed(0)
+    return MODELS.build(cfg.model).eval()
+
+
+def run_test_step(model: nn.Module, images: list[Tensor]) -> list:
+    samples = [SegDataSample(metainfo=dict(img_shape=x.shape[1:], ori_shape=x.shape[1:])) for x in images]
+    return model.test_step(dict(inputs=images, data_samples=samples))
+
+
 @pytest.mark.parametrize("name", LEAVES)
 def test_shells__batch_mates_change_nothing(name):
     model = build(name)
@@ -69,6 +90,17 @@ def test_shells__batch_mates_change_nothing(name):
         if "pred_panoptic_seg" in alone:
             same = together.pred_panoptic_seg.sem_seg == alone.pred_panoptic_seg.sem_seg
             assert same.float().mean() > 0.999
+
+
+@pytest.mark.parametrize("name", PER_PIXEL_LEAVES)
+def test_encoder_decoder__takes_images_of_one_size_and_batch_mates_change_nothing(name):
+    model = build_per_pixel(name)
+    images = [torch.randint(256, (3, 64, 96), dtype=torch.uint8) for _ in range(2)]
+    for together, image in zip(run_test_step(model, images), images, strict=True):
+        (alone,) = run_test_step(model, [image])
+        torch.testing.assert_close(together.seg_logits.data, alone.seg_logits.data, atol=1e-4, rtol=0)
+    with pytest.raises((AssertionError, RuntimeError), match="size"):
+        run_test_step(model, [images[0], images[1][:, :40]])
 
 
 @pytest.mark.parametrize("name", ["mask2former_r18_shapes_debug", "mask2former_r18_shapes-panoptic_demo"])
