@@ -12,7 +12,7 @@ model = dict(
     data_preprocessor=dict(_base_.data_preprocessor, **_base_.normalization),
     backbone=_base_.backbone,
     thing_classes=list(range(_base_.num_classes)),
-    decode_head=dict(num_classes=_base_.num_classes, query_decoder=dict(num_queries=100)),
+    decode_head=dict(num_classes=_base_.num_classes, criterion=dict(sampling=dict(num_points=4096))),
     test_cfg=dict(
         **dict(mode="slide", crop_size=_base_.crop_size, stride=(256, 256), scale=3.0),
         **dict(max_per_image=200, score_threshold=0.05, mask_nms_threshold=0.3),

@@ -29,6 +29,7 @@ from mmseg_m2f.core.confidence import (
     known_probs,
     temper_scores,
 )
+from mmseg_m2f.core.selection import class_votes
 from mmseg_m2f.engine.split_loader import split_loader
 from mmseg_m2f.engine.trained_model import load_trained
 from mmseg_m2f.errors import InvalidValueError
@@ -212,7 +213,8 @@ class _Reader:
                 queries = self._predict(batch, return_queries=True)[:at_most]
                 for (_, truth), sample in zip(maps, queries, strict=True):
                     found = sample.pred_queries
-                    scores = torch.einsum("qk,qhw->khw", found.class_probs[:, :-1], found.mask_probs)
+                    votes = class_votes(found.class_probs, self._model.decode_head.class_activation)
+                    scores = torch.einsum("qk,qhw->khw", votes, found.mask_probs)
                     self.pixels.append(self._pixel_scores(scores, truth, where=_where(sample)))
             return len(samples)
         samples = self._predict(batch, return_scores=True)[:at_most]

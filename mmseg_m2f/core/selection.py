@@ -38,6 +38,13 @@ def vote_logits(
     return torch.cat([probs / _TEMPERATURE, torch.where(is_object, -_DECISIVE, _DECISIVE)], -1)
 
 
+def class_votes(probs: Float[Tensor, "Q K1"], class_activation: str) -> Float[Tensor, "Q K"]:
+    """How the vote of a query is shared among the classes, from class probabilities with "no object" last."""
+    if class_activation == "softmax":
+        return probs[:, :-1]
+    return vote_logits(probs[None, :, :-1].logit(), class_activation)[0].softmax(-1)[:, :-1]
+
+
 def best_pairs(
     class_logits: Float[Tensor, "B Q K1"],
     is_thing: Bool[Tensor, "K"],

@@ -4,6 +4,7 @@ import torch
 from mmseg_m2f.core.selection import (
     best_pairs,
     class_probs_of,
+    class_votes,
     confident_queries,
     kept_first,
     segment_ids,
@@ -94,3 +95,14 @@ def test_vote_logits__sharpen_sigmoids():
     assert votes[0, 1].tolist() == [0, 0, 0, 1]  # nothing exceeds the threshold
     assert vote_logits(probs.logit(), "sigmoid")[0, 1].softmax(-1)[:-1].sum().item() == pytest.approx(1)
     assert vote_logits(probs, "softmax") is probs
+
+
+def test_class_votes__are_those_of_the_logits():
+    logits = torch.randn(5, 4)
+    softmax = logits.softmax(-1)
+    assert torch.equal(class_votes(softmax, "softmax"), softmax[:, :-1])
+    sigmoid = logits.sigmoid()
+    expected = vote_logits(logits[None], "sigmoid")[0].softmax(-1)[:, :-1]
+    found = class_votes(torch.cat([sigmoid, 1 - sigmoid.amax(-1, keepdim=True)], -1), "sigmoid")
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(found.sum(-1), torch.ones(5))  # nothing is left for "no object"

@@ -14,7 +14,7 @@ from mmseg_m2f.core.confidence import Certainty, certainty_maps, check_temperatu
 from mmseg_m2f.core.postprocess import Instances, detr_panoptic_map, resize_maps, top_boxes
 from mmseg_m2f.core.query_merging import QueryProbs
 from mmseg_m2f.core.results import panoptic_maps, top_instances
-from mmseg_m2f.core.selection import vote_logits
+from mmseg_m2f.core.selection import class_votes, vote_logits
 from mmseg_m2f.core.strips import Resizing
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.layers.label_maps import label_maps
@@ -171,30 +171,39 @@ def detector_results(
 
 
 def results_of_probs(
-    merged: QueryProbs, is_thing: Bool[Tensor, "K"], *, num_things: int, cfg: ConfigDict
+    merged: QueryProbs, is_thing: Bool[Tensor, "K"], *, class_activation: str, num_things: int, cfg: ConfigDict
 ) -> DetectorResult:
     """The result of one image from probabilities at its size.
 
     Args:
+        class_activation: of the decoder; its class logits are computed from the probabilities.
         num_things: how many classes are things.
         cfg: see `checked_test_cfg`.
     """
     size = (merged.mask_probs.shape[-2], merged.mask_probs.shape[-1])
-    class_logits, masks = merged.class_probs.log()[None], merged.mask_probs[None]
     resizing = Resizing(size, size, size)
-    common = dict(from_probs=True, max_memory_mb=cfg.max_memory_mb)
+    probs = merged.class_probs
+    logits = probs.log() if class_activation == "softmax" else probs[:, :-1].logit()
+    outputs = QueryOutputs(logits[None], merged.mask_probs[None], class_activation=class_activation)
     instances = panoptic = labels = certainty = None
     if cfg.instance:
-        options = {key: cfg[key] for key in _INSTANCE_KEYS} | common
-        (instances,) = top_instances(class_logits, masks, is_thing, resizing, num_things=num_things, **options)
-    if cfg.panoptic and cfg.panoptic_rule == "detr":
-        options = {key: cfg[key] for key in _PANOPTIC_KEYS["detr"]}
-        panoptic = detr_panoptic_map(class_logits[0], masks[0], is_thing, size=size, **options)
-    elif cfg.panoptic:
-        options = {key: cfg[key] for key in _PANOPTIC_KEYS["mask2former"]} | common
-        (panoptic,) = panoptic_maps(class_logits, masks, is_thing, resizing, **options)
+        options = {key: cfg[key] for key in _INSTANCE_KEYS}
+        (instances,) = top_instances(
+            outputs.class_logits,
+            outputs.required_masks(),
+            is_thing,
+            resizing,
+            num_things=num_things,
+            class_activation=class_activation,
+            boxes=None if merged.boxes is None else merged.boxes[None],
+            from_probs=True,
+            max_memory_mb=cfg.max_memory_mb,
+            **options,
+        )
+    if cfg.panoptic:
+        (panoptic,) = _panoptic_maps(outputs, resizing, is_thing, cfg, from_probs=True)
     if cfg.semantic:  # in float64, so that no order of adding up decides
-        votes = merged.class_probs[:, :-1].T.double()
+        votes = class_votes(probs, class_activation).T.double()
         scores = (votes @ merged.mask_probs.flatten(1).double()).unflatten(1, size)
         labels = scores.argmax(0)
         certainty = certainty_of(scores, labels, cfg)
@@ -209,18 +218,26 @@ def certainty_of(scores: Float[Tensor, "K H W"], labels: Int[Tensor, "H W"], cfg
 
 
 def query_probs(outputs: QueryOutputs, image: int, resizing: Resizing) -> QueryProbs:
-    """Class and mask probabilities of all queries of an image, at the size that the resizing leads to.
+    """Probabilities and boxes of all queries of an image, at the size that the resizing leads to.
+
+    Of sigmoids, "no object" has the probability that the best class lacks.
 
     Raises:
-        ValueError: the decoder predicts boxes.
+        ValueError: the decoder predicts boxes alone, or has results by DETR's rules, which read logits.
     """
-    if outputs.boxes is not None:
+    by_sigmoid = outputs.class_activation == "sigmoid"
+    if outputs.boxes is not None and not by_sigmoid:
         raise InvalidValueError(
             "MaskDetector: expected masks alone where probabilities of queries are averaged over views or calibrated, "
-            "got a decoder of boxes. Leave --tta out; for tools/calibrate.py set model.test_cfg.semantic=False."
+            "got DETR's decoder of boxes. Leave --tta out; for tools/calibrate.py set model.test_cfg.semantic=False."
         )
-    masks = _enlarge(outputs.required_masks()[image].float(), resizing, resizing.size)
-    return QueryProbs(outputs.class_logits[image].float().softmax(-1), masks.sigmoid())
+    masks = _enlarge(outputs.required_masks()[image].float(), resizing, resizing.size).sigmoid()
+    logits = outputs.class_logits[image].float()
+    if not by_sigmoid:
+        return QueryProbs(logits.softmax(-1), masks)
+    probs = logits.sigmoid()
+    boxes = None if outputs.boxes is None else _corners_on_canvas(outputs.boxes, resizing)[image]
+    return QueryProbs(torch.cat([probs, 1 - probs.amax(-1, keepdim=True)], -1), masks, boxes)
 
 
 def checked_test_cfg(test_cfg: ConfigDict | dict | None) -> ConfigDict:
@@ -267,7 +284,7 @@ def _instances_of_boxes(
 
 
 def _panoptic_maps(
-    outputs: QueryOutputs, resizing: Resizing, is_thing: Bool[Tensor, "K"], cfg: ConfigDict
+    outputs: QueryOutputs, resizing: Resizing, is_thing: Bool[Tensor, "K"], cfg: ConfigDict, *, from_probs: bool = False
 ) -> Sequence[Int[Tensor, "H W"]]:
     masks = outputs.required_masks()
     options = {key: cfg[key] for key in _PANOPTIC_KEYS[cfg.panoptic_rule]}
@@ -280,7 +297,7 @@ def _panoptic_maps(
     votes = outputs.votes(object_threshold=cfg.object_threshold)
     if outputs.class_activation == "sigmoid":
         options["object_threshold"] = 0.0  # the votes have passed it
-    return list(panoptic_maps(votes, masks, is_thing, resizing, **options))
+    return list(panoptic_maps(votes, masks, is_thing, resizing, from_probs=from_probs, **options))
 
 
 def _corners_on_canvas(boxes: Float[Tensor, "B Q 4"], resizing: Resizing) -> Float[Tensor, "B Q 4"]:

@@ -10,6 +10,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor
 
+from mmseg_m2f.core.boxes import mirrored
 from mmseg_m2f.core.query_merging import QueryProbs
 from mmseg_m2f.core.selection import INSTANCE_OFFSET
 from mmseg_m2f.core.strips import Resizing
@@ -181,9 +182,9 @@ class MaskDetector(BaseDetector):
         resizings = [_resizing(canvas, sample.metainfo, rescale=rescale) for sample in batch_data_samples]
         if self.test_cfg.return_queries:
             for image, (sample, resizing) in enumerate(zip(batch_data_samples, resizings, strict=True)):
-                class_probs, mask_probs = query_probs(outputs, image, resizing)
-                mask_probs = _unflip(mask_probs, sample.metainfo)
-                sample.pred_queries = InstanceData(class_probs=class_probs, mask_probs=mask_probs)
+                found = _unflip(query_probs(outputs, image, resizing), sample.metainfo)
+                parts = {name: part for name, part in found._asdict().items() if part is not None}
+                sample.pred_queries = InstanceData(**parts)
             return
         for resizing, images in group_equal(resizings):
             for image, result in zip(images, self._results(outputs.of(images), resizing), strict=True):
@@ -227,7 +228,13 @@ class MaskDetector(BaseDetector):
 
     def results_of_probs(self, merged: QueryProbs) -> DetectorResult:
         """What `test_cfg` asks for, from probabilities of an image's queries; see `QueryTTA`."""
-        return results_of_probs(merged, self.is_thing, num_things=self.num_things, cfg=self.test_cfg)
+        return results_of_probs(
+            merged,
+            self.is_thing,
+            class_activation=self.decode_head.class_activation,
+            num_things=self.num_things,
+            cfg=self.test_cfg,
+        )
 
     def _forward(
         self, batch_inputs: Float[Tensor, "B C H W"], batch_data_samples: Sequence[BaseDataElement] | None = None
@@ -241,11 +248,16 @@ class MaskDetector(BaseDetector):
         return (prediction.class_logits, *boxes, *masks)
 
 
-def _unflip(masks: Float[Tensor, "Q H W"], metainfo: dict) -> Float[Tensor, "Q H W"]:
-    """The masks of the image, where it was mirrored for the network."""
+def _unflip(probs: QueryProbs, metainfo: dict) -> QueryProbs:
+    """Masks and boxes in the image, where it was mirrored for the network."""
     if not metainfo.get("flip"):
-        return masks
-    return masks.flip(dict(horizontal=[2], vertical=[1], diagonal=[1, 2])[metainfo["flip_direction"]])
+        return probs
+    axes = dict(horizontal=[2], vertical=[1], diagonal=[1, 2])[metainfo["flip_direction"]]
+    boxes = probs.boxes
+    if boxes is not None:
+        for axis in axes:  # of the masks: 1 is y, 2 is x
+            boxes = mirrored(boxes, axis=2 - axis, length=probs.mask_probs.shape[axis])
+    return QueryProbs(probs.class_probs, probs.mask_probs.flip(axes), boxes)
 
 
 def _size(batch_inputs: Float[Tensor, "B C H W"]) -> tuple[int, int]:

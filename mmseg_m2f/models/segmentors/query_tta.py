@@ -20,8 +20,8 @@ class QueryTTA(BaseTTAModel):
     two views of a flip are neighbours, and the result for a flipped image is the flipped result, to the last bit.
 
     Args:
-        module: A `MaskDetector` with masks, or its config. Its `test_cfg.return_queries` is switched on; windows are
-            not combined with views.
+        module: A `MaskDetector` with masks, or its config; DETR's, which has boxes as well, is refused. Its
+            `test_cfg.return_queries` is switched on; windows are not combined with views.
         data_preprocessor: Given to the detector's config when that has none.
 
     Raises:
@@ -44,12 +44,12 @@ class QueryTTA(BaseTTAModel):
         """One sample for each image: that of its first view, with the results of the merged queries.
 
         Args:
-            data_samples_list: For each image the samples of its views, with `pred_queries` (class_probs Q K1,
-                mask_probs Q H W, one size).
+            data_samples_list: For each image the samples of its views, with `pred_queries` (fields of `QueryProbs`, one
+                size).
         """
         merged = []
         for views in data_samples_list:
-            probs = [QueryProbs(view.pred_queries.class_probs, view.pred_queries.mask_probs) for view in views]
+            probs = [QueryProbs(**dict(view.pred_queries.items())) for view in views]
             sample = views[0]
             del sample.pred_queries
             result = self.module.results_of_probs(merge_queries(probs))

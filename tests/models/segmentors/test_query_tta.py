@@ -5,6 +5,8 @@ from mmengine.config import ConfigDict
 from mmengine.registry import MODELS
 from torch import Tensor
 
+from mmseg_m2f.config.load import load_config
+from mmseg_m2f.core.boxes import mirrored
 from mmseg_m2f.core.confidence import temper_scores
 from mmseg_m2f.models.segmentors import QueryTTA
 
@@ -16,6 +18,16 @@ def detector(model_config: ConfigDict) -> torch.nn.Module:
     model_config.test_cfg = dict(semantic=True, object_threshold=0.0, overlap_threshold=0.0)
     torch.manual_seed(3)
     return MODELS.build(model_config).eval()
+
+
+@pytest.fixture
+def mask_dino() -> torch.nn.Module:
+    """With classes that are sigmoids, and with boxes."""
+    cfg = load_config("mask-dino_r18_shapes-panoptic_demo", {"pretrained": False})
+    torch.manual_seed(3)
+    model = MODELS.build(cfg.model).eval()
+    model.test_cfg = dict(model.test_cfg, object_threshold=0.0, overlap_threshold=0.0)
+    return model
 
 
 def views(image: Tensor) -> dict:
@@ -51,6 +63,35 @@ def test_query_tta__one_view_gives_the_results_without(detector):
     )
     assert (found.pred_sem_seg.sem_seg == expected.pred_sem_seg.sem_seg).float().mean() > 0.999
     assert "pred_queries" not in found
+
+
+def test_query_tta__boxes_and_classes_of_sigmoids(mask_dino):
+    image = torch.randint(256, (3, 60, 90), dtype=torch.uint8)
+    one_view = {name: part[:1] for name, part in views(image).items()}
+    (expected,) = mask_dino.test_step(dict(inputs=[image], data_samples=views(image)["data_samples"][0]))
+    augmented = QueryTTA(mask_dino).eval()
+    (found,) = augmented.test_step(one_view)
+    order, expected_order = (x.pred_instances.scores.argsort(stable=True) for x in (found, expected))
+    for name in ("scores", "bboxes"):
+        ours, theirs = found.pred_instances[name][order], expected.pred_instances[name][expected_order]
+        torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-4)
+    for name in ("pred_sem_seg", "pred_panoptic_seg"):
+        assert (found.get(name).sem_seg == expected.get(name).sem_seg).float().mean() > 0.999
+
+    (plain,), (flipped,) = (augmented.test_step(views(each)) for each in (image, image.flip(2)))
+    assert torch.equal(plain.pred_panoptic_seg.sem_seg.flip(2), flipped.pred_panoptic_seg.sem_seg)
+    assert torch.equal(plain.pred_sem_seg.sem_seg.flip(2), flipped.pred_sem_seg.sem_seg)
+    assert torch.equal(plain.pred_instances.masks.flip(2), flipped.pred_instances.masks)
+    boxes = mirrored(plain.pred_instances.bboxes, axis=0, length=83)
+    torch.testing.assert_close(boxes, flipped.pred_instances.bboxes, atol=1e-3, rtol=0)
+    best, best_alone = (x.pred_instances.scores.sort(descending=True)[0][:30] for x in (plain, expected))
+    assert (best - best_alone).abs().max() > 1e-3
+
+
+def test_query_tta__refuses_detr():
+    model = MODELS.build(load_config("detr-tiny_r18_shapes_debug", {"pretrained": False}).model).eval()
+    with pytest.raises(ValueError, match="got DETR's decoder of boxes"):
+        QueryTTA(model).eval().test_step(views(torch.randint(256, (3, 60, 90), dtype=torch.uint8)))
 
 
 def test_query_tta__images_of_different_sizes_in_a_batch(detector):
