@@ -5,8 +5,9 @@ model. `GraphedNetwork` makes a recording when a shape comes for the second time
 everything else as usual. What lies outside the network (targets, matching, losses, post-processing, optimizer) is not
 recorded.
 
-- Outputs lie in memory that the next replay overwrites. Gradients of parameters are handed over without copying; where
-  gradients are accumulated, those of earlier steps are copied first.
+- Outputs and gradients of parameters lie in memory that the next replay overwrites, in either direction. Gradients are
+  handed over without copying; those that are still there before the next forward pass, as where they are accumulated,
+  are copied first.
 - All recordings share their memory. So between a forward pass and its backward pass nothing else may be replayed; it
   raises.
 - Weights may change in place (optimizer, moving averages, checkpoints). Weights that move, as by `model.half()`,
@@ -117,6 +118,7 @@ class GraphedNetwork:
                 recording = self._record(model, network, images, valid, parameters)
             cache.keep(key, recording)
         self.replays += 1
+        self._keep_gradients()
         if not any(recording.needs_grad):
             recording.replay_forward(images, valid)
             return cast(Result, recording.rebuild(recording.outputs))
@@ -138,6 +140,12 @@ class GraphedNetwork:
                 f"{str(error).splitlines()[0]} Something in it waits for the device or uploads. Set "
                 "model.cuda_graphs=False, and report the cause above if all parts are of mmseg_m2f."
             ) from error
+
+    def _keep_gradients(self) -> None:
+        """Copy gradients that lie where a replay may write: they are being accumulated."""
+        for parameter, memory in self._gradients.items():
+            if parameter.grad is not None and parameter.grad.data_ptr() == memory.data_ptr():
+                parameter.grad = parameter.grad.clone()
 
     def _can_record(self, parts: "_Parts", images: Tensor) -> bool:
         if images.requires_grad:

@@ -91,8 +91,9 @@ class Recording:
     Args:
         model: whose parameters the network reads.
         parameters: those that need gradients.
-        gradients: where the backward passes of all recordings of a model write; added to. This memory is no graph's, as
-            another replay would overwrite gradients that are being accumulated.
+        gradients: where the backward passes of all recordings of a model write; added to. It is allocated while a
+            backward pass is recorded, so that it takes the place of activations that are no longer needed: any replay
+            may overwrite it.
 
     Raises:
         TypeError: the network gives something else than tensors.
@@ -121,8 +122,9 @@ class Recording:
         self._replay_backward: Callable[[], None] | None = None
         self._grads: list[Tensor | None] = []
 
-        self._gradients = gradients
+        self._gradients: dict[nn.Parameter, Tensor] = {}  # of the warm-up
         recorder.warm_up(self._run_both)
+        self._gradients = gradients
         self._replay_forward, self.outputs = recorder.record(self._run_forward)
         if any(self.needs_grad):
             self._replay_backward, _ = recorder.record(self._run_backward)
@@ -138,7 +140,6 @@ class Recording:
 
     def replay_backward(self, grads: Sequence[Tensor]) -> list[Tensor | None]:
         """The gradients of the parameters, from those of the outputs that need one."""
-        self._keep_earlier_gradients()
         torch._foreach_copy_(self.output_grads, list(grads))
         assert self._replay_backward is not None
         self._replay_backward()
@@ -148,13 +149,6 @@ class Recording:
         """What the network returned, made of these tensors."""
         leaves = [None if index is None else outputs[index] for index in self._leaf_outputs]
         return pytree.tree_unflatten(leaves, self._structure)
-
-    def _keep_earlier_gradients(self) -> None:
-        """Copy gradients that still lie where this replay writes: they are being accumulated."""
-        for parameter, grad in zip(self._parameters, self._grads, strict=True):
-            earlier = parameter.grad
-            if earlier is not None and grad is not None and earlier.data_ptr() == grad.data_ptr():
-                parameter.grad = earlier.clone()
 
     def _run_forward(self) -> list[Tensor]:
         enabled, dtype = self._autocast

@@ -16,10 +16,14 @@ from tests.models.conftest import make_batch
 
 
 class RunsAgain:
-    """A recorder for the CPU: replaying runs the same code and writes into the tensors of the recording."""
+    """A recorder for the CPU: replaying runs the same code and writes into the tensors of the recording.
+
+    Where the backward pass has written gradients, the next forward pass may write something else, as with graphs.
+    """
 
     def __init__(self) -> None:
         self.recorded = self.replayed = 0
+        self.gradients: list[Tensor] = []
 
     def warm_up(self, run: Callable[[], object]) -> None:
         run()
@@ -27,9 +31,14 @@ class RunsAgain:
     def record(self, run: Callable[[], list[Tensor]]) -> tuple[Callable[[], None], list[Tensor]]:
         self.recorded += 1
         results, with_grad = run(), torch.is_grad_enabled()
+        is_backward = run.__name__ == "_run_backward"
+        if is_backward:
+            self.gradients += results
 
         def replay() -> None:
             self.replayed += 1
+            for gradient in () if is_backward else self.gradients:
+                gradient.data.fill_(torch.nan)
             with torch.set_grad_enabled(with_grad):
                 again = run()
             for result, new in zip(results, again, strict=True):

@@ -34,7 +34,6 @@ from mmseg_m2f.structures import (
     TargetBatch,
     TrainingPredictions,
     boxes_of,
-    in_float32,
     share_mask_features,
 )
 
@@ -192,7 +191,6 @@ class MaskCriterion(nn.Module):
     ) -> tuple[Float[Tensor, "V N"], Int[Tensor, "N"]]:
         """Values of the mask losses of all pairs whose layer has masks, and the layers of those pairs."""
         assert self.sampling is not None
-        predictions = in_float32(predictions)
         losses = list(self.mask_losses.values())
         chunk = _CHUNK.fitting(self.sampling.size_in_loss(targets), targets.labels.device)
         if self.reference:  # one draw for all images
@@ -203,13 +201,14 @@ class MaskCriterion(nn.Module):
             first = predictions[layer]
             if isinstance(first, MaskPrediction):
                 stacked = torch.stack([_mask_embeddings(predictions[layer + i]) for i in range(len(own.counts[0]))])
-                embeddings = stacked[own.layers - layer, own.images, own.queries]
+                embeddings = stacked[own.layers - layer, own.images, own.queries].float()
                 counts = [sum(count) for count in own.counts]
                 found = product_losses(
                     embeddings, first.mask_features, own.images, read, losses, counts=counts, chunk=chunk
                 )
             else:
-                found = map_losses(first.mask_logits_of(own.images, own.queries).float(), read, losses, chunk=chunk)
+                maps = first.float().mask_logits_of(own.images, own.queries).float()
+                found = map_losses(maps, read, losses, chunk=chunk)
             values.append(found)
             layers.append(own.layers)
         return torch.cat(values, 1), torch.cat(layers)

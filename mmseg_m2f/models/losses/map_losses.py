@@ -47,8 +47,10 @@ def product_losses(
 
     The operators per chunk do not depend on how many images and embeddings there are. Products are computed for all
     images in one batch, for which each image's embeddings are padded to the largest number of them in the chunk.
+    Features of half precision are converted for the products alone, so that no second copy of them is kept.
 
     Args:
+        embeddings: in the precision of the products; the features may have less.
         images: ascending.
         counts: how many embeddings each image has, on the host.
         chunk: maps that are read at a time. Products may be computed for more of them at a time.
@@ -161,8 +163,8 @@ class _ProductLosses(torch.autograd.Function):
         embeddings, features, gradients = ctx.saved_tensors  # type: ignore[attr-defined]
         arrangement: _Arrangement = ctx.arrangement  # type: ignore[attr-defined]
         with torch.autocast(upstream.device.type, enabled=False):
-            for_embeddings, for_features = _product_gradients(embeddings, features, gradients, upstream, arrangement)
-        return for_embeddings, for_features, None, None, None, None
+            found = _product_gradients(embeddings, features.to(embeddings.dtype), gradients, upstream, arrangement)
+        return found[0], found[1].to(features.dtype), None, None, None, None
 
 
 def _product_gradients(
@@ -198,7 +200,7 @@ def _chunk_maps(
     """The maps of a chunk in its order, and which of all they are."""
     cells, taken = _cells(arrangement, index)
     padded = _pad(embeddings[arrangement.order[taken]], cells, features, arrangement)
-    maps = batched_products(padded, features.flatten(2).mT).flatten(0, 1)
+    maps = batched_products(padded, features.to(embeddings.dtype).flatten(2).mT).flatten(0, 1)
     return (maps if arrangement.is_full else maps.index_select(0, cells)).unflatten(1, features.shape[2:]), taken
 
 

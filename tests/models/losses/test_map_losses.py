@@ -52,6 +52,20 @@ def test_product_losses__equal_those_of_the_maps(chunk):
     assert not ours[1][2].any()
 
 
+def test_product_losses__features_of_half_precision_are_converted_in_the_products_alone():
+    embeddings = torch.randn(5, 7, requires_grad=True)
+    features = torch.randn(4, 7, 4, 6, dtype=torch.bfloat16, requires_grad=True)
+    kept: list[torch.dtype] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.dtype) or x, lambda x: x):
+        values = product_losses(embeddings, features, IMAGES, read, LOSSES, counts=COUNTS, chunk=3)
+    assert kept.count(torch.bfloat16) == 1  # the features
+    expected = product_losses(embeddings, features.float(), IMAGES, read, LOSSES, counts=COUNTS, chunk=3)
+    torch.testing.assert_close(values, expected)
+    ours, theirs = (torch.autograd.grad(x.sum(), (embeddings, features)) for x in (values, expected))
+    torch.testing.assert_close(ours, theirs)
+    assert ours[1].dtype == torch.bfloat16
+
+
 def test_product_losses__at_most_a_chunk_of_maps_is_read_at_a_time():
     sizes = []
 
