@@ -6,7 +6,7 @@ _base_ = [
     "../_base_/schedules/adamw_scratch_1500.py",
     "../_base_/runtime.py",
 ]
-lr = 1e-3
+lr, max_iters = 1e-3, 1300
 default_hooks = dict(checkpoint=dict(save_best="AP"))
 val_evaluator = [dict(type="mmseg_m2f.MaskAP"), dict(type="mmseg_m2f.MaskAP", boxes=True)]
 test_evaluator = val_evaluator
@@ -16,4 +16,5 @@ model = dict(
     thing_classes=_base_.thing_classes,
     # Images of 96 pixels: levels of stride 4 to 32.
     decode_head=dict(num_classes=_base_.num_classes, pixel_decoder=dict(num_levels=4, num_extra_levels=0)),
+    test_cfg=dict(mask_nms_threshold=0.7),  # early in training, several queries find the same object
 )
