@@ -1,4 +1,4 @@
-# Small Mask2Former for the nuclei of DSB2018 on a CPU core in two hours, EfficientNet-Lite0 with weights of a package.
+# Small Mask2Former, nuclei of DSB2018 in an hour or two of a CPU core, EfficientNet-Lite0 with weights of a package.
 _base_ = [
     "../_base_/models/mask2former_tiny_instance.py",
     "../_base_/backbones/efficientnet_lite0.py",

@@ -1,4 +1,4 @@
-# Mask2Former as published, nuclei of DSB2018, EfficientNet-Lite0 with the ImageNet weights of a package.
+# Mask2Former of the published size with fewer points, nuclei of DSB2018, EfficientNet-Lite0, weights of a package.
 _base_ = [
     "../_base_/models/mask2former_instance.py",
     "../_base_/backbones/efficientnet_lite0.py",

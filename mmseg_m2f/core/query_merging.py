@@ -7,7 +7,8 @@ say in a mask or box. More views: views 2i and 2i + 1 are merged first, then the
 over all views.
 
 Queries are ordered by their best class probability, then by area, so that nothing depends on the order of the two views
-of a pair: if these are an image and its mirror image, merging commutes with mirroring, bit for bit.
+of a pair: if these are an image and its mirror image, merging commutes with mirroring, bit for bit (boxes: to
+rounding).
 """
 
 from collections.abc import Sequence

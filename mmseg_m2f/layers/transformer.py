@@ -74,7 +74,7 @@ class DeformableEncoderLayer(nn.Module):
 
     Args:
         recompute: compute all activations again in the backward pass; of about twelve tensors of the size of the tokens
-            only the layer's input is kept.
+            only the layer's input is kept, with the positions that all layers share.
     """
 
     def __init__(

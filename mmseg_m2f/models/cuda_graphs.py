@@ -8,8 +8,8 @@ recorded.
 - Outputs and gradients of parameters lie in memory that the next replay overwrites, in either direction. Gradients are
   handed over without copying; those that are still there before the next forward pass, as where they are accumulated,
   are copied first.
-- All recordings share their memory. So between a forward pass and its backward pass nothing else may be replayed; it
-  raises.
+- All recordings share their memory. So between a forward pass and its backward pass nothing else may be replayed, and
+  there is one backward pass for each forward pass; it raises otherwise.
 - Weights may change in place (optimizer, moving averages, checkpoints). Weights that move, as by `model.half()`,
   discard all recordings; other modes or frozen layers make further ones.
 - Under autocast, weights are cast inside the graph, as its cache would outlive the recording.
@@ -132,6 +132,10 @@ class GraphedNetwork:
         valid: Tensor | None,
         parameters: Sequence[nn.Parameter],
     ) -> Recording:
+        if not any(cache.recordings for cache in self._caches.values()):
+            # Gradients alone cannot hold the memory that recordings shared; CUDA refuses to record into it.
+            self._gradients.clear()
+            self._recorder.start_over()
         try:
             return Recording(model, network, images, valid, parameters, self._recorder, self._gradients)
         except RuntimeError as error:
@@ -143,9 +147,10 @@ class GraphedNetwork:
 
     def _keep_gradients(self) -> None:
         """Copy gradients that lie where a replay may write: they are being accumulated."""
-        for parameter, memory in self._gradients.items():
-            if parameter.grad is not None and parameter.grad.data_ptr() == memory.data_ptr():
-                parameter.grad = parameter.grad.clone()
+        with torch.inference_mode(False), torch.no_grad():  # copies made in inference mode could not be added to
+            for parameter, memory in self._gradients.items():
+                if parameter.grad is not None and parameter.grad.data_ptr() == memory.data_ptr():
+                    parameter.grad = parameter.grad.clone()
 
     def _can_record(self, parts: "_Parts", images: Tensor) -> bool:
         if images.requires_grad:
@@ -209,10 +214,14 @@ class _Replay(torch.autograd.Function):
     def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor | None, ...]:
         graphs, recording = ctx.graphs, ctx.recording  # type: ignore[attr-defined]
         if ctx.replay != graphs.replays:  # type: ignore[attr-defined]
+            again = ctx.replay is None  # type: ignore[attr-defined]
+            reason = "it has been called before" if again else "the network has run again in between"
             raise RuntimeError(
-                "model.cuda_graphs: expected the backward pass right after its forward pass, but the network has run "
-                "again in between and overwritten what it needs. Call backward first, or set model.cuda_graphs=False."
+                "model.cuda_graphs: expected one backward pass, right after its forward pass, but "
+                f"{reason} and has overwritten what it needs. Call backward once, on the sum of the losses and before "
+                "the next forward pass, or set model.cuda_graphs=False."
             )
+        ctx.replay = None  # type: ignore[attr-defined]
         needed = [grad for grad, needs in zip(grads, recording.needs_grad, strict=True) if needs]
         return None, None, None, None, *recording.replay_backward(needed)
 

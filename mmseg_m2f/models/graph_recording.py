@@ -31,6 +31,9 @@ pytree.register_pytree_node(
 class Recorder(Protocol):
     """Records work on tensors so that it can be replayed on the same memory."""
 
+    def start_over(self) -> None:
+        """Use other memory from now on: nothing that was recorded is replayed any more."""
+
     def warm_up(self, run: Callable[[], object]) -> None:
         """Run as often as it takes until nothing is set up any more."""
 
@@ -44,6 +47,9 @@ class CudaRecorder:
     def __init__(self) -> None:
         self._pool: Any = None
         self._stream: Any = None
+
+    def start_over(self) -> None:
+        self._pool = None
 
     def warm_up(self, run: Callable[[], object]) -> None:
         self._stream = self._stream or torch.cuda.Stream()

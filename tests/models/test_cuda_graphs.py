@@ -18,12 +18,16 @@ from tests.models.conftest import make_batch
 class RunsAgain:
     """A recorder for the CPU: replaying runs the same code and writes into the tensors of the recording.
 
-    Where the backward pass has written gradients, the next forward pass may write something else, as with graphs.
+    Where the backward pass has written gradients, the next forward pass writes NaN, as with graphs it may.
     """
 
     def __init__(self) -> None:
         self.recorded = self.replayed = 0
         self.gradients: list[Tensor] = []
+        self.started = 0
+
+    def start_over(self) -> None:
+        self.started += 1
 
     def warm_up(self, run: Callable[[], object]) -> None:
         run()
@@ -226,8 +230,47 @@ def test_graphed_network__two_passes_before_one_backward_raise(model_config):
     backward(model, batch)
     totals = [model.parse_losses(model.loss(*batch))[0] for _ in range(2)]
     totals[1].backward()
-    with pytest.raises(RuntimeError, match="expected the backward pass right after its forward pass"):
+    with pytest.raises(RuntimeError, match="expected one backward pass, right after its forward pass, but the network"):
         totals[0].backward()
+
+
+def test_graphed_network__two_backward_passes_of_one_forward_pass_raise(model_config):
+    model, _ = build(model_config)
+    backward(model, make_batch())
+    model.zero_grad(set_to_none=True)
+    total, _ = model.parse_losses(model.loss(*make_batch()))
+    total.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="expected one backward pass, right after its forward pass, but it has been"):
+        total.backward()
+
+
+def test_graphed_network__gradients_stay_their_own_in_inference_mode(model_config):
+    """Kept over an inference in between, they can be clipped and added to."""
+    (model, _), plain = build(model_config), build_plain(model_config)
+    for each in (model, plain):
+        backward(each, make_batch())
+        each.zero_grad(set_to_none=True)
+        backward(each, make_batch())
+        each.eval()
+        images, samples = make_batch()
+        with torch.inference_mode():
+            for _ in range(3):
+                each.predict(images, samples)
+        each.train()
+        torch.nn.utils.clip_grad_norm_(each.parameters(), 0.01)
+    assert_same_step(model, plain, make_batch())
+
+
+def test_graphed_network__memory_is_new_where_no_recording_is_left(model_config):
+    model, recorder = build(model_config, most=1)
+    for _ in range(2):
+        backward(model, make_batch())
+    assert recorder.started == 1
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
+    for _ in range(3):
+        backward(model, make_batch())
+    assert (recorder.recorded, recorder.started) == (4, 2)
 
 
 def test_graphed_network__layers_share_mask_features(model_config):

@@ -50,7 +50,7 @@ def product_losses(
     Features of half precision are converted for the products alone, so that no second copy of them is kept.
 
     Args:
-        embeddings: in the precision of the products; the features may have less.
+        embeddings: in the precision of the products, to which features are converted.
         images: ascending.
         counts: how many embeddings each image has, on the host.
         chunk: maps that are read at a time. Products may be computed for more of them at a time.

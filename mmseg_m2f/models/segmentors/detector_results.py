@@ -228,8 +228,9 @@ def query_probs(outputs: QueryOutputs, image: int, resizing: Resizing) -> QueryP
     by_sigmoid = outputs.class_activation == "sigmoid"
     if outputs.boxes is not None and not by_sigmoid:
         raise InvalidValueError(
-            "MaskDetector: expected masks alone where probabilities of queries are averaged over views or calibrated, "
-            "got DETR's decoder of boxes. Leave --tta out; for tools/calibrate.py set model.test_cfg.semantic=False."
+            "MaskDetector: expected masks, with boxes only where classes are sigmoids, where probabilities of queries "
+            "are averaged over views or calibrated; got boxes and a softmax, whose results follow DETR's rules. Leave "
+            "--tta out; for tools/calibrate.py set model.test_cfg.semantic=False."
         )
     masks = _enlarge(outputs.required_masks()[image].float(), resizing, resizing.size).sigmoid()
     logits = outputs.class_logits[image].float()

@@ -17,7 +17,8 @@ class QueryTTA(BaseTTAModel):
     """Predicts all views of an image and makes one result of their queries, by the rules of `core.query_merging`.
 
     The detector undoes flips and resizing. If the flip is the last list of alternatives in `mmengine.TestTimeAug`, the
-    two views of a flip are neighbours, and the result for a flipped image is the flipped result, to the last bit.
+    two views of a flip are neighbours, and the result for a flipped image is the flipped result, to the last bit
+    (boxes: to rounding).
 
     Args:
         module: A `MaskDetector` with masks, or its config; DETR's, which has boxes as well, is refused. Its
