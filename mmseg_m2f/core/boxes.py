@@ -20,13 +20,6 @@ def to_centres(boxes: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N 4"]:
     return torch.cat([(low + high) / 2, high - low], -1)
 
 
-def mirrored(boxes: Float[Tensor, "*N 4"], *, axis: int, length: int) -> Float[Tensor, "*N 4"]:
-    """Boxes as corners in the mirror image: axis 0 is x, 1 is y, along which the image is `length` long."""
-    result = boxes.clone()
-    result[..., axis], result[..., axis + 2] = length - boxes[..., axis + 2], length - boxes[..., axis]
-    return result
-
-
 def inverse_sigmoid(x: Float[Tensor, "*N"], *, least: float = 1e-5) -> Float[Tensor, "*N"]:
     """`log(max(x, least) / max(1 - x, least))` of x cut to [0, 1]: ±11.5 at its ends."""
     x = x.clamp(0, 1)

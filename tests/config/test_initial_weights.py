@@ -49,9 +49,13 @@ def test_check_initial_weights__of_timm(cfg: Config, tmp_path: Path, name: str) 
         check_initial_weights(cfg)
 
 
-def test_check_initial_weights__passes_over_remote_ones(cfg: Config) -> None:
+def test_check_initial_weights__fetches_no_remote_ones(cfg: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[str] = []
+    monkeypatch.setattr("mmengine.runner.checkpoint.load_from_http", lambda url, *_, **__: fetched.append(url))
     cfg.model.backbone.init_cfg = dict(type="Pretrained", checkpoint="torchvision://resnet18")
     check_initial_weights(cfg)
+    assert fetched == []
+    assert cfg.model.backbone.init_cfg.checkpoint == "torchvision://resnet18"
 
 
 def test_drop_initial_weights__nothing_is_fetched() -> None:
@@ -105,7 +109,9 @@ def test_check_initial_weights__compares_the_tensors_of_a_file(tmp_path: Path, s
 def test_check_initial_weights__ingredients_have_weights_of_their_own(path: Path) -> None:
     backbone = Config.fromfile(path).backbone
     if "pretrain/" not in str(backbone.get("init_cfg")) or "https" in str(backbone.init_cfg):  # not fetched by hand
-        check_initial_weights(Config(dict(model=dict(backbone=backbone))))
+        cfg = Config(dict(model=dict(backbone=backbone)))
+        check_initial_weights(cfg)
+        assert cfg.model.backbone == backbone
 
 
 @pytest.mark.usefixtures("weight_packages")

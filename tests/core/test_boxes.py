@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mmseg_m2f.core.boxes import generalized_iou, inverse_sigmoid, mirrored, to_centres, to_corners
+from mmseg_m2f.core.boxes import generalized_iou, inverse_sigmoid, to_centres, to_corners
 from mmseg_m2f.core.losses import box_giou_loss, box_l1_loss
 from mmseg_m2f.core.matching import box_giou_cost, box_l1_cost, class_cost
 
@@ -12,13 +12,6 @@ def test_boxes__forms():
     corners = to_corners(TRUE)
     torch.testing.assert_close(corners, torch.tensor([[0.3, 0.3, 0.7, 0.9]]))
     torch.testing.assert_close(to_centres(corners), TRUE)
-
-
-def test_mirrored__by_hand_and_twice_is_none():
-    box = torch.tensor([[1.0, 2.0, 4.0, 6.0]])
-    assert mirrored(box, axis=0, length=10).tolist() == [[6, 2, 9, 6]]
-    assert mirrored(box, axis=1, length=7).tolist() == [[1, 1, 4, 5]]
-    assert torch.equal(mirrored(mirrored(box, axis=0, length=10), axis=0, length=10), box)
 
 
 def test_generalized_iou__by_hand():

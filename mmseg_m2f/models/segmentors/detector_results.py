@@ -146,17 +146,8 @@ def detector_results(
     if cfg.instance and outputs.boxes is not None and not by_sigmoid:
         instances = _instances_of_boxes(outputs, resizing, is_thing, cfg)
     elif cfg.instance:
-        options = {key: cfg[key] for key in _INSTANCE_KEYS} | bound
-        instances = top_instances(
-            outputs.class_logits,
-            outputs.required_masks(),
-            is_thing,
-            resizing,
-            num_things=num_things,
-            class_activation=outputs.class_activation,
-            boxes=None if outputs.boxes is None else _corners_on_canvas(outputs.boxes, resizing),
-            **options,
-        )
+        corners = None if outputs.boxes is None else _corners_on_canvas(outputs.boxes, resizing)
+        instances = _instances_of_masks(outputs, corners, resizing, is_thing, cfg, num_things=num_things)
     panoptic = _panoptic_maps(outputs, resizing, is_thing, cfg) if cfg.panoptic else nothing
     labels: Sequence[Int[Tensor, "H W"] | None] = nothing
     certainty: Sequence[Certainty | None] = nothing
@@ -187,18 +178,9 @@ def results_of_probs(
     outputs = QueryOutputs(logits[None], merged.mask_probs[None], class_activation=class_activation)
     instances = panoptic = labels = certainty = None
     if cfg.instance:
-        options = {key: cfg[key] for key in _INSTANCE_KEYS}
-        (instances,) = top_instances(
-            outputs.class_logits,
-            outputs.required_masks(),
-            is_thing,
-            resizing,
-            num_things=num_things,
-            class_activation=class_activation,
-            boxes=None if merged.boxes is None else merged.boxes[None],
-            from_probs=True,
-            max_memory_mb=cfg.max_memory_mb,
-            **options,
+        corners = None if merged.boxes is None else merged.boxes[None]
+        (instances,) = _instances_of_masks(
+            outputs, corners, resizing, is_thing, cfg, num_things=num_things, from_probs=True
         )
     if cfg.panoptic:
         (panoptic,) = _panoptic_maps(outputs, resizing, is_thing, cfg, from_probs=True)
@@ -282,6 +264,31 @@ def _instances_of_boxes(
         full = None if outputs.masks is None else _enlarge(outputs.masks[image], resizing, resizing.size)
         found.append(top_boxes(logits, corners, is_thing, size=resizing.size, mask_logits=full, **options))
     return found
+
+
+def _instances_of_masks(
+    outputs: QueryOutputs,
+    boxes: Float[Tensor, "B Q 4"] | None,
+    resizing: Resizing,
+    is_thing: Bool[Tensor, "K"],
+    cfg: ConfigDict,
+    *,
+    num_things: int,
+    from_probs: bool = False,
+) -> list[Instances]:
+    """The best pairs of query and thing class; boxes are x1 y1 x2 y2 in pixels of the result, or tight ones."""
+    return top_instances(
+        outputs.class_logits,
+        outputs.required_masks(),
+        is_thing,
+        resizing,
+        num_things=num_things,
+        class_activation=outputs.class_activation,
+        boxes=boxes,
+        from_probs=from_probs,
+        max_memory_mb=cfg.max_memory_mb,
+        **{key: cfg[key] for key in _INSTANCE_KEYS},
+    )
 
 
 def _panoptic_maps(

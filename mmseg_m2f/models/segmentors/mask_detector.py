@@ -6,11 +6,11 @@ from functools import partial
 import torch
 from jaxtyping import Bool, Float
 from mmdet.models.detectors.base import BaseDetector
+from mmdet.structures.bbox import bbox_flip
 from mmengine.config import Config, ConfigDict
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor
 
-from mmseg_m2f.core.boxes import mirrored
 from mmseg_m2f.core.query_merging import QueryProbs
 from mmseg_m2f.core.selection import INSTANCE_OFFSET
 from mmseg_m2f.core.strips import Resizing
@@ -252,12 +252,10 @@ def _unflip(probs: QueryProbs, metainfo: dict) -> QueryProbs:
     """Masks and boxes in the image, where it was mirrored for the network."""
     if not metainfo.get("flip"):
         return probs
-    axes = dict(horizontal=[2], vertical=[1], diagonal=[1, 2])[metainfo["flip_direction"]]
-    boxes = probs.boxes
-    if boxes is not None:
-        for axis in axes:  # of the masks: 1 is y, 2 is x
-            boxes = mirrored(boxes, axis=2 - axis, length=probs.mask_probs.shape[axis])
-    return QueryProbs(probs.class_probs, probs.mask_probs.flip(axes), boxes)
+    direction, masks, boxes = metainfo["flip_direction"], probs.mask_probs, probs.boxes
+    axes = dict(horizontal=[2], vertical=[1], diagonal=[1, 2])[direction]
+    mirrored = None if boxes is None else bbox_flip(boxes, masks.shape[1:], direction)
+    return QueryProbs(probs.class_probs, masks.flip(axes), mirrored)
 
 
 def _size(batch_inputs: Float[Tensor, "B C H W"]) -> tuple[int, int]:

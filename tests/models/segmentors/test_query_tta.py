@@ -1,12 +1,12 @@
 import pytest
 import torch
 from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import bbox_flip
 from mmengine.config import ConfigDict
 from mmengine.registry import MODELS
 from torch import Tensor
 
 from mmseg_m2f.config.load import load_config
-from mmseg_m2f.core.boxes import mirrored
 from mmseg_m2f.core.confidence import temper_scores
 from mmseg_m2f.models.segmentors import QueryTTA
 
@@ -83,7 +83,7 @@ def test_query_tta__boxes_and_classes_of_sigmoids(mask_dino):
     assert torch.equal(plain.pred_panoptic_seg.sem_seg.flip(2), flipped.pred_panoptic_seg.sem_seg)
     assert torch.equal(plain.pred_sem_seg.sem_seg.flip(2), flipped.pred_sem_seg.sem_seg)
     assert torch.equal(plain.pred_instances.masks.flip(2), flipped.pred_instances.masks)
-    boxes = mirrored(plain.pred_instances.bboxes, axis=0, length=83)
+    boxes = bbox_flip(plain.pred_instances.bboxes, (50, 83), "horizontal")
     torch.testing.assert_close(boxes, flipped.pred_instances.bboxes, atol=1e-3, rtol=0)
     best, best_alone = (x.pred_instances.scores.sort(descending=True)[0][:30] for x in (plain, expected))
     assert (best - best_alone).abs().max() > 1e-3
