@@ -6,7 +6,7 @@ _base_ = [
     "../_base_/schedules/adamw_scratch_1500.py",
     "../_base_/runtime.py",
 ]
-lr, max_iters = 1e-3, 1300
+lr, max_iters, val_interval = 1e-3, 1000, 250
 default_hooks = dict(checkpoint=dict(save_best="AP"))
 val_evaluator = [dict(type="mmseg_m2f.MaskAP"), dict(type="mmseg_m2f.MaskAP", boxes=True)]
 test_evaluator = val_evaluator

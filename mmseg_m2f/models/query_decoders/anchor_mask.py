@@ -54,8 +54,10 @@ class AnchorMaskDecoder(nn.Module):
         pixel_spec: channels of the pixel decoder's maps; the head passes it.
         num_queries: Q, the most segments an image can have.
         select: choose cells as queries; else learn contents and boxes (semantic models).
-        box_init: where the boxes of chosen cells start, at those predicted by the "encoder", or around the "masks"
-            predicted from the cells.
+        box_init: where the boxes of chosen cells start: at those predicted by the "encoder", around the "masks"
+            predicted from the cells, or around the part of each mask at the centre of the encoder's box, see
+            `boxes_at` ("centred_masks"). Early in training masks also cover other segments, and boxes around all of a
+            mask tell little.
         proposal_sizes: which end of the levels proposes the smallest boxes. The published instance and panoptic weights
             were trained with "coarsest_smallest"; "finest_smallest" is DINO's.
         class_activation: "sigmoid", K yes-or-no questions, or "softmax" over the classes and one more output, "no
@@ -77,7 +79,7 @@ class AnchorMaskDecoder(nn.Module):
         num_points: int = 4,
         feedforward_channels: int = 2048,
         select: bool = True,
-        box_init: Literal["encoder", "masks"] = "masks",
+        box_init: Literal["encoder", "masks", "centred_masks"] = "masks",
         proposal_sizes: ProposalSizes = "coarsest_smallest",
         class_activation: Literal["sigmoid", "softmax"] = "sigmoid",
         denoising: Mapping[str, Any] | None = None,
@@ -155,8 +157,9 @@ class AnchorMaskDecoder(nn.Module):
             )
         boxes = box_logits.sigmoid()
         encoder = self._predict(content, boxes, mask_features)
-        if self.box_init == "masks":
-            boxes = inverse_sigmoid(boxes_around_masks(encoder).to(boxes.dtype)).sigmoid()
+        if self.box_init != "encoder":
+            centres = boxes[..., :2] if self.box_init == "centred_masks" else None
+            boxes = inverse_sigmoid(boxes_around_masks(encoder, centres).to(boxes.dtype)).sigmoid()
         return content.detach(), boxes.detach(), encoder
 
     def _decode(
@@ -185,10 +188,15 @@ class AnchorMaskDecoder(nn.Module):
 
 
 @torch.no_grad()
-def boxes_around_masks(prediction: MaskPrediction) -> Float[Tensor, "B Q 4"]:
+def boxes_around_masks(
+    prediction: MaskPrediction, centres: Float[Tensor, "B Q 2"] | None = None
+) -> Float[Tensor, "B Q 4"]:
     """Centre x, centre y, width, height of the cells with a positive mask logit; zeros where there is none.
 
     Mask logits exist for a chunk of queries at a time.
+
+    Args:
+        centres: x, y in [0, 1]; boxes are then those of `boxes_at`.
     """
     features = prediction.mask_features
     height, width = features.shape[-2:]
@@ -197,12 +205,42 @@ def boxes_around_masks(prediction: MaskPrediction) -> Float[Tensor, "B Q 4"]:
     else:
         chunk = max(_CHUNK.fitting(len(features) * height * width, features.device), 1)
     boxes = []
-    for embeddings in prediction.mask_embeddings.split(chunk, 1):
+    for number, embeddings in enumerate(prediction.mask_embeddings.split(chunk, 1)):
         inside = torch.einsum("bqc,bchw->bqhw", embeddings, features) > 0
-        boxes.append(tight_boxes(inside.flatten(0, 1)).unflatten(0, inside.shape[:2]))
+        if centres is None:
+            boxes.append(tight_boxes(inside.flatten(0, 1)).unflatten(0, inside.shape[:2]))
+        else:
+            boxes.append(boxes_at(inside, centres[:, number * chunk : (number + 1) * chunk]))
     corners = torch.cat(boxes, 1)
     # Divided per axis: a tensor of sizes would have to be uploaded.
     return to_centres(torch.stack([corners[..., 0::2] / width, corners[..., 1::2] / height], -1).flatten(-2))
+
+
+def boxes_at(masks: Bool[Tensor, "B Q H W"], centres: Float[Tensor, "B Q 2"]) -> Float[Tensor, "B Q 4"]:
+    """x1 y1 x2 y2 around the part of each mask at a place; the last two are exclusive.
+
+    The rows of the box reach from that of the place to the first ones, above and below, without a pixel of the mask; so
+    do its columns. An axis along which the mask misses the place has the extent of the whole mask, 0 if it is empty.
+
+    Args:
+        centres: x, y of the places in [0, 1].
+    """
+    left, right = _run_around(masks.any(-2), centres[..., 0])
+    top, bottom = _run_around(masks.any(-1), centres[..., 1])
+    return torch.stack([left, top, right, bottom], -1).to(centres.dtype)
+
+
+def _run_around(filled: Bool[Tensor, "B Q N"], centre: Float[Tensor, "B Q"]) -> tuple[Tensor, Tensor]:
+    """First filled place of the run of filled places around a centre in [0, 1], and the first empty one after it."""
+    size = filled.shape[-1]
+    places = torch.arange(size, device=filled.device)
+    own = (centre * size).long().clamp(0, size - 1).unsqueeze(-1)
+    found = filled.gather(-1, own)
+    before, after = (~filled & (places < own)) & found, (~filled & (places > own)) & found
+    first = places.where(filled, size).amin(-1).where(filled.any(-1), 0)  # of the whole mask
+    last = (places + 1).where(filled, 0).amax(-1)
+    first = torch.maximum(first, (places + 1).where(before, 0).amax(-1))
+    return first, torch.minimum(last, places.where(after, size).amin(-1))
 
 
 def _memory(features: PixelFeatures) -> tuple[Float[Tensor, "B N C"], list[tuple[int, int]]]:

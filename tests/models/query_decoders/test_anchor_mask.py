@@ -3,8 +3,10 @@ import torch
 from torch import nn
 
 from mmseg_m2f.core.boxes import to_corners
-from mmseg_m2f.models.query_decoders import AnchorMaskDecoder
-from mmseg_m2f.models.query_decoders.anchor_mask import boxes_around_masks
+from mmseg_m2f.core.chunks import ChunkBudget
+from mmseg_m2f.core.postprocess import tight_boxes
+from mmseg_m2f.models.query_decoders import AnchorMaskDecoder, anchor_mask
+from mmseg_m2f.models.query_decoders.anchor_mask import boxes_around_masks, boxes_at
 from mmseg_m2f.structures import MaskPrediction, PixelFeatures, PixelSpec, boxes_of
 from tests.models.pixel_decoders.maps import count
 from tests.models.query_decoders.test_denoising import batch_of
@@ -166,3 +168,33 @@ def test_anchor_mask__order_of_levels_is_a_labelling():
     for found, expected in zip(turned(turned_features), ours(features), strict=True):
         torch.testing.assert_close(found.class_logits, expected.class_logits, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(found.boxes, expected.boxes, rtol=1e-4, atol=1e-5)
+
+
+def test_boxes_at__up_to_the_first_empty_row_and_column():
+    mask = torch.zeros(6, 10, dtype=torch.bool)
+    mask[1:3, 1:4] = True  # the segment at the first place: rows 1 and 2, columns 1 to 3
+    mask[4:6, 6:9] = True  # another one
+    masks = mask.expand(1, 4, 6, 10).clone()
+    masks[0, 3] = False
+    centres = torch.tensor([[[0.25, 0.35], [0.75, 0.95], [0.45, 0.35], [0.5, 0.5]]])
+    found = boxes_at(masks, centres)[0].tolist()
+    assert found[0] == [1, 1, 4, 3]
+    assert found[1] == [6, 4, 9, 6]
+    assert found[2] == [1, 1, 9, 3]  # column 4 is empty: the whole extent along x
+    assert found[3] == [0, 0, 0, 0]
+
+
+def test_boxes_at__one_connected_mask_has_its_tight_box():
+    rows, columns = torch.meshgrid(torch.arange(20.0), torch.arange(30.0), indexing="ij")
+    distance = (rows - 9).hypot(columns - 13)
+    ring = ((distance < 8) & (distance > 5)).expand(1, 40, 20, 30)
+    found = boxes_at(ring, torch.rand(1, 40, 2) * torch.tensor([0.4, 0.6]) + 0.2)
+    assert found.unique(dim=1).tolist() == [[tight_boxes(ring[0, :1])[0].tolist()]]
+
+
+def test_anchor_mask__boxes_start_at_parts_of_masks_in_any_chunks(monkeypatch):
+    decoder, features = small_decoder(box_init="centred_masks"), pixel_features()
+    whole = [layer.boxes for layer in decoder(features)]
+    monkeypatch.setattr(anchor_mask, "_CHUNK", ChunkBudget(cpu=1, gpu=1))
+    for boxes, expected in zip([layer.boxes for layer in decoder(features)], whole, strict=True):
+        torch.testing.assert_close(boxes, expected, rtol=0, atol=0)
