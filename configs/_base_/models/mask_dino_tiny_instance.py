@@ -1,4 +1,4 @@
-# The small Mask DINO for instances, 128 channels wide: boxes need width. Box losses weigh three times as much, and boxes
+# The small Mask DINO for instances, 128 channels wide: boxes need width. Box losses weigh three times as much; boxes
 # start around parts of masks.
 _base_ = "./mask_dino_tiny.py"
 model = dict(
