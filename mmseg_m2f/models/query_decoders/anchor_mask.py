@@ -35,6 +35,8 @@ from mmseg_m2f.structures import (
 
 #: Mask logits from which boxes are made.
 _CHUNK = ChunkBudget(cpu=2**22, gpu=2**26)
+#: Pixels. Centres of coarse cells lie on borders of the mask's pixels, where rounding would choose the pixel.
+_ASIDE = 1 / 64
 
 
 @MODELS.register_module()
@@ -234,7 +236,7 @@ def _run_around(filled: Bool[Tensor, "B Q N"], centre: Float[Tensor, "B Q"]) -> 
     """First filled place of the run of filled places around a centre in [0, 1], and the first empty one after it."""
     size = filled.shape[-1]
     places = torch.arange(size, device=filled.device)
-    own = (centre * size).long().clamp(0, size - 1).unsqueeze(-1)
+    own = (centre * size + _ASIDE).long().clamp(0, size - 1).unsqueeze(-1)
     found = filled.gather(-1, own)
     before, after = (~filled & (places < own)) & found, (~filled & (places > own)) & found
     first = places.where(filled, size).amin(-1).where(filled.any(-1), 0)  # of the whole mask

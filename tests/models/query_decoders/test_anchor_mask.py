@@ -184,6 +184,15 @@ def test_boxes_at__up_to_the_first_empty_row_and_column():
     assert found[3] == [0, 0, 0, 0]
 
 
+def test_boxes_at__rounding_of_a_centre_between_two_pixels_changes_nothing():
+    masks = torch.zeros(1, 3, 4, 8, dtype=torch.bool)
+    masks[..., 1:3, 4:7] = True  # the centre of a cell of 2 x 4 pixels lies on the left border of column 4
+    centres = torch.tensor([[[0.5, 0.5]] * 3]) + torch.tensor([-1e-6, 0, 1e-6])[:, None]
+    assert boxes_at(masks, centres)[0].tolist() == [[4, 1, 7, 3]] * 3
+    masks[..., 1:3, 0:4:2] = True  # beside the pixel left of the border, which would be the place
+    assert boxes_at(masks, centres)[0].tolist() == [[4, 1, 7, 3]] * 3
+
+
 def test_boxes_at__one_connected_mask_has_its_tight_box():
     rows, columns = torch.meshgrid(torch.arange(20.0), torch.arange(30.0), indexing="ij")
     distance = (rows - 9).hypot(columns - 13)
