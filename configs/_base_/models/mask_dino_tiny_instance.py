@@ -1,5 +1,5 @@
-# The small Mask DINO for instances, 128 channels wide: boxes need width. Box losses weigh three times as much; boxes
-# start around parts of masks.
+# The small Mask DINO for instances, 128 channels wide. Box losses weigh three times as much, and boxes start around
+# parts of masks.
 _base_ = "./mask_dino_tiny.py"
 model = dict(
     type="mmseg_m2f.MaskDetector",
