@@ -19,7 +19,8 @@ from mmseg_m2f.export.writers import require
 TOLERANCE = 1e-4
 #: Attention bits may differ where the logit is nearer to 0 than this.
 BIT_MARGIN = 1e-4
-#: Largest difference of logits behind differing attention bits.
+#: Largest difference of logits behind differing attention bits; bits of later layers may differ where logits are nearer
+#: to 0 than this.
 EXCUSED = 0.1
 #: Share of pixels that may get another class.
 LABEL_TOLERANCE = 1e-4
@@ -45,7 +46,8 @@ class Comparison:
         name: Where the numbers come from, and the shape of the images.
         errors: Largest difference of each output; of maps on the way relative to their largest value, if above 1.
         bits: How many attention bits there are, and how many differ.
-        margin: Largest distance from 0 of a logit whose bit differs.
+        margin: Largest distance from 0 of a logit whose bit differs, in the first layer of an image where bits do.
+        margin_behind: The same in the layers after it, which have seen differing bits.
         of_stages: Whether bits and margin are those of a file that also gives its stages, see `with_bits_of`.
         label_disagreement: Share of pixels, or of queries without masks, with another class.
         classes: How many classes the model itself gives.
@@ -55,6 +57,7 @@ class Comparison:
     errors: dict[str, float] = field(default_factory=dict)
     bits: tuple[int, int] = (0, 0)
     margin: float = 0.0
+    margin_behind: float = 0.0
     of_stages: bool = False
     label_disagreement: float = 0.0
     classes: int = 0
@@ -64,16 +67,16 @@ class Comparison:
 
         A bit whose logit is next to 0 changes masks, and the file alone does not show it.
         """
-        return replace(self, bits=staged.bits, margin=staged.margin, of_stages=True)
+        return replace(self, bits=staged.bits, margin=staged.margin, margin_behind=staged.margin_behind, of_stages=True)
 
     def faults(self, *, tolerance: float, label_tolerance: float) -> list[str]:
         """What is wrong, in words; logits behind differing attention bits may differ by more, see `EXCUSED`."""
         found = []
-        if not self.margin < BIT_MARGIN:
-            found.append(
-                f"attention bits differ where logits are up to {self.margin:.1e} from 0, expected "
-                f"below {BIT_MARGIN:.0e}"
-            )
+        for margin, most in ((self.margin, BIT_MARGIN), (self.margin_behind, EXCUSED)):
+            if not margin < most:
+                found.append(
+                    f"attention bits differ where logits are up to {margin:.1e} from 0, expected below {most:.0e}"
+                )
         for name, error in self.errors.items():
             excused = self.bits[1] > 0 and self.margin < BIT_MARGIN and name in _BEHIND_BITS
             most = max(tolerance, EXCUSED) if excused else tolerance
@@ -123,6 +126,7 @@ def smooth_images(batch: int, height: int, width: int, *, channels: int = 3, see
 def compare(name: str, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Comparison:
     """Compare what a model and a program give, output by output; objects of equal scores in any order."""
     comparison, found = Comparison(name), align_objects(expected, found, score_tolerance=SCORE_TOLERANCE)
+    behind = torch.tensor(False)
     for output, wanted in expected.items():
         if output not in found:
             if not output.startswith(_STAGES):
@@ -137,7 +141,7 @@ def compare(name: str, expected: Mapping[str, Tensor], found: Mapping[str, Tenso
             same = torch.eq(expected["object_masks"], found["object_masks"]).flatten(2).all(2)
             wanted, got = wanted[same], got[same]
         if output.startswith("attention_"):
-            _compare_bits(comparison, wanted, got)
+            behind = _compare_bits(comparison, wanted, got, behind)
         elif wanted.is_floating_point():
             difference = float((wanted - got).abs().max()) if wanted.numel() else 0.0
             scale = max(1.0, float(wanted.abs().max())) if output.startswith(_RELATIVE) and wanted.numel() else 1.0
@@ -185,13 +189,15 @@ def is_empty_check(comparisons: Sequence[Comparison]) -> bool:
     return all(each.classes < 2 for each in comparisons)
 
 
-def _compare_bits(comparison: Comparison, wanted: Tensor, got: Tensor) -> None:
-    differing = (wanted >= 0) != (got >= 0)
+def _compare_bits(comparison: Comparison, wanted: Tensor, got: Tensor, behind: Tensor) -> Tensor:
+    """Add the bits of one layer; images that are `behind` differing bits of an earlier one, and those that are now."""
+    differing = ((wanted >= 0) != (got >= 0)).flatten(1)
     total, wrong = comparison.bits
     comparison.bits = (total + wanted.numel(), wrong + int(differing.sum()))
-    if differing.any():
-        farthest = torch.maximum(wanted.abs(), got.abs())[differing].max()
-        comparison.margin = max(comparison.margin, float(farthest))
+    farthest = torch.maximum(wanted.abs(), got.abs()).flatten(1).where(differing, 0).amax(1)
+    comparison.margin = max(comparison.margin, float(farthest.where(~behind, 0).max()))
+    comparison.margin_behind = max(comparison.margin_behind, float(farthest.where(behind, 0).max()))
+    return behind | differing.any(1)
 
 
 def _labels(outputs: Mapping[str, Tensor]) -> Tensor | None:

@@ -187,6 +187,21 @@ def test_compare__attention_bits_excuse_what_follows_only_near_zero():
         judge([far])
 
 
+def test_compare__bits_behind_differing_ones_may_differ_more_in_the_same_image():
+    first, second = torch.tensor([[0.3, 5e-5], [0.3, 5e-5]]), torch.tensor([[0.01, 0.2], [0.01, 0.2]])
+    expected = dict(attention_0=first, attention_1=second)
+    flip_first = first * torch.tensor([[1, -1], [1, 1]])
+    behind = compare("case", expected, dict(attention_0=flip_first, attention_1=second * torch.tensor([[-1], [1]])))
+    assert (behind.bits, behind.margin, behind.margin_behind) == ((8, 3), pytest.approx(5e-5), pytest.approx(0.2))
+    with pytest.raises(ValueError, match=r"up to 2.0e-01 from 0, expected below 1e-01\."):
+        judge([behind])
+    near = second * torch.tensor([[-1, 1], [1, 1]])
+    judge([compare("case", expected, dict(attention_0=flip_first, attention_1=near))])
+    for found in (dict(attention_0=first, attention_1=near), dict(attention_0=flip_first, attention_1=near.flip(0))):
+        with pytest.raises(ValueError, match=r"up to 1.0e-02 from 0, expected below 1e-04\."):
+            judge([compare("case", expected, found)])
+
+
 @pytest.mark.parametrize(("output", "error"), [("class_logits", 9.0), ("class_logits", float("inf")), ("boxes", 1e-3)])
 def test_judge__attention_bits_do_not_excuse_everything(output, error):
     judge([Comparison("case", errors=dict(class_logits=1e-3), bits=(9, 1), margin=1e-6)])
