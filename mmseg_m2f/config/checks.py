@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from mmengine.config import Config
@@ -27,6 +27,8 @@ _BUILDER_EXTRAS = {
     "param_scheduler": {"convert_to_iter_based", "by_epoch", "begin", "end"},
     "optim_wrapper": {"constructor", "paramwise_cfg", "accumulative_counts"},
 }
+#: Segmentors that take keys out of the config of a part before they build it: type -> part -> keys.
+_SHELL_EXTRAS = {name: {"backbone": {"lora"}} for name in ("MaskSegmentor", "MaskDetector")}
 # Keys whose `type` names something outside the registries.
 _FOREIGN_KEYS = {"roi_layer", "metainfo"}
 _FOREIGN_TYPES = {"Albu"}  # lists transforms of albumentations
@@ -64,7 +66,8 @@ def _check_top_level(cfg: Config) -> None:
         )
 
 
-def _check_node(node: object, path: str, *, scope: str) -> None:
+def _check_node(node: object, path: str, *, scope: str, taken: Collection[str] = ()) -> None:
+    """Check a config value and what it holds; whoever builds it takes out the keys `taken`."""
     if isinstance(node, (list, tuple)):
         for index, item in enumerate(node):
             _check_node(item, f"{path}[{index}]", scope=scope)
@@ -72,15 +75,24 @@ def _check_node(node: object, path: str, *, scope: str) -> None:
         return
     scope = node.get("_scope_") or scope
     target = node.get("type")
+    find: Sequence[Callable[..., object]] = []
     if isinstance(target, str):
-        _check_arguments(node, path, find=_find_or_raise(target, path, scope=scope))
+        find = _find_or_raise(target, path, scope=scope)
+        _check_arguments(node, path, find=find, taken=taken)
         if target.rpartition(".")[2] in _FOREIGN_TYPES:
             return
     elif callable(target):  # a config in pure Python names the class itself
-        _check_arguments(node, path, find=[target])
+        find = [target]
+        _check_arguments(node, path, find=find, taken=taken)
+    of_parts = _taken_of_parts(find)
     for key, value in node.items():
         if key not in _FOREIGN_KEYS:
-            _check_node(value, f"{path}.{key}", scope=scope)
+            _check_node(value, f"{path}.{key}", scope=scope, taken=of_parts.get(key, ()))
+
+
+def _taken_of_parts(targets: Sequence[Callable[..., object]]) -> Mapping[str, Collection[str]]:
+    lines = [cls.__name__ for target in targets for cls in getattr(target, "__mro__", ())]
+    return next((_SHELL_EXTRAS[name] for name in lines if name in _SHELL_EXTRAS), {})
 
 
 def _find_or_raise(name: str, path: str, *, scope: str) -> list[Callable[..., object]]:
@@ -103,12 +115,16 @@ def _find_or_raise(name: str, path: str, *, scope: str) -> list[Callable[..., ob
     )
 
 
-def _check_arguments(node: Mapping[str, object], path: str, *, find: Sequence[Callable[..., object]]) -> None:
-    """Raise unless one of the types that the name may stand for takes all the keys of `node`."""
+def _check_arguments(
+    node: Mapping[str, object], path: str, *, find: Sequence[Callable[..., object]], taken: Collection[str] = ()
+) -> None:
+    """Raise unless one of the types that the name may stand for takes all the keys of `node` but those `taken`."""
     faults: list[tuple[Callable[..., object], set[str], str]] = []
     for target in find:
         accepted = accepted_arguments(target)
-        unknown = [] if accepted is None else [k for k in node if k not in accepted | _consumed(target, path)]
+        unknown = (
+            [] if accepted is None else [k for k in node if k not in accepted | _consumed(target, path) | {*taken}]
+        )
         if accepted is None or not unknown:
             return
         faults.append((target, accepted, unknown[0]))

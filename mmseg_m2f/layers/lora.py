@@ -52,6 +52,14 @@ class LoRASettings:
             raise InvalidValueError(f"lora.rank: expected a number of at least 1, such as 16, got {self.rank}.")
         if not 0 <= self.dropout < 1:
             raise InvalidValueError(f"lora.dropout: expected a share in [0, 1), got {self.dropout!r}.")
+        if self.alpha is not None and not self.alpha > 0:
+            raise InvalidValueError(f"lora.alpha: expected a number above 0, got {self.alpha!r}.")
+        if self.layers is not None and (isinstance(self.layers, str) or not self.layers):
+            example = self.layers or "attn.qkv"
+            raise InvalidValueError(
+                f"lora.layers: expected a list of names, such as ['{example}'], got {self.layers!r}. Leave it out to "
+                "adapt what suits the backbone."
+            )
 
     @classmethod
     def read(cls, settings: Mapping[str, object]) -> "LoRASettings":

@@ -1,6 +1,7 @@
 """The check of types and arguments before anything is built."""
 
 import importlib
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,22 @@ def test_check_config__names_path_and_nearest(
 def test_check_config__knows_what_the_framework_takes_out(cfg: Config, options: dict) -> None:
     cfg.merge_from_dict(options)
     check_config(cfg)
+
+
+@pytest.mark.parametrize(
+    ("model", "key", "fault"),
+    [
+        ("mmseg_m2f.MaskSegmentor", "lora", None),
+        ("mmseg_m2f.MaskDetector", "lora", None),
+        ("mmseg_m2f.MaskSegmentor", "lroa", "ResNet takes no argument 'lroa'"),
+        ("mmseg.EncoderDecoder", "lora", "ResNet takes no argument 'lora'"),
+    ],
+)
+def test_check_config__lora_of_any_backbone_of_our_segmentors(model: str, key: str, fault: str | None) -> None:
+    backbone = {"type": "mmseg.ResNet", "depth": 18, key: dict(rank=2)}
+    cfg = Config(dict(model=dict(type=model, backbone=backbone)))
+    with nullcontext() if fault is None else pytest.raises(TypeError, match=fault):
+        check_config(cfg)
 
 
 def test_check_config__asks_for_a_leaf(cfg: Config) -> None:

@@ -176,6 +176,9 @@ def test_add_lora__attention_that_reads_the_weight_itself_is_refused():
         (dict(rank=0), ValueError, "at least 1"),
         (dict(rank=1.5), ValueError, "a whole number"),
         (dict(rank=2, dropout=1.0), ValueError, r"in \[0, 1\)"),
+        (dict(rank=2, alpha=0), ValueError, "lora.alpha: expected a number above 0, got 0"),
+        (dict(rank=2, layers="attn.qkv"), ValueError, r"a list of names, such as \['attn.qkv'\], got 'attn.qkv'"),
+        (dict(rank=2, layers=[]), ValueError, r"a list of names, such as \['attn.qkv'\], got \[\]"),
     ],
 )
 def test_lora_settings__wrong_ones(settings, error, message):

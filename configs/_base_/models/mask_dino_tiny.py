@@ -8,7 +8,6 @@ model = dict(
             num_layers=3,
             num_heads=4,
             feedforward_channels=128,
-            proposal_sizes="finest_smallest",
             denoising=dict(num_queries=40),
         ),
         criterion=dict(sampling=dict(num_points=1024)),

@@ -2,6 +2,6 @@
 _base_ = "./mask_dino_tiny.py"
 model = dict(
     type="mmseg_m2f.MaskDetector",
-    decode_head=dict(query_decoder=dict(box_init="centred_masks")),
+    decode_head=dict(query_decoder=dict(box_init="centred_masks", proposal_sizes="finest_smallest")),
     test_cfg=dict(panoptic=True, instance=True, semantic=True, object_threshold=0.25, things_first=False),
 )

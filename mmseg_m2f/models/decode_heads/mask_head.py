@@ -76,6 +76,7 @@ class MaskHead(nn.Module):
                 "refine each other's boxes, got False. Leave it out."
             )
         self.criterion = None if criterion is None else MODELS.build(criterion)
+        self._check_class_loss()
         if feature_loss is not None:
             warnings.warn(
                 "decode_head.feature_loss=LOSS is now decode_head.extra_losses=[LOSS]; the old name goes in the next "
@@ -88,6 +89,19 @@ class MaskHead(nn.Module):
         self._shortened: dict[str, int] = {}
         self.register_load_state_dict_pre_hook(adopt_head_keys)
         self.register_load_state_dict_pre_hook(_check_class_layer)
+
+    def _check_class_loss(self) -> None:
+        """Raise where the class loss expects another number of outputs than the query decoder has."""
+        loss = getattr(self.criterion, "loss_cls", None)
+        others = getattr(loss, "num_other_outputs", None)
+        if others is None or (others == 0) == (self.class_activation == "sigmoid"):
+            return
+        wanted = "ClassLoss" if self.class_activation == "softmax" else "ClassFocalLoss"
+        raise InvalidValueError(
+            f"decode_head.criterion.loss_cls: expected a loss for the {self.class_activation} of "
+            f"{type(self.query_decoder).__name__}, such as mmseg_m2f.{wanted}, got {type(loss).__name__}. Change the "
+            "loss, or class_activation of the query decoder where it has one."
+        )
 
     @property
     def reads_boxes(self) -> bool:
@@ -126,7 +140,8 @@ class MaskHead(nn.Module):
             if key not in most:
                 raise InvalidValueError(
                     f"model.test_cfg.{key}: expected None, as the {key} of {kind} cannot be chosen when it predicts, "
-                    f"got {wanted}. MaskedAttentionDecoder takes layers and queries, DETR's decoders take layers."
+                    f"got {wanted}. MaskedAttentionDecoder takes layers and queries, AnchorMaskDecoder and DETR's "
+                    "decoders take layers."
                 )
             if not isinstance(wanted, int) or isinstance(wanted, bool) or not 1 <= wanted <= most[key]:
                 raise InvalidValueError(

@@ -7,8 +7,8 @@ Deviations:
 - Of the two rules for boxes around masks, the authors' "bitmask": the last row and column count.
 """
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -22,7 +22,7 @@ from mmseg_m2f.layers.anchor_decoder import AnchorDecoder, AnchorState
 from mmseg_m2f.layers.transformer import flatten_maps
 from mmseg_m2f.models.query_decoders.denoising import DenoisingQueries, NoisySegments
 from mmseg_m2f.models.query_decoders.query_mlp import QueryMLP
-from mmseg_m2f.models.query_decoders.query_selection import ProposalSizes, QuerySelection
+from mmseg_m2f.models.query_decoders.query_selection import PROPOSAL_SIZES, QuerySelection
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.structures import (
     Denoising,
@@ -33,6 +33,9 @@ from mmseg_m2f.structures import (
     TrainingPredictions,
 )
 
+#: Where the boxes of chosen cells start.
+_BOX_INIT = ("encoder", "masks", "centred_masks")
+_CLASS_ACTIVATION = ("sigmoid", "softmax")
 #: Mask logits from which boxes are made.
 _CHUNK = ChunkBudget(cpu=2**22, gpu=2**26)
 #: Pixels. Centres of coarse cells lie on borders of the mask's pixels, where rounding would choose the pixel.
@@ -59,9 +62,9 @@ class AnchorMaskDecoder(nn.Module):
         box_init: where the boxes of chosen cells start: at those predicted by the "encoder", around the "masks"
             predicted from the cells, or around the part of each mask at the centre of the encoder's box, see
             `boxes_at` ("centred_masks"). Early in training masks also cover other segments, and boxes around all of a
-            mask tell little.
+            mask tell little. "masks" unless given; learnt queries have none.
         proposal_sizes: which end of the levels proposes the smallest boxes. The published instance and panoptic weights
-            were trained with "coarsest_smallest"; "finest_smallest" is DINO's.
+            were trained with "coarsest_smallest", the default; "finest_smallest" is DINO's. Learnt queries have none.
         class_activation: "sigmoid", K yes-or-no questions, or "softmax" over the classes and one more output, "no
             object" (semantic models).
         denoising: arguments of `DenoisingQueries`; `dict()` is as published, None trains without noisy copies.
@@ -81,13 +84,23 @@ class AnchorMaskDecoder(nn.Module):
         num_points: int = 4,
         feedforward_channels: int = 2048,
         select: bool = True,
-        box_init: Literal["encoder", "masks", "centred_masks"] = "masks",
-        proposal_sizes: ProposalSizes = "coarsest_smallest",
-        class_activation: Literal["sigmoid", "softmax"] = "sigmoid",
+        box_init: str | None = None,
+        proposal_sizes: str | None = None,
+        class_activation: str = "sigmoid",
         denoising: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         channels = _channels(pixel_spec)
+        for name, value in dict(box_init=box_init, proposal_sizes=proposal_sizes).items():
+            if not select and value is not None:
+                raise InvalidValueError(
+                    f"AnchorMaskDecoder: {name} is about cells that are chosen as queries, and select=False learns the "
+                    f"queries; got {name}={value!r}. Leave it out."
+                )
+        box_init, proposal_sizes = box_init or "masks", proposal_sizes or "coarsest_smallest"
+        _require_one_of("box_init", box_init, _BOX_INIT)
+        _require_one_of("proposal_sizes", proposal_sizes, PROPOSAL_SIZES)
+        _require_one_of("class_activation", class_activation, _CLASS_ACTIVATION)
         self.num_queries, self.box_init, self.class_activation = num_queries, box_init, class_activation
         self.transformer_decoder = AnchorDecoder(
             channels,
@@ -250,6 +263,11 @@ def _memory(features: PixelFeatures) -> tuple[Float[Tensor, "B N C"], list[tuple
     tokens = flatten_maps(features.levels)
     sizes = [(level.shape[-2], level.shape[-1]) for level in features.levels]
     return tokens.to(torch.promote_types(tokens.dtype, torch.float32)), sizes
+
+
+def _require_one_of(name: str, value: object, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise InvalidValueError(f"AnchorMaskDecoder: {name}: expected one of {', '.join(choices)}, got {value!r}.")
 
 
 def _channels(pixel_spec: PixelSpec) -> int:

@@ -1,15 +1,18 @@
 """Noisy copies of the segments as further queries in training (DN-DETR, arXiv 2203.01305, section 4)."""
 
+import logging
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmseg_m2f.core.boxes import inverse_sigmoid
 from mmseg_m2f.core.targets import required_boxes
 from mmseg_m2f.core.transfer import upload
+from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.structures import Assignment, TargetBatch
 
 
@@ -79,8 +82,14 @@ class DenoisingQueries(nn.Module):
         box_noise: float = 0.4,
     ) -> None:
         super().__init__()
+        if num_queries < 1 or not 0 <= label_noise <= 1 or box_noise < 0:
+            raise InvalidValueError(
+                "DenoisingQueries: expected num_queries of at least 1, label_noise in [0, 1] and box_noise of at least "
+                f"0, got {num_queries}, {label_noise} and {box_noise}. denoising=None trains without noisy copies."
+            )
         self.num_queries, self.label_noise, self.box_noise = num_queries, label_noise, box_noise
         self.label_embed = nn.Embedding(num_classes, channels)
+        self._warned = False
 
     def forward(self, targets: TargetBatch) -> NoisySegments:
         """The copies for this step.
@@ -91,6 +100,16 @@ class DenoisingQueries(nn.Module):
         counts = list(targets.num_segments)
         most = max(counts)
         groups = self.num_queries // most if most else 0
+        if most > self.num_queries and not self._warned:
+            self._warned = True
+            name = targets.names[counts.index(most)] or "An image"
+            print_log(
+                f"{name} has {most} segments, but there are only {self.num_queries} slots for noisy copies: its batch "
+                "is trained without copies (dn_loss_* are 0; this warning appears once). Raise "
+                f"decode_head.query_decoder.denoising.num_queries to at least {most}.",
+                logger="current",
+                level=logging.WARNING,
+            )
         pairs = _pairs(counts, most, groups)
         boxes = required_boxes(targets)[:, :most].repeat(1, groups, 1)
         labels = targets.labels[:, :most].repeat(1, groups)

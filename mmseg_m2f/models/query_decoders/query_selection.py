@@ -1,7 +1,7 @@
 """Queries made of the surest cells of the pixel decoder's maps (two-stage Deformable DETR, arXiv 2010.04159, A.4)."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,7 +11,7 @@ from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.layers.position_encoding import cell_centres
 
 #: Which end of the levels proposes the smallest boxes.
-ProposalSizes = Literal["coarsest_smallest", "finest_smallest"]
+PROPOSAL_SIZES = ("coarsest_smallest", "finest_smallest")
 #: Side of the smallest proposals; each further level's are twice as large.
 _LEAST_SIDE = 0.05
 _MARGIN = 0.01
@@ -31,7 +31,7 @@ class QuerySelection(nn.Module):
     a centre or a side within 0.01 of 0 or 1 count as 0 and propose the whole image.
     """
 
-    def __init__(self, channels: int, *, proposal_sizes: ProposalSizes) -> None:
+    def __init__(self, channels: int, *, proposal_sizes: str) -> None:
         super().__init__()
         self.proposal_sizes = proposal_sizes
         self.proj = nn.Linear(channels, channels)
@@ -70,7 +70,7 @@ class QuerySelection(nn.Module):
 
 
 def box_proposals(
-    sizes: Sequence[tuple[int, int]], like: Tensor, *, proposal_sizes: ProposalSizes
+    sizes: Sequence[tuple[int, int]], like: Tensor, *, proposal_sizes: str
 ) -> tuple[Float[Tensor, "N 4"], Bool[Tensor, "N"]]:
     """The box that each cell proposes, before the sigmoid, and whether the cell counts; +∞ where it does not."""
     doublings = list(range(len(sizes)))

@@ -36,6 +36,7 @@ def config(tmp_path: Path) -> str:
         cfg.pop(key)
     cfg.custom_hooks = [dict(type="KeepFirstWeights")]
     cfg.report = False
+    cfg.experiment_name = tmp_path.name  # runs of one name and second share a log
     return write_config(cfg, tmp_path / "tiny.py")
 
 

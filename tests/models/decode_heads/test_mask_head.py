@@ -20,6 +20,17 @@ def test_mask_head__without_criterion_predicts_only(model_config):
         segmentor.loss(images, samples)
 
 
+def test_mask_head__class_loss_of_another_number_of_outputs(model_config):
+    model_config.decode_head.criterion.loss_cls = dict(type="mmseg_m2f.ClassFocalLoss")
+    message = r"loss_cls: expected a loss for the softmax of MaskedAttentionDecoder, .*ClassLoss, got ClassFocalLoss"
+    with pytest.raises(ValueError, match=message):
+        MODELS.build(model_config)
+    model_config.decode_head.query_decoder = dict(type="mmseg_m2f.AnchorMaskDecoder", num_queries=5)
+    model_config.decode_head.criterion.loss_cls = dict(type="mmseg_m2f.ClassLoss")
+    with pytest.raises(ValueError, match=r"sigmoid of AnchorMaskDecoder, such as .*ClassFocalLoss, got ClassLoss"):
+        MODELS.build(model_config)
+
+
 def test_mask_head__checkpoint_of_another_class_count(segmentor, model_config):
     model_config.decode_head.num_classes = 9
     stored = MODELS.build(model_config).state_dict()

@@ -207,3 +207,21 @@ def test_anchor_mask__boxes_start_at_parts_of_masks_in_any_chunks(monkeypatch):
     monkeypatch.setattr(anchor_mask, "_CHUNK", ChunkBudget(cpu=1, gpu=1))
     for boxes, expected in zip([layer.boxes for layer in decoder(features)], whole, strict=True):
         torch.testing.assert_close(boxes, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            dict(box_init="centered_masks"),
+            "box_init: expected one of encoder, masks, centred_masks, got 'centered_masks'",
+        ),
+        (dict(proposal_sizes="smallest"), "proposal_sizes: expected one of coarsest_smallest, finest_smallest"),
+        (dict(class_activation="relu"), "class_activation: expected one of sigmoid, softmax, got 'relu'"),
+        (dict(select=False, box_init="masks"), "select=False learns the queries; got box_init='masks'"),
+        (dict(select=False, proposal_sizes="finest_smallest"), "got proposal_sizes='finest_smallest'. Leave it out"),
+    ],
+)
+def test_anchor_mask_decoder__refuses_options_that_would_do_nothing(options, message):
+    with pytest.raises(ValueError, match=message):
+        small_decoder(**options)

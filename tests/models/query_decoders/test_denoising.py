@@ -3,6 +3,7 @@ import torch
 from mmdet.models.layers import CdnQueryGenerator
 
 from mmseg_m2f.core.targets import stack_targets
+from mmseg_m2f.models.query_decoders import denoising
 from mmseg_m2f.models.query_decoders.denoising import DenoisingQueries
 from mmseg_m2f.structures import BACKGROUND, MaskTarget, TargetBatch
 
@@ -66,6 +67,23 @@ def test_denoising_queries__none_without_segments_and_none_with_too_many(counts)
     assert noisy.assignment(2).counts == [[0, 0], [0, 0]]
     noisy.content.sum().backward()
     assert not queries.label_embed.weight.grad.any()  # there is a gradient: no process waits for it
+
+
+def test_denoising_queries__too_many_segments_are_said_once(monkeypatch):
+    messages = []
+    monkeypatch.setattr(denoising, "print_log", lambda message, **_: messages.append(message))
+    queries = DenoisingQueries(5, 8, num_queries=7)
+    for counts in ((7, 2), (0, 0), (4, 8), (9, 1)):
+        queries(batch_of(*counts))
+    assert len(messages) == 1
+    assert "a.jpg has 8 segments, but there are only 7 slots for noisy copies" in messages[0]
+    assert "denoising.num_queries to at least 8" in messages[0]
+
+
+@pytest.mark.parametrize("options", [dict(num_queries=0), dict(label_noise=1.5), dict(box_noise=-0.1)])
+def test_denoising_queries__numbers_out_of_range(options):
+    with pytest.raises(ValueError, match="expected num_queries of at least 1, label_noise in"):
+        DenoisingQueries(5, 8, **options)
 
 
 def test_denoising_queries__see_what_mmdets_see():
