@@ -1,12 +1,13 @@
 """timm's plain vision transformers, built and checked for the backbones around them."""
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from mmseg_m2f.errors import InvalidValueError, UserError
+from mmseg_m2f.errors import InvalidValueError, UnknownNameError, UserError
 from mmseg_m2f.layers.lora import LoRALinear, LoRASettings, add_lora, merge_foreign_lora
 
 
@@ -33,11 +34,21 @@ def build_timm_vit(
 
     Raises:
         ImportError: timm is missing, or older than 1.0.26.
-        ValueError: the model is no plain vision transformer.
+        KeyError: timm has no such model; the message names the nearest.
+        ValueError: the model is no plain vision transformer, or `img_size` is no whole number of patches.
     """
     _check_timm()
     import timm
 
+    _check_name(model_name, timm.list_models(module=["vision_transformer", "eva", "deit"]))
+    wrong = img_size is not None and (
+        not isinstance(img_size, Sequence) or len(img_size) != 2 or any(side % patch_size for side in img_size)
+    )
+    if wrong:
+        raise InvalidValueError(
+            f"model.backbone.img_size: expected height and width, multiples of the patch size {patch_size}, such as "
+            f"({8 * patch_size}, {8 * patch_size}), got {img_size!r}."
+        )
     options = dict(model_options or {})
     if img_size is None:
         with torch.device("meta"):
@@ -56,6 +67,16 @@ def build_timm_vit(
     _checked(vit, model_name).register_load_state_dict_pre_hook(_check_positions)
     vit.register_load_state_dict_pre_hook(merge_foreign_lora)
     return vit
+
+
+def _check_name(model_name: str, plain: Sequence[str]) -> None:
+    import timm
+
+    if timm.is_model(model_name) or ":" in model_name:  # an address of the hub
+        return
+    near = difflib.get_close_matches(model_name.partition(".")[0], plain, n=3, cutoff=0.6)
+    nearest = f" Nearest: {', '.join(near)}." if near else ""
+    raise UnknownNameError(f"model.backbone.model_name: expected a model of timm, got '{model_name}'.{nearest}")
 
 
 def adapt_vit(vit: nn.Module, lora: Mapping[str, object] | None) -> None:

@@ -38,10 +38,21 @@ class SimplePyramid(nn.Module):
                 f"model.neck (SimplePyramid): in_channels is halved twice, expected a multiple of 4, got {in_channels}."
             )
         check_scales(scales, known=(4, 2, 1, 0.5), neck="SimplePyramid")
+        self.in_channels = in_channels
         self.stages = nn.ModuleList(_stage(in_channels, channels, scale) for scale in scales)
 
     def forward(self, inputs: Sequence[Float[Tensor, "B _ _ _"]]) -> tuple[Float[Tensor, "B C _ _"], ...]:
-        """One map per scale, from the last of the backbone's maps."""
+        """One map per scale, from the last of the backbone's maps.
+
+        Raises:
+            ValueError: the map has another number of channels.
+        """
+        channels = inputs[-1].shape[1]
+        if channels != self.in_channels:
+            raise InvalidValueError(
+                f"model.neck (SimplePyramid): expected maps of in_channels={self.in_channels}, got {channels} from the "
+                f"backbone. Set model.neck.in_channels={channels}."
+            )
         return tuple(stage(inputs[-1]) for stage in self.stages)
 
 

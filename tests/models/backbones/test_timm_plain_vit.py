@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from mmseg_m2f.models.backbones import TimmPlainViT
+from mmseg_m2f.models.backbones.timm_vit import build_timm_vit
 from mmseg_m2f.models.feature_spec import probe_feature_spec
 from mmseg_m2f.structures import FeatureSpec
 
@@ -116,6 +117,17 @@ def test_timm_plain_vit__norm_that_does_not_exist():
 def test_timm_plain_vit__size_that_patches_do_not_fill():
     with pytest.raises(ValueError, match="TimmPlainViT.*multiples of 16, got 40 × 48"):
         build()(torch.randn(1, 3, 40, 48))
+
+
+def test_timm_plain_vit__model_that_timm_lacks():
+    with pytest.raises(KeyError, match="got 'vit_tny_patch16_224'. Nearest: vit_tiny_patch16_224"):
+        TimmPlainViT("vit_tny_patch16_224")
+
+
+@pytest.mark.parametrize("size", [(100, 100), (96, 100), (96,)])
+def test_timm_plain_vit__positions_of_no_whole_patches(size):
+    with pytest.raises(ValueError, match=r"img_size: .* multiples of the patch size 16, such as \(128, 128\), got"):
+        build_timm_vit("vit_tiny_patch16_224", img_size=size, patch_size=16)
 
 
 def test_timm_plain_vit__low_rank_changes_instead_of_weights():

@@ -46,3 +46,8 @@ def test_simple_pyramid__scales_that_it_does_not_know(scales):
 def test_simple_pyramid__channels_that_cannot_be_halved():
     with pytest.raises(ValueError, match="multiple of 4, got 30"):
         SimplePyramid(30)
+
+
+def test_simple_pyramid__maps_of_another_width():
+    with pytest.raises(ValueError, match=r"in_channels=16, got 24 from the backbone. Set model.neck.in_channels=24"):
+        SimplePyramid(16)([torch.rand(1, 24, 4, 4)])
