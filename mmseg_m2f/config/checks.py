@@ -78,12 +78,11 @@ def _check_node(node: object, path: str, *, scope: str, taken: Collection[str] =
     find: Sequence[Callable[..., object]] = []
     if isinstance(target, str):
         find = _find_or_raise(target, path, scope=scope)
-        _check_arguments(node, path, find=find, taken=taken)
-        if target.rpartition(".")[2] in _FOREIGN_TYPES:
-            return
     elif callable(target):  # a config in pure Python names the class itself
         find = [target]
-        _check_arguments(node, path, find=find, taken=taken)
+    _check_arguments(node, path, find=find, taken=taken)
+    if isinstance(target, str) and target.rpartition(".")[2] in _FOREIGN_TYPES:
+        return
     of_parts = _taken_of_parts(find)
     for key, value in node.items():
         if key not in _FOREIGN_KEYS:
@@ -116,16 +115,17 @@ def _find_or_raise(name: str, path: str, *, scope: str) -> list[Callable[..., ob
 
 
 def _check_arguments(
-    node: Mapping[str, object], path: str, *, find: Sequence[Callable[..., object]], taken: Collection[str] = ()
+    node: Mapping[str, object], path: str, *, find: Sequence[Callable[..., object]], taken: Collection[str]
 ) -> None:
     """Raise unless one of the types that the name may stand for takes all the keys of `node` but those `taken`."""
     faults: list[tuple[Callable[..., object], set[str], str]] = []
     for target in find:
         accepted = accepted_arguments(target)
-        unknown = (
-            [] if accepted is None else [k for k in node if k not in accepted | _consumed(target, path) | {*taken}]
-        )
-        if accepted is None or not unknown:
+        if accepted is None:
+            return
+        known = accepted | _consumed(target, path) | {*taken}
+        unknown = [key for key in node if key not in known]
+        if not unknown:
             return
         faults.append((target, accepted, unknown[0]))
     if not faults:

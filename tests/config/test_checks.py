@@ -16,8 +16,10 @@ def cfg(tmp_path: Path) -> Config:
     return tiny_config(tmp_path / "data")
 
 
-def test_check_config__passes_a_good_one(cfg: Config) -> None:
+def test_check_config__leaves_a_good_one_as_it_is(cfg: Config) -> None:
+    before = cfg.to_dict()
     check_config(cfg)
+    assert cfg.to_dict() == before
 
 
 @pytest.mark.parametrize(
@@ -81,7 +83,9 @@ def test_check_config__names_path_and_nearest(
 )
 def test_check_config__knows_what_the_framework_takes_out(cfg: Config, options: dict) -> None:
     cfg.merge_from_dict(options)
+    before = cfg.to_dict()
     check_config(cfg)
+    assert cfg.to_dict() == before
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def build_timm_vit(
     _check_timm()
     import timm
 
-    _check_name(model_name, timm.list_models(module=["vision_transformer", "eva", "deit"]))
+    _check_name(model_name)
     wrong = img_size is not None and (
         not isinstance(img_size, Sequence) or len(img_size) != 2 or any(side % patch_size for side in img_size)
     )
@@ -69,11 +69,12 @@ def build_timm_vit(
     return vit
 
 
-def _check_name(model_name: str, plain: Sequence[str]) -> None:
+def _check_name(model_name: str) -> None:
     import timm
 
     if timm.is_model(model_name) or ":" in model_name:  # an address of the hub
         return
+    plain = timm.list_models(module=["vision_transformer", "eva", "deit"])
     near = difflib.get_close_matches(model_name.partition(".")[0], plain, n=3, cutoff=0.6)
     nearest = f" Nearest: {', '.join(near)}." if near else ""
     raise UnknownNameError(f"model.backbone.model_name: expected a model of timm, got '{model_name}'.{nearest}")
