@@ -253,7 +253,12 @@ class MaskHead(nn.Module):
 
 
 def _check_query_decoder(query_decoder: ConfigDict | dict, *, reads: str) -> None:
-    """Refuse a decoder that is not built with `reads`: "pixel_spec" behind a pixel decoder, else "feature_spec"."""
+    """Refuse a decoder that is not built with `reads` ("pixel_spec" behind a pixel decoder, else "feature_spec")."""
+    num_queries = query_decoder.get("num_queries", 1)
+    if isinstance(num_queries, bool) or not isinstance(num_queries, int) or num_queries < 1:
+        raise InvalidValueError(
+            f"decode_head.query_decoder.num_queries: expected a whole number of at least 1, got {num_queries!r}."
+        )
     found = MODELS.get(query_decoder["type"]) if isinstance(query_decoder["type"], str) else query_decoder["type"]
     if found is None or reads in signature(found).parameters:
         return

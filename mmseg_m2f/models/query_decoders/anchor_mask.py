@@ -8,6 +8,7 @@ Deviations:
 """
 
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 import torch
@@ -119,7 +120,9 @@ class AnchorMaskDecoder(nn.Module):
         if not select:
             self.query_feat = nn.Embedding(num_queries, channels)
             self.query_boxes = nn.Embedding(num_queries, 4)
-        self.denoising = None if denoising is None else DenoisingQueries(num_classes, channels, **denoising)
+        self.denoising = None
+        if denoising is not None:
+            self.denoising = DenoisingQueries(num_classes, channels, **_checked_denoising(denoising))
 
     def forward(
         self, features: PixelFeatures, *, last_only: bool = False, num_layers: int | None = None
@@ -268,6 +271,17 @@ def _memory(features: PixelFeatures) -> tuple[Float[Tensor, "B N C"], list[tuple
 def _require_one_of(name: str, value: object, choices: Sequence[str]) -> None:
     if value not in choices:
         raise InvalidValueError(f"AnchorMaskDecoder: {name}: expected one of {', '.join(choices)}, got {value!r}.")
+
+
+def _checked_denoising(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    known = [name for name, each in signature(DenoisingQueries).parameters.items() if each.kind is each.KEYWORD_ONLY]
+    unknown = [key for key in settings if key not in known]
+    if unknown:
+        raise InvalidValueError(
+            f"AnchorMaskDecoder: denoising: expected a dict of {', '.join(known)}, got {unknown[0]!r}. dict() is as "
+            "published."
+        )
+    return settings
 
 
 def _channels(pixel_spec: PixelSpec) -> int:

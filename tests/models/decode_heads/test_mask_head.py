@@ -100,6 +100,13 @@ def test_mask_head__query_decoder_that_reads_pixel_features(model_config):
         MODELS.build(model_config)
 
 
+@pytest.mark.parametrize("num_queries", [0, True, 2.0, None])
+def test_mask_head__number_of_queries(model_config, num_queries):
+    model_config.decode_head.query_decoder.num_queries = num_queries
+    with pytest.raises(ValueError, match=rf"query_decoder.num_queries: expected .* at least 1, got {num_queries}"):
+        MODELS.build(model_config)
+
+
 @pytest.mark.parametrize(
     ("leaf", "losses"),
     [("maskformer/maskformer", ("loss_mask", "loss_dice")), ("detr/detr-tiny", ("loss_bbox", "loss_iou", "loss_dice"))],

@@ -220,6 +220,7 @@ def test_anchor_mask__boxes_start_at_parts_of_masks_in_any_chunks(monkeypatch):
         (dict(class_activation="relu"), "class_activation: expected one of sigmoid, softmax, got 'relu'"),
         (dict(select=False, box_init="masks"), "select=False learns the queries; got box_init='masks'"),
         (dict(select=False, proposal_sizes="finest_smallest"), "got proposal_sizes='finest_smallest'. Leave it out"),
+        (dict(denoising=dict(noise=1)), "a dict of num_queries, label_noise, box_noise, got 'noise'"),
     ],
 )
 def test_anchor_mask_decoder__refuses_options_that_would_do_nothing(options, message):
