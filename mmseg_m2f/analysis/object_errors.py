@@ -27,7 +27,7 @@ from jaxtyping import Bool, Float, Int
 
 from mmseg_m2f.analysis.error_table import ERROR_KINDS, ErrorKind, ErrorRow, ErrorTable
 from mmseg_m2f.analysis.judged_samples import EvaluatedData
-from mmseg_m2f.evaluation.cropped_masks import CroppedMasks, crop_masks
+from mmseg_m2f.core.cropped_masks import CroppedMasks, crop_masks
 from mmseg_m2f.evaluation.mask_ap import ObjectCounts, class_figures, judge_detections, match_greedily
 from mmseg_m2f.evaluation.object_overlaps import DetectedObjects, TrueObjects, read_objects
 

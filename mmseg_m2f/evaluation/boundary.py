@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import Bool, Integer
 from scipy.ndimage import maximum_filter1d, minimum_filter1d
 
+from mmseg_m2f.core.cropped_masks import CroppedMasks
+
 
 def boundary_width(size: tuple[int, int]) -> int:
     """The paper's width in pixels: 2 % of the image's diagonal, rounded, at least 1."""
@@ -25,3 +27,11 @@ def boundary_pixels(label_map: Integer[np.ndarray, "H W"], width: int) -> Bool[n
         lowest = minimum_filter1d(lowest, 2 * width + 1, axis, mode="constant", cval=outside)
         highest = maximum_filter1d(highest, 2 * width + 1, axis, mode="constant", cval=outside)
     return lowest != highest
+
+
+def boundary_regions(masks: CroppedMasks) -> CroppedMasks:
+    """The boundary region of each mask, as wide as suits the image; its box stays that of the mask."""
+    width = boundary_width(masks.size)
+    # What lies around a crop is outside the mask, as is what lies around the image.
+    crops = (crop & boundary_pixels(crop.view(np.uint8), width) for crop in masks.crops)
+    return CroppedMasks(masks.size, masks.boxes, tuple(crops))

@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from mmengine.evaluator import BaseMetric
 
+from mmseg_m2f.core.cropped_masks import CroppedMasks, crop_masks
 from mmseg_m2f.errors import InvalidValueError
-from mmseg_m2f.evaluation.cropped_masks import CroppedMasks, crop_masks
+from mmseg_m2f.evaluation.boundary import boundary_regions
 from mmseg_m2f.evaluation.sample_fields import (
     check_sizes,
     class_names,
@@ -93,7 +94,7 @@ def object_ious(detected: DetectedObjects, true: TrueObjects, *, boundary: bool 
     ious = _mask_ious(detected.masks, true.masks, same_class=same_class, is_crowd=true.is_crowd)
     if not boundary:
         return ious
-    regions = (objects.masks.boundaries() for objects in (detected, true))
+    regions = (boundary_regions(objects.masks) for objects in (detected, true))
     near_edges = _mask_ious(*regions, same_class=same_class, is_crowd=true.is_crowd)
     return np.where(true.is_crowd, ious, np.minimum(ious, near_edges))
 

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from mmseg_m2f.evaluation.boundary import boundary_pixels, boundary_width
+from mmseg_m2f.core.cropped_masks import crop_masks
+from mmseg_m2f.evaluation.boundary import boundary_pixels, boundary_regions, boundary_width
 from tests.evaluation.object_samples import looped_boundary, rectangle
 
 SIZE = (20, 30)
@@ -54,3 +55,22 @@ def test_boundary_pixels__equal_the_regions_of_all_labels(dtype: type) -> None:
     label_map = np.kron(np.random.default_rng(0).choice([0, 1, 7, 255], (4, 5)), np.ones((5, 6), int)).astype(dtype)
     expected = sum(looped_boundary(label_map == label, 2) for label in np.unique(label_map))
     assert np.array_equal(boundary_pixels(label_map, 2), expected)
+
+
+def test_boundary_regions__equal_loops_over_whole_masks() -> None:
+    size, draw = (60, 80), np.random.default_rng(3)  # boundary regions are 2 broad
+    blobs = [
+        rectangle(*draw.integers(0, 50, 2), *draw.integers(1, 20, 2), size=size)
+        | rectangle(*draw.integers(0, 50, 2), *draw.integers(1, 20, 2), size=size)
+        for _ in range(5)
+    ]
+    masks = np.stack([*blobs, np.ones(size, bool), np.zeros(size, bool)])
+    expected = np.stack([looped_boundary(mask, 2) for mask in masks])
+    regions = boundary_regions(crop_masks(masks))
+    assert regions.areas().tolist() == expected.sum((1, 2)).tolist()
+    assert regions.shared_pixels(crop_masks(expected), np.eye(len(masks), dtype=bool)).sum() == expected.sum()
+
+
+def test_boundary_regions__of_nothing() -> None:
+    nothing = boundary_regions(crop_masks(np.zeros((0, 60, 80), bool)))
+    assert (nothing.size, len(nothing)) == ((60, 80), 0)

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int
 
-from mmseg_m2f.evaluation.boundary import boundary_pixels, boundary_width
-
 
 @dataclass(frozen=True)
 class CroppedMasks:
@@ -34,13 +32,6 @@ class CroppedMasks:
     def areas(self) -> Int[np.ndarray, "N"]:
         """Number of pixels."""
         return np.array([np.count_nonzero(crop) for crop in self.crops], dtype=np.int64)
-
-    def boundaries(self) -> "CroppedMasks":
-        """The boundary region of each mask, as wide as suits the image; its box stays that of the mask."""
-        width = boundary_width(self.size)
-        # What lies around a crop is outside the mask, as is what lies around the image.
-        crops = (crop & boundary_pixels(crop.view(np.uint8), width) for crop in self.crops)
-        return CroppedMasks(self.size, self.boxes, tuple(crops))
 
     def shared_pixels(self, other: "CroppedMasks", wanted: Bool[np.ndarray, "N G"]) -> Int[np.ndarray, "N G"]:
         """How many pixels each mask shares with each of another set, 0 for pairs that are not wanted."""

@@ -1,9 +1,9 @@
 import numpy as np
 
-from mmseg_m2f.evaluation.cropped_masks import crop_masks
-from tests.evaluation.object_samples import looped_boundary, rectangle
+from mmseg_m2f.core.cropped_masks import crop_masks
+from tests.evaluation.object_samples import rectangle
 
-SIZE = (60, 80)  # boundary regions are 2 broad
+SIZE = (60, 80)
 
 
 def random_masks(seed: int) -> np.ndarray:
@@ -33,14 +33,6 @@ def test_shared_pixels__equal_whole_masks() -> None:
     assert np.array_equal(crop_masks(first).shared_pixels(crop_masks(second), wanted), expected)
 
 
-def test_boundaries__equal_loops_over_whole_masks() -> None:
-    masks = random_masks(3)
-    expected = np.stack([looped_boundary(mask, 2) for mask in masks])
-    boundaries = crop_masks(masks).boundaries()
-    assert boundaries.areas().tolist() == expected.sum((1, 2)).tolist()
-    assert boundaries.shared_pixels(crop_masks(expected), np.eye(len(masks), dtype=bool)).sum() == expected.sum()
-
-
 def test_select__keeps_the_order_of_the_indices() -> None:
     cropped = crop_masks(random_masks(4))
     chosen = cropped.select(np.array([5, 2]))
@@ -52,4 +44,4 @@ def test_select__keeps_the_order_of_the_indices() -> None:
 def test_crop_masks__none() -> None:
     nothing, some = crop_masks(np.zeros((0, *SIZE), bool)), crop_masks(random_masks(5))
     assert (nothing.size, nothing.areas().shape) == (SIZE, (0,))
-    assert nothing.boundaries().shared_pixels(some, np.ones((0, len(some)), bool)).shape == (0, len(some))
+    assert nothing.shared_pixels(some, np.ones((0, len(some)), bool)).shape == (0, len(some))
