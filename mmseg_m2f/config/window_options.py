@@ -41,8 +41,8 @@ def set_window_overlap(cfg: Config, overlap: int | Sequence[int]) -> None:
     _test_cfg(cfg).stride = (crop[0] - shared[0], crop[1] - shared[1])
 
 
-def set_window_scale(cfg: Config, scale: float | int) -> None:
-    """Resize images by this factor before windows are cut; the model checks the rest.
+def set_window_scale(cfg: Config, scale: float | int | Sequence[float | int]) -> None:
+    """Resize images by this factor before windows are cut, or by each of several; the model checks the rest.
 
     Raises:
         ValueError: no factor, or a model without such a setting.
@@ -52,9 +52,13 @@ def set_window_scale(cfg: Config, scale: float | int) -> None:
         raise InvalidValueError(
             f"window_scale={scale}: expected a MaskDetector or MaskSegmentor, got {kind}. Resize in the test pipeline."
         )
-    if isinstance(scale, bool) or not isinstance(scale, (int, float)) or scale <= 0:
-        raise InvalidValueError(f"window_scale={scale}: expected a factor above 0, for example 0.5.")
-    _test_cfg(cfg).scale = float(scale)
+    given = scale if isinstance(scale, (list, tuple)) else [scale]
+    factors = [float(each) for each in given if isinstance(each, (int, float)) and not isinstance(each, bool)]
+    if not factors or len(factors) < len(given) or min(factors) <= 0:
+        raise InvalidValueError(
+            f"window_scale={scale}: expected a factor above 0, for example 0.5, or several such as 2,3,4."
+        )
+    _test_cfg(cfg).scale = factors[0] if len(factors) == 1 else factors
 
 
 def window_size(cfg: Config) -> Size | None:

@@ -16,7 +16,7 @@ What connected masks without errors are cut into is put together again without e
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -26,7 +26,8 @@ from mmseg_m2f.core.postprocess import Instances, tight_boxes
 from mmseg_m2f.core.selection import INSTANCE_OFFSET
 from mmseg_m2f.core.windows import Span, Window, WindowGrid, divide
 
-_Part = tuple[int, int]  # number of the window, and of the object among those found through it
+#: Number of a window (or view), and of an object among those found there.
+Part: TypeAlias = tuple[int, int]
 
 
 class FoundObjects(NamedTuple):
@@ -48,8 +49,7 @@ class JoinedObject(NamedTuple):
     box: tuple[int, int, int, int]
     """Top, left, bottom, right in pixels of the image, the last two exclusive."""
     crop: Bool[np.ndarray, "_ _"]
-    parts: tuple[_Part, ...]
-    """Number of the window and of the object in it."""
+    parts: tuple[Part, ...]
 
 
 class _Scene(NamedTuple):
@@ -104,7 +104,9 @@ def join_objects(grid: WindowGrid, found: Sequence[FoundObjects], *, min_iou: fl
         min_iou: in the overlap of two windows, in (0, 1].
     """
     scene = _Scene([*grid], found, divide(grid.rows), divide(grid.columns))
-    joined = [_joined(parts, scene) for parts in _groups(scene, grid, min_iou)]
+    pairs = [pair for first, second in _neighbours(grid) for pair in _matches(scene, first, second, min_iou)]
+    groups = group_parts(pairs, [len(objects.labels) for objects in found])
+    joined = [_joined(parts, scene) for parts in groups]
     return sorted((whole for whole in joined if whole is not None), key=lambda each: -each.score)
 
 
@@ -150,16 +152,17 @@ def _local(seen: Int[np.ndarray, "_ _"], window: Window) -> Int[np.ndarray, "_ _
     return seen[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
 
 
-def _groups(scene: _Scene, grid: WindowGrid, min_iou: float) -> list[list[_Part]]:
-    """Parts that belong together, in order of their windows."""
-    pairs = [pair for first, second in _neighbours(grid) for pair in _matches(scene, first, second, min_iou)]
-    pairs.sort(key=lambda pair: -pair[0])
-    group_of: dict[_Part, dict[int, _Part]] = {
-        (window, part): {window: (window, part)}
-        for window, objects in enumerate(scene.found)
-        for part in range(len(objects.labels))
+def group_parts(pairs: Sequence[tuple[float, Part, Part]], counts: Sequence[int]) -> list[list[Part]]:
+    """Parts that belong together: the strongest pairs first, with at most one part of each window (or view).
+
+    Args:
+        pairs: how strong each pair is, and its two parts.
+        counts: objects of each window.
+    """
+    group_of = {
+        (window, part): {window: (window, part)} for window, count in enumerate(counts) for part in range(count)
     }
-    for _, first, second in pairs:
+    for _, first, second in sorted(pairs, key=lambda pair: -pair[0]):
         group, other = group_of[first], group_of[second]
         if group is other or group.keys() & other.keys():
             continue
@@ -168,6 +171,16 @@ def _groups(scene: _Scene, grid: WindowGrid, min_iou: float) -> list[list[_Part]
             group_of[part] = group
     unique = {id(group): group for group in group_of.values()}
     return [sorted(group.values()) for group in unique.values()]
+
+
+def cut_object(
+    parts: Sequence[Part], *, label: int, score: float, mask: Bool[np.ndarray, "_ _"], corner: tuple[int, int]
+) -> JoinedObject:
+    """An object whose mask, which is not empty, lies at a corner (top, left) of the image."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    mask = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    top, left = corner[0] + int(rows[0]), corner[1] + int(columns[0])
+    return JoinedObject(label, score, (top, left, top + mask.shape[0], left + mask.shape[1]), mask, tuple(parts))
 
 
 def _neighbours(grid: WindowGrid) -> Iterator[tuple[int, int]]:
@@ -192,7 +205,7 @@ def _overlapping(spans: Sequence[Span]) -> list[tuple[int, int]]:
     ]
 
 
-def _matches(scene: _Scene, first: int, second: int, min_iou: float) -> list[tuple[float, _Part, _Part]]:
+def _matches(scene: _Scene, first: int, second: int, min_iou: float) -> list[tuple[float, Part, Part]]:
     """Pairs of objects of two windows that look the same in their overlap, with IoU times both scores."""
     overlap = _shared(scene.windows[first][:2], scene.windows[second][:2])
     a, b = scene.found[first], scene.found[second]
@@ -211,7 +224,7 @@ def _matches(scene: _Scene, first: int, second: int, min_iou: float) -> list[tup
     ]
 
 
-def _joined(parts: Sequence[_Part], scene: _Scene) -> JoinedObject | None:
+def _joined(parts: Sequence[Part], scene: _Scene) -> JoinedObject | None:
     """The object of some parts; None where another window owns more of it, or nothing is left."""
     boxes = np.stack([scene.found[window].boxes[part] for window, part in parts])
     box = np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)])
@@ -226,14 +239,11 @@ def _joined(parts: Sequence[_Part], scene: _Scene) -> JoinedObject | None:
     scores = np.array([scene.found[window].scores[part] for window, part in parts], np.float64)
     score = float(scores[0]) if len(parts) == 1 else float((scores * weights).sum() / weights.sum())
     label = int(scene.found[parts[0][0]].labels[parts[0][1]])
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    mask = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    top, left = int(box[0] + rows[0]), int(box[1] + columns[0])
-    return JoinedObject(label, score, (top, left, top + mask.shape[0], left + mask.shape[1]), mask, tuple(parts))
+    return cut_object(parts, label=label, score=score, mask=mask, corner=(int(box[0]), int(box[1])))
 
 
 def _joined_mask(
-    parts: Sequence[_Part], boxes: Int[np.ndarray, "N 4"], box: Int[np.ndarray, "4"], scene: _Scene
+    parts: Sequence[Part], boxes: Int[np.ndarray, "N 4"], box: Int[np.ndarray, "4"], scene: _Scene
 ) -> Bool[np.ndarray, "_ _"]:
     """What the windows of the parts say about their own pixels, and any part about the others; within `box`."""
     mask = np.zeros(box[2:] - box[:2], bool)

@@ -64,7 +64,12 @@ def predict_large(predictor: Predictor, image: str | os.PathLike[str], out_dir: 
             f"(model.test_cfg.mode='slide'), got mode {settings.get('mode')!r}. Set window_size, e.g. to the crop size "
             "of training."
         )
-    scale = float(settings.get("scale", 1.0))
+    scale = settings.get("scale", 1.0)
+    if isinstance(scale, (list, tuple)):
+        raise InvalidValueError(
+            f"Predicting {os.fspath(image)} by parts: expected one model.test_cfg.scale, got {list(scale)}: windows "
+            "are written one after another, at one scale. Set window_scale to one factor."
+        )
     crop, stride = (_in_file(settings[key], scale) for key in ("crop_size", "stride"))
     predictor.model.test_cfg = ConfigDict(settings, mode="whole", scale=1.0)  # each window is an image
     try:

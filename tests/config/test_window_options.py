@@ -40,6 +40,8 @@ def test_window_size__none_for_whole_images():
         (lambda cfg: set_window_size(cfg, [1, 2, 3]), "expected height and width in pixels"),
         (lambda cfg: set_window_overlap(cfg, 8), "got one that predicts whole images. Set window_size as well"),
         (lambda cfg: set_window_scale(cfg, 0), "window_scale=0: expected a factor above 0"),
+        (lambda cfg: set_window_scale(cfg, [2.0, -1]), r"window_scale=\[2.0, -1\]: expected a factor above 0"),
+        (lambda cfg: set_window_scale(cfg, []), r"window_scale=\[\]: expected a factor above 0"),
     ],
 )
 def test_options__refused(call, message):

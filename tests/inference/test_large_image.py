@@ -120,6 +120,11 @@ def test_predict_large__scale(image, tmp_path):
     assert (read(labels) == np.asarray(Image.open(image))[..., 0]).mean() > 0.8
 
 
+def test_predict_large__one_scale_alone(image, tmp_path):
+    with pytest.raises(ValueError, match=r"expected one model.test_cfg.scale, got \[0.5, 1.0\].*Set window_scale"):
+        predict_large(predictor("semantic", scale=[0.5, 1.0]), image, tmp_path)
+
+
 def test_predict_large__needs_windows(image, tmp_path):
     with pytest.raises(ValueError, match=r"got mode 'whole'. Set window_size"):
         predict_large(predictor("semantic", mode="whole"), image, tmp_path)

@@ -28,9 +28,9 @@ from mmseg_m2f.models.segmentors.detector_results import (
     query_probs,
     results_of_probs,
 )
-from mmseg_m2f.models.segmentors.object_windows import result_by_windows, windows_of
+from mmseg_m2f.models.segmentors.object_windows import ImageView, result_of_views, view_by_windows, windows_of
 from mmseg_m2f.models.segmentors.own_canvas import split_by_canvas
-from mmseg_m2f.models.segmentors.sliding import check_window_size, rescaled
+from mmseg_m2f.models.segmentors.sliding import check_window_size, rescaled, window_scales
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.samples import read_segments_targets, valid_pixels
 from mmseg_m2f.structures import predicted_boxes
@@ -54,12 +54,14 @@ class MaskDetector(BaseDetector):
             GPU), except with boxes or DETR's rule. A head with boxes alone needs `panoptic=False, semantic=False`.
             `mode` "slide" looks at the image through windows of `crop_size` every `stride` pixels (height, width),
             after resizing it by `scale`, and joins what they find (`core.window_objects`): objects whose masks have an
-            IoU of `min_iou` in the overlap of two windows are one. `max_per_image` then counts for each window, and
-            `max_objects` for the image. Class scores are averaged, with weights that `blend` says ("mean" or
-            "gaussian", see `core.windows.average_windows`).
+            IoU of `min_iou` in the overlap of two windows are one. If `scale` is a list, the image is seen at each of
+            these scales, and what is found becomes one result (`core.view_merging`). `max_per_image` then counts for
+            each window, and `max_objects` for the image. Class scores are averaged, with weights that `blend` says
+            ("mean" or "gaussian", see `core.windows.average_windows`).
             Images of a batch are predicted with the padding that each would have alone, so that results do not depend
             on the images beside them; `keep_batch_padding=True` restores the published behaviour. `return_queries=True`
-            gives probabilities of all queries (`pred_queries`) instead of results, as `QueryTTA` needs them.
+            gives probabilities of all queries (`pred_queries`), or what is found through windows (`pred_views`),
+            instead of results, as `QueryTTA` needs them.
             `layers` and `queries` predict with fewer decoder layers and queries than were trained, see
             `MaskHead.shorten`.
             With `temperature`, label maps come with `pred_certainty`, as of `MaskSegmentor`; with `score_temperature`,
@@ -196,23 +198,37 @@ class MaskDetector(BaseDetector):
         """Fill the samples through windows, image by image; False where one window shows the whole of each image."""
         cfg = self.test_cfg
         shapes = [_resizing(_size(batch_inputs), sample.metainfo, rescale=rescale) for sample in samples]
-        if cfg.scale == 1 and all(windows_of(canvas, crop, cfg).is_single for canvas, crop, _ in shapes):
+        scales = window_scales(cfg)
+        single = scales == (1,) and all(windows_of(canvas, crop, cfg).is_single for canvas, crop, _ in shapes)
+        if single and not cfg.return_queries:
             return False
-        for image, (_, crop, size), sample in zip(batch_inputs.split(1), shapes, samples, strict=True):
-            if cfg.scale != 1:
-                image = rescaled(image[..., : crop[0], : crop[1]], cfg.scale)
-                crop = _size(image)
-            result = result_by_windows(
-                image,
-                shape=crop,
-                size=size,
-                num_classes=len(self.is_thing),
-                cfg=cfg,
-                predict=self._outputs,
-                finish=partial(self._results, semantic=False),
-            )
-            result.write(sample, score_temperature=cfg.score_temperature)
+        for image, resizing, sample in zip(batch_inputs.split(1), shapes, samples, strict=True):
+            views = [self._view(image, resizing, scale) for scale in scales]
+            if cfg.return_queries:
+                sample.pred_views = [view.unflipped(sample.metainfo) for view in views]
+            else:
+                self.result_of_views(views).write(sample, score_temperature=cfg.score_temperature)
         return True
+
+    def _view(self, image: Float[Tensor, "1 C H W"], resizing: Resizing, scale: float) -> ImageView:
+        """What is found through windows, after the image is resized by a factor."""
+        crop = resizing.crop
+        if scale != 1:
+            image = rescaled(image[..., : crop[0], : crop[1]], scale)
+            crop = _size(image)
+        return view_by_windows(
+            image,
+            shape=crop,
+            size=resizing.size,
+            num_classes=len(self.is_thing),
+            cfg=self.test_cfg,
+            predict=self._outputs,
+            finish=partial(self._results, semantic=False),
+        )
+
+    def result_of_views(self, views: Sequence[ImageView]) -> DetectorResult:
+        """What `test_cfg` asks for, from all views of an image through windows; see `QueryTTA`."""
+        return result_of_views(views, num_classes=len(self.is_thing), cfg=self.test_cfg, device=self.is_thing.device)
 
     def _outputs(self, images: Float[Tensor, "B C H W"], valid: Bool[Tensor, "B H W"] | None) -> QueryOutputs:
         prediction = last_prediction(self, images, valid)

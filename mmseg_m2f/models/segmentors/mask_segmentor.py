@@ -15,6 +15,7 @@ from mmseg_m2f.core.confidence import Certainty, certainty_maps, check_temperatu
 from mmseg_m2f.core.postprocess import resize_maps, semantic_scores
 from mmseg_m2f.core.selection import vote_logits
 from mmseg_m2f.core.strips import Resizing
+from mmseg_m2f.core.view_merging import mean_scores
 from mmseg_m2f.core.windows import average_windows
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.layers.label_maps import label_maps
@@ -24,7 +25,7 @@ from mmseg_m2f.models.image_pipeline import use_upstream_loading
 from mmseg_m2f.models.network import last_prediction, lay_out, predict_for_training
 from mmseg_m2f.models.segmentors.construction import build_parts
 from mmseg_m2f.models.segmentors.own_canvas import split_by_canvas
-from mmseg_m2f.models.segmentors.sliding import check_sliding, check_window_size, rescaled
+from mmseg_m2f.models.segmentors.sliding import check_sliding, check_window_size, rescaled, window_scales
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.samples import read_targets, write_certainty, write_semantic
 
@@ -63,10 +64,10 @@ class MaskSegmentor(BaseSegmentor):
         decode_head: config of the `MaskHead`.
         neck: between backbone and head.
         test_cfg: `mode` "whole" (default) or "slide" with `crop_size` and `stride` (both height, width): class scores
-            are averaged over windows, after resizing the image by `scale`. `blend` "mean" (default, as in mmseg) or
-            "gaussian", which hides the seams; see `core.windows.average_windows`. Images of a batch are predicted with
-            the padding that each would have alone, so that results do not depend on the images beside them;
-            `keep_batch_padding=True` restores the published behaviour.
+            are averaged over windows, after resizing the image by `scale`, and over scales if that is a list. `blend`
+            "mean" (default, as in mmseg) or "gaussian", which hides the seams; see `core.windows.average_windows`.
+            Images of a batch are predicted with the padding that each would have alone, so that results do not depend
+            on the images beside them; `keep_batch_padding=True` restores the published behaviour.
             `return_scores=True` keeps the class scores K H W of each image as `seg_logits`. They lie in
             [0, Q] and are neither logits nor probabilities. `max_memory_mb` bounds what label maps take besides the
             mask logits, where scores are not kept, windows not averaged and nothing is flipped; by default 64 on a
@@ -239,15 +240,18 @@ class MaskSegmentor(BaseSegmentor):
     def _scores(self, inputs: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H W"]:
         if self.test_cfg.mode == "whole":
             return self.encode_decode(inputs)
-        cfg = self.test_cfg
-        scores = average_windows(
-            rescaled(inputs, cfg.scale),
-            self.encode_decode,
-            crop_size=cfg.crop_size,
-            stride=cfg.stride,
-            blend=cfg.blend,
-        )
-        return resize_maps(scores, (inputs.shape[-2], inputs.shape[-1]))
+        cfg, size = self.test_cfg, (inputs.shape[-2], inputs.shape[-1])
+        views = [
+            average_windows(
+                rescaled(inputs, scale),
+                self.encode_decode,
+                crop_size=cfg.crop_size,
+                stride=cfg.stride,
+                blend=cfg.blend,
+            )
+            for scale in window_scales(cfg)
+        ]
+        return mean_scores([resize_maps(scores, size) for scores in views])
 
     def _forward(
         self, inputs: Float[Tensor, "B C H W"], data_samples: Sequence[BaseDataElement] | None = None

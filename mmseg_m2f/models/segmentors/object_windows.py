@@ -1,7 +1,12 @@
-"""`MaskDetector` by windows: what is found through each, put together by the rules of `core.window_objects`."""
+"""`MaskDetector` by windows: what is found through each, put together by the rules of `core.window_objects`.
+
+An image may be seen in several views: at several scales, and mirrored. They become one result by the rules of
+`core.view_merging`.
+"""
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,8 +15,15 @@ from mmengine.config import ConfigDict
 from torch import Tensor
 
 from mmseg_m2f.core.postprocess import Instances, resize_maps, semantic_scores
-from mmseg_m2f.core.selection import survives_nms
 from mmseg_m2f.core.strips import Resizing
+from mmseg_m2f.core.view_merging import (
+    mean_scores,
+    merge_objects,
+    merge_panoptic,
+    mirror_objects,
+    objects_found,
+    suppress_duplicates,
+)
 from mmseg_m2f.core.window_objects import FoundObjects, JoinedObject, found_objects, join_objects, join_panoptic
 from mmseg_m2f.core.windows import Window, WindowGrid, gaussian_weights, window_grid
 from mmseg_m2f.models.segmentors.detector_results import DetectorResult, QueryOutputs, certainty_of
@@ -35,7 +47,32 @@ def windows_of(canvas: tuple[int, int], shape: tuple[int, int], cfg: ConfigDict)
     return window_grid(size, cfg.crop_size, cfg.stride)
 
 
-def result_by_windows(
+class ImageView(NamedTuple):
+    """What is found in one view of an image through its windows; None where `test_cfg` does not ask for it."""
+
+    size: tuple[int, int]
+    """Height and width of the result."""
+    objects: list[JoinedObject] | None
+    """Without duplicates, the highest score first."""
+    panoptic: Int[np.ndarray, "H W"] | None
+    scores: Float[Tensor, "K H W"] | None
+    """Class scores, means over the windows."""
+
+    def unflipped(self, metainfo: dict) -> "ImageView":
+        """What the image shows, if the view is a mirror image."""
+        if not metainfo.get("flip"):
+            return self
+        direction = metainfo["flip_direction"]
+        axes = dict(horizontal=(-1,), vertical=(-2,), diagonal=(-2, -1))[direction]
+        return ImageView(
+            self.size,
+            None if self.objects is None else mirror_objects(self.objects, self.size, direction),
+            None if self.panoptic is None else np.flip(self.panoptic, axes),
+            None if self.scores is None else self.scores.flip(axes),
+        )
+
+
+def view_by_windows(
     image: Float[Tensor, "1 C H W"],
     *,
     shape: tuple[int, int],
@@ -44,8 +81,8 @@ def result_by_windows(
     cfg: ConfigDict,
     predict: Predict,
     finish: Finish,
-) -> DetectorResult:
-    """What is found in an image through its windows; instances are on the host.
+) -> ImageView:
+    """What is found in an image through its windows.
 
     Args:
         shape: of the image, in the upper left corner of the canvas.
@@ -67,20 +104,37 @@ def result_by_windows(
                 maps.append(result.panoptic.cpu().numpy())
         if scores is not None:
             scores.add(outputs, windows)
-    panoptic = None
+    panoptic = objects = None
     if cfg.panoptic:
-        joined = join_panoptic(placed, maps, num_classes=num_classes, min_iou=cfg.min_iou)
-        panoptic = torch.from_numpy(joined).to(image.device)
-    instances = None
+        panoptic = join_panoptic(placed, maps, num_classes=num_classes, min_iou=cfg.min_iou)
     if cfg.instance:
-        instances = _dense(_best(join_objects(placed, found, min_iou=cfg.min_iou), cfg.max_objects), size)
-        if cfg.mask_nms_threshold is not None:
-            instances = _without_duplicates(instances, cfg.mask_nms_threshold)
-    if scores is None:
-        return DetectorResult(instances, panoptic)
-    mean = scores.mean(shape, size)
-    labels = mean.argmax(0)
-    return DetectorResult(instances, panoptic, labels, certainty_of(mean, labels, cfg))
+        objects = _best(join_objects(placed, found, min_iou=cfg.min_iou), size, cfg)
+    return ImageView(size, objects, panoptic, None if scores is None else scores.mean(shape, size))
+
+
+def result_of_views(
+    views: Sequence[ImageView], *, num_classes: int, cfg: ConfigDict, device: torch.device
+) -> DetectorResult:
+    """One result of all views of an image; instances are on the host, maps on the device."""
+    first = views[0]
+    instances = panoptic = labels = certainty = None
+    if first.objects is not None:
+        objects = first.objects
+        if len(views) > 1:
+            found = [objects_found(view.objects or []) for view in views]
+            objects = _best(merge_objects(found, first.size, min_iou=cfg.min_iou), first.size, cfg)
+        instances = _dense(objects, first.size)
+    if first.panoptic is not None:
+        merged = first.panoptic
+        if len(views) > 1:
+            maps = [view.panoptic for view in views if view.panoptic is not None]
+            merged = merge_panoptic(maps, num_classes=num_classes, min_iou=cfg.min_iou)
+        panoptic = torch.from_numpy(np.ascontiguousarray(merged)).to(device)
+    if first.scores is not None:
+        scores = mean_scores([view.scores for view in views if view.scores is not None])
+        labels = scores.argmax(0)
+        certainty = certainty_of(scores, labels, cfg)
+    return DetectorResult(instances, panoptic, labels, certainty)
 
 
 def _passes(
@@ -147,8 +201,9 @@ def _extent(window: Window) -> tuple[int, int]:
     return window.rows.stop - window.rows.start, window.columns.stop - window.columns.start
 
 
-def _best(objects: Sequence[JoinedObject], count: int) -> Sequence[JoinedObject]:
-    """The first `count` objects, the highest score first."""
+def _best(objects: Sequence[JoinedObject], size: tuple[int, int], cfg: ConfigDict) -> list[JoinedObject]:
+    """The first `max_objects` objects, the highest score first, without duplicates if `test_cfg` has a threshold."""
+    count = cfg.max_objects
     if len(objects) > count and objects[count].score >= _LIKELY:
         likely = sum(each.score >= _LIKELY for each in objects)
         warnings.warn(
@@ -156,7 +211,9 @@ def _best(objects: Sequence[JoinedObject], count: int) -> Sequence[JoinedObject]
             "model.test_cfg.max_objects higher to keep more.",
             stacklevel=2,
         )
-    return objects[:count]
+    if cfg.mask_nms_threshold is None:
+        return [*objects[:count]]
+    return suppress_duplicates(objects[:count], size, cfg.mask_nms_threshold)
 
 
 def _dense(objects: Sequence[JoinedObject], size: tuple[int, int]) -> Instances:
@@ -168,9 +225,3 @@ def _dense(objects: Sequence[JoinedObject], size: tuple[int, int]) -> Instances:
     boxes = torch.tensor([[each.box[1], each.box[0], each.box[3], each.box[2]] for each in objects]).reshape(-1, 4)
     scores = torch.tensor([each.score for each in objects])
     return Instances(scores, torch.tensor([each.label for each in objects], dtype=torch.long), boxes.float(), masks)
-
-
-def _without_duplicates(found: Instances, threshold: float) -> Instances:
-    assert found.masks is not None
-    kept = survives_nms(found.masks[None], found.labels[None], found.scores[None], threshold)[0]
-    return Instances(found.scores[kept], found.labels[kept], found.boxes[kept], found.masks[kept])

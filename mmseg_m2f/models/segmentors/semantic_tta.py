@@ -9,6 +9,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from mmseg_m2f.core.confidence import image_certainty
+from mmseg_m2f.core.view_merging import mean_scores
 from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.registry import MODELS
 from mmseg_m2f.samples import write_certainty, write_semantic
@@ -45,7 +46,7 @@ class SemanticTTA(BaseTTAModel):
         """
         merged = []
         for views in data_samples_list:
-            scores = _mean([_scores(view) for view in views])
+            scores = mean_scores([_scores(view) for view in views])
             sample = views[0]
             labels = scores.argmax(0)
             write_semantic(sample, labels, scores)
@@ -63,9 +64,3 @@ def _scores(view: BaseDataElement) -> Float[Tensor, "K H W"]:
             f"{view.keys()}. Wrap a segmentor that keeps its scores under test_cfg.return_scores=True."
         )
     return view.seg_logits.data
-
-
-def _mean(scores: Sequence[Float[Tensor, "K H W"]]) -> Float[Tensor, "K H W"]:
-    """Mean over the views. Views 2i and 2i + 1 are added first, so that swapping the two changes no bit."""
-    pairs = [sum(scores[first + 1 : first + 2], scores[first]) for first in range(0, len(scores), 2)]
-    return sum(pairs[1:], pairs[0]) / len(scores)

@@ -36,16 +36,26 @@ def check_sliding(cfg: ConfigDict) -> None:
                 )
     if cfg.blend not in _BLENDS:
         raise InvalidValueError(f"model.test_cfg.blend: expected 'mean' or 'gaussian', got {cfg.blend!r}.")
-    if not (isinstance(cfg.scale, (int, float)) and 0 < cfg.scale < math.inf):
+    scales = window_scales(cfg)
+    if not scales or len({*scales}) < len(scales) or not all(_is_factor(scale) for scale in scales):
         raise InvalidValueError(
-            f"model.test_cfg.scale: expected a factor above 0 for the size of the image, got {cfg.scale!r}. With 0.5 "
-            "objects are half as large as in the file."
+            "model.test_cfg.scale: expected a factor above 0 for the size of the image, or several different ones, got "
+            f"{cfg.scale!r}. With 0.5 objects are half as large as in the file."
         )
-    if cfg.mode == "whole" and cfg.scale != 1:
+    if cfg.mode == "whole" and scales != (1,):
         raise InvalidValueError(
             f"model.test_cfg: scale={cfg.scale} resizes images before windows are cut, but mode is 'whole'. Set "
             "mode='slide', or resize in the test pipeline."
         )
+
+
+def window_scales(cfg: ConfigDict) -> tuple[float | int, ...]:
+    """The factors that an image is resized by; it is seen once with each."""
+    return tuple(cfg.scale) if isinstance(cfg.scale, (list, tuple)) else (cfg.scale,)
+
+
+def _is_factor(scale: object) -> bool:
+    return isinstance(scale, (int, float)) and not isinstance(scale, bool) and 0 < scale < math.inf
 
 
 def check_window_size(cfg: ConfigDict, strides: tuple[int, ...]) -> None:

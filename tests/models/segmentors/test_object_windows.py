@@ -3,6 +3,7 @@ import pytest
 import torch
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
+from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData, PixelData
 from scipy import ndimage
 from torch import Tensor
@@ -15,7 +16,7 @@ from mmseg_m2f.models.segmentors.detector_results import (
     checked_test_cfg,
     detector_results,
 )
-from mmseg_m2f.models.segmentors.object_windows import result_by_windows, windows_of
+from mmseg_m2f.models.segmentors.object_windows import ImageView, result_of_views, view_by_windows, windows_of
 
 CLASSES = ("disc", "ring", "grass", "sky")
 THINGS = (0, 1)
@@ -48,15 +49,21 @@ def see(images: Tensor, valid: Tensor | None = None) -> QueryOutputs:
     return QueryOutputs(class_logits, masks)
 
 
-def through_windows(truth: Tensor, size: tuple[int, int] = SIZE, **settings: object) -> DetectorResult:
+def view(truth: Tensor, size: tuple[int, int] = SIZE, **settings: object) -> tuple[ImageView, ConfigDict]:
     cfg = checked_test_cfg(dict(mode="slide", semantic=True, score_threshold=0.5, **settings))
 
     def finish(outputs: QueryOutputs, resizing: Resizing) -> list[DetectorResult]:
         return detector_results(outputs, resizing, IS_THING, num_things=2, cfg=checked_test_cfg(dict(cfg)))
 
-    return result_by_windows(
-        truth[None, None].float(), shape=SIZE, size=size, num_classes=len(CLASSES), cfg=cfg, predict=see, finish=finish
-    )
+    image, shape = truth[None, None].float(), (truth.shape[0], truth.shape[1])
+    return view_by_windows(
+        image, shape=shape, size=size, num_classes=len(CLASSES), cfg=cfg, predict=see, finish=finish
+    ), cfg
+
+
+def through_windows(truth: Tensor, size: tuple[int, int] = SIZE, **settings: object) -> DetectorResult:
+    one, cfg = view(truth, size, **settings)
+    return result_of_views([one], num_classes=len(CLASSES), cfg=cfg, device=truth.device)
 
 
 @pytest.mark.parametrize(("crop", "stride"), [((32, 32), (16, 16)), ((64, 48), (50, 31)), ((90, 40), (90, 39))])
@@ -96,3 +103,30 @@ def test_windows_of__padding_is_left_out():
     assert windows_of((96, 96), (70, 96), cfg).size == (70, 96)
     assert windows_of((96, 96), (50, 90), cfg).size == (64, 90)  # a window is not cut off
     assert windows_of((50, 96), (50, 90), cfg).size == (50, 90)
+
+
+def test_result_of_views__a_network_without_errors_makes_none_in_several_views(truth):
+    plain, cfg = view(truth, crop_size=(32, 32), stride=(16, 16))
+    coarse, _ = view(truth, crop_size=(64, 48), stride=(50, 31))
+    mirrored, _ = view(truth.flip(0, 1), crop_size=(32, 32), stride=(16, 16))
+    views = [plain, coarse, mirrored.unflipped(dict(flip=True, flip_direction="diagonal"))]
+    options = dict(num_classes=len(CLASSES), cfg=cfg, device=truth.device)
+    found, expected = result_of_views(views, **options), result_of_views([plain], **options)
+    assert torch.equal(found.labels, truth % 1000)
+    assert torch.equal(found.panoptic % 1000, truth % 1000)
+    assert len(found.panoptic.unique()) == len(truth.unique())
+    masks = [{mask.numpy().tobytes() for mask in each.instances.masks} for each in (found, expected)]
+    assert masks[0] == masks[1]
+    assert found.instances.scores.unique().tolist() == expected.instances.scores.unique().tolist()
+
+
+def test_result_of_views__duplicates_are_left_out_behind_merging(truth):
+    """Objects that two views cut differently are two, of which one goes."""
+    plain, cfg = view(truth, crop_size=SIZE, stride=SIZE)
+    half = [each._replace(crop=each.crop & (np.arange(each.crop.shape[1]) % 3 > 1)) for each in plain.objects]
+    views = [plain, plain._replace(objects=half)]
+    options = dict(num_classes=len(CLASSES), device=truth.device)
+    every = result_of_views(views, cfg=cfg, **options).instances
+    kept = result_of_views(views, cfg=checked_test_cfg(dict(cfg, mask_nms_threshold=0.2)), **options).instances
+    assert len(every.scores) > len(plain.objects)
+    assert len(kept.scores) < len(every.scores)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mmseg_m2f.config.load import load_config
 from mmseg_m2f.core.confidence import temper_scores
+from mmseg_m2f.core.view_merging import merge_objects, objects_found
 from mmseg_m2f.models.segmentors import QueryTTA
 
 
@@ -110,10 +111,39 @@ def test_query_tta__images_of_different_sizes_in_a_batch(detector):
         torch.testing.assert_close(*scores, atol=1e-5, rtol=0)
 
 
-def test_query_tta__windows_are_refused(detector):
-    detector.test_cfg.update(mode="slide", crop_size=(32, 32), stride=(16, 16))
-    with pytest.raises(ValueError, match="Views and windows are not combined"):
-        QueryTTA(detector)
+def test_query_tta__through_windows_one_view_gives_the_results_without(detector):
+    detector.test_cfg = dict(detector.test_cfg, mode="slide", crop_size=(32, 48), stride=(16, 24), temperature=2.0)
+    image = torch.randint(256, (3, 60, 90), dtype=torch.uint8)
+    one_view = {name: part[:1] for name, part in views(image).items()}
+    (expected,) = detector.test_step(dict(inputs=[image], data_samples=views(image)["data_samples"][0]))
+    (found,) = QueryTTA(detector).eval().test_step(one_view)
+    assert torch.equal(found.pred_panoptic_seg.sem_seg, expected.pred_panoptic_seg.sem_seg)
+    assert torch.equal(found.pred_sem_seg.sem_seg, expected.pred_sem_seg.sem_seg)
+    assert torch.equal(found.pred_certainty.confidence, expected.pred_certainty.confidence)
+    for name in ("labels", "scores", "masks", "bboxes"):
+        assert torch.equal(found.pred_instances[name], expected.pred_instances[name])
+    assert "pred_views" not in found
+
+
+def test_query_tta__through_windows_views_are_put_together(detector):
+    detector.test_cfg = dict(detector.test_cfg, mode="slide", crop_size=(32, 48), stride=(16, 24))
+    image = torch.randint(256, (3, 60, 90), dtype=torch.uint8)
+    batch = views(image)
+    detector.test_cfg = dict(detector.test_cfg, return_queries=True)
+    parts = [
+        part
+        for images, samples in zip(*batch.values(), strict=True)
+        for sample in detector.test_step(dict(inputs=images, data_samples=samples))
+        for part in sample.pred_views
+    ]
+    assert len(parts) == 2
+    mean = (parts[0].scores + parts[1].scores) / 2
+    (found,) = QueryTTA(detector).eval().test_step(views(image))
+    assert torch.equal(found.pred_sem_seg.sem_seg[0], mean.argmax(0))
+    assert found.pred_panoptic_seg.sem_seg.shape == (1, 50, 83)
+    assert found.pred_instances.scores[0] == max(
+        each.score for each in merge_objects([objects_found(part.objects) for part in parts], (50, 83))
+    )
 
 
 def test_query_tta__confidences_of_the_merged_queries(detector):

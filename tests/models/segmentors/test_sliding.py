@@ -2,7 +2,7 @@ import pytest
 import torch
 from mmengine.config import ConfigDict
 
-from mmseg_m2f.models.segmentors.sliding import check_sliding, check_window_size, rescaled
+from mmseg_m2f.models.segmentors.sliding import check_sliding, check_window_size, rescaled, window_scales
 
 
 def settings(**changed: object) -> ConfigDict:
@@ -23,7 +23,9 @@ def test_check_sliding__lists_become_tuples():
         (dict(stride=(64, 33)), r"got stride 33 with crop_size 32 \(an overlap of -1 pixels\)"),
         (dict(stride=(0, 16)), r"got stride 0 with crop_size 64 \(an overlap of 64 pixels\)"),
         (dict(blend="linear"), "blend: expected 'mean' or 'gaussian', got 'linear'"),
-        (dict(scale=0), "scale: expected a factor above 0 for the size of the image, got 0"),
+        (dict(scale=0), "scale: expected a factor above 0 for the size of the image, or several different ones, got 0"),
+        (dict(scale=[2.0, 2.0]), r"several different ones, got \[2.0, 2.0\]"),
+        (dict(scale=[]), r"several different ones, got \[\]"),
         (dict(mode="whole", scale=0.5), "but mode is 'whole'"),
     ],
 )
@@ -45,3 +47,8 @@ def test_rescaled__by_a_factor():
     assert rescaled(images, 1.0) is images
     assert rescaled(images, 1.5).shape == (1, 1, 6, 6)
     torch.testing.assert_close(rescaled(images, 0.5).mean(), images.mean())
+
+
+@pytest.mark.parametrize(("scale", "expected"), [(2, (2,)), ([2.0, 3.0], (2.0, 3.0)), ((1.0,), (1.0,))])
+def test_window_scales__one_or_several(scale, expected):
+    assert window_scales(ConfigDict(scale=scale)) == expected
