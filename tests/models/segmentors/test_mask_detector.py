@@ -288,7 +288,7 @@ def test_mask_detector__one_window_over_the_image_changes_nothing(detector_confi
     assert torch.equal(found.pred_sem_seg.sem_seg, whole.pred_sem_seg.sem_seg)
 
 
-@pytest.mark.parametrize("scale", [1.0, 0.5])
+@pytest.mark.parametrize("scale", [1.0, 0.5, [1.0, 0.5, 1.5]])
 def test_mask_detector__windows_give_all_results_in_the_image_size(detector_config, scale):
     detector_config.test_cfg = dict(
         mode="slide", crop_size=(40, 40), stride=(20, 20), scale=scale, semantic=True, object_threshold=0.0
@@ -298,6 +298,26 @@ def test_mask_detector__windows_give_all_results_in_the_image_size(detector_conf
     assert found.pred_instances.masks.shape == (len(found.pred_instances), 30, 45)
     torch.testing.assert_close(tight_boxes(found.pred_instances.masks), found.pred_instances.bboxes)
     assert (found.pred_instances.scores.diff() <= 0).all()
+
+
+def test_mask_detector__several_scales_are_several_views(detector_config):
+    settings = dict(mode="slide", crop_size=(40, 40), stride=(20, 20), semantic=True, object_threshold=0.0)
+    detector_config.test_cfg = dict(settings, mask_nms_threshold=0.5)
+    detector = MODELS.build(detector_config).eval()
+    images, samples = make_batch()
+    views = []
+    for scale in (1.0, 0.5, 1.5):
+        detector.test_cfg = dict(detector.test_cfg, scale=scale, return_queries=True)
+        views += detector.predict(images, samples)[0].pred_views
+    detector.test_cfg = dict(detector.test_cfg, scale=[1.0, 0.5, 1.5], return_queries=False)
+    expected = detector.result_of_views(views)
+    (found,) = detector.predict(images, samples)
+    assert torch.equal(found.pred_instances.masks, expected.instances.masks)
+    assert torch.equal(found.pred_instances.scores, expected.instances.scores)
+    assert torch.equal(found.pred_panoptic_seg.sem_seg[0], expected.panoptic)
+    mean = sum(view.scores for view in views) / 3
+    torch.testing.assert_close(found.pred_sem_seg.sem_seg[0], mean.argmax(0))
+    assert max(len(view.objects) for view in views) < len(found.pred_instances) < sum(len(v.objects) for v in views)
 
 
 def test_mask_detector__windows_need_masks():

@@ -164,6 +164,13 @@ def test_mask_segmentor__slide_sees_each_window_alone(segmentor):
     torch.testing.assert_close(joined, torch.cat(halves, -1))
 
 
+def test_mask_segmentor__several_scales_are_averaged(segmentor):
+    images, _ = make_batch()
+    segmentor = slide(segmentor.eval(), crop_size=(40, 50), stride=(20, 25))
+    alone = [slide(segmentor, scale=scale)._scores(images) for scale in (1.0, 0.5, 1.5)]
+    torch.testing.assert_close(slide(segmentor, scale=[1.0, 0.5, 1.5])._scores(images), sum(alone) / 3)
+
+
 @pytest.mark.parametrize(
     ("test_cfg", "message"),
     [
