@@ -317,7 +317,7 @@ def test_mask_detector__several_scales_are_several_views(detector_config):
     assert torch.equal(found.pred_panoptic_seg.sem_seg[0], expected.panoptic)
     mean = sum(view.scores for view in views) / 3
     torch.testing.assert_close(found.pred_sem_seg.sem_seg[0], mean.argmax(0))
-    assert max(len(view.objects) for view in views) < len(found.pred_instances) < sum(len(v.objects) for v in views)
+    assert 1 < len(found.pred_instances) < sum(len(view.objects) for view in views)
 
 
 def test_mask_detector__windows_need_masks():
