@@ -1,22 +1,27 @@
 """Objects, panoptic maps and class scores of several views of an image (other scales, mirror images), made one.
 
-Objects, by these rules:
+Objects:
 
 - Objects of two views may be the same one if they have the same class and their masks have an IoU of at least
   `min_iou`. The best pairs are taken first, by IoU times both scores. Any number of views may have found it, each once.
 - Its score is the sum of its parts' scores divided by the number of all views: one that did not find it counts as 0.
-- Its mask has the pixels that hold at least half of the sum of its parts' scores.
+- Its mask has the pixels that hold at least half of the sum of its parts' scores. Of two parts, that is the mask with
+  the higher score.
 
-In panoptic maps all things have score 1. Each pixel gets what most views say about it: one of the things that were put
-together so, a kind of stuff, or nothing. Where a view shows a thing that fewer than half of them found, it has no
-say; between equally many views the first decides.
+Panoptic maps:
+
+- Things are put together by the same rules, each with score 1. Those that at least half of the views found stay; where
+  they overlap, those of more views lie in front, then smaller ones.
+- Elsewhere a pixel has the kind of stuff that most views have there, whatever a view has there besides. Of kinds with
+  equally many, it has the one that covers most pixels of all views; it is void only if no view has stuff there.
 """
 
 from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mmseg_m2f.core.cropped_masks import CroppedMasks
@@ -24,7 +29,7 @@ from mmseg_m2f.core.selection import INSTANCE_OFFSET
 from mmseg_m2f.core.window_objects import FoundObjects, JoinedObject, Part, cut_object, found_segments, group_parts
 from mmseg_m2f.core.windows import Window
 
-_NO_SAY = -1
+_TINY = 1e-12  # the weight of a score of 0
 
 
 def merge_objects(views: Sequence[FoundObjects], size: tuple[int, int], *, min_iou: float = 0.5) -> list[JoinedObject]:
@@ -42,27 +47,26 @@ def merge_objects(views: Sequence[FoundObjects], size: tuple[int, int], *, min_i
 def merge_panoptic(
     maps: Sequence[Int[np.ndarray, "H W"]], *, num_classes: int, min_iou: float = 0.5
 ) -> Int[np.ndarray, "H W"]:
-    """The panoptic map of an image (class + 1000 · instance number, K for nothing) from those of its views."""
+    """The panoptic map of an image (class + 1000 · instance number, K for void) from those of its views.
+
+    The order of the views changes the numbers of things alone, except where pairs of them match equally well.
+    """
     height, width = maps[0].shape
     everywhere = (slice(0, height), slice(0, width))
     views = [found_segments(each, Window(*everywhere, *everywhere)) for each in maps]
-    said = np.stack([np.where(each < INSTANCE_OFFSET, each, _NO_SAY) for each in maps])
-    number = 0
-    for parts in _groups(views, (height, width), min_iou):
-        if 2 * len(parts) < len(maps):
-            continue
-        number += 1
-        for view, index in parts:
-            top, left, bottom, right = views[view].boxes[index]
-            thing = views[view].labels[index] + INSTANCE_OFFSET * number
-            said[view][top:bottom, left:right][views[view].crops[index]] = thing
-    votes = np.stack([(said == each).sum(0) for each in said]) * (said != _NO_SAY)
-    merged = np.take_along_axis(said, votes.argmax(0)[None], 0)[0]
-    return np.where(merged == _NO_SAY, num_classes, merged)
+    things = [each for each in merge_objects(views, (height, width), min_iou=min_iou) if each.score >= 0.5]
+    merged = _most_frequent_stuff(maps, num_classes)
+    things.sort(key=lambda each: (len(each.parts), -np.count_nonzero(each.crop), each.box, each.label))
+    for number, each in enumerate(things):
+        top, left, bottom, right = each.box
+        merged[top:bottom, left:right][each.crop] = each.label + INSTANCE_OFFSET * (number + 1)
+    return merged
 
 
 def mean_scores(views: Sequence[Float[Tensor, "*B K H W"]]) -> Float[Tensor, "*B K H W"]:
     """Mean over the views. Views 2i and 2i + 1 are added first, so that swapping the two changes no bit."""
+    if len(views) == 1:
+        return views[0]
     pairs = [sum(views[first + 1 : first + 2], views[first]) for first in range(0, len(views), 2)]
     return sum(pairs[1:], pairs[0]) / len(views)
 
@@ -74,7 +78,9 @@ def suppress_duplicates(objects: Sequence[JoinedObject], size: tuple[int, int], 
         objects: the highest score first.
     """
     found = objects_found(objects)
-    ious = _ious(found, found, size)
+    masks = _masks(found, size)
+    better = np.tri(len(objects), k=-1, dtype=bool) & (found.labels[:, None] == found.labels)
+    ious = _ious(masks, masks, better, least=threshold)
     kept: list[int] = []
     for index in range(len(objects)):
         if not (ious[index, kept] > threshold).any():
@@ -92,7 +98,7 @@ def mirror_objects(objects: Sequence[JoinedObject], size: tuple[int, int], direc
             left, right, crop = width - right, width - left, crop[:, ::-1]
         if direction in ("vertical", "diagonal"):
             top, bottom, crop = height - bottom, height - top, crop[::-1]
-        mirrored.append(each._replace(box=(top, left, bottom, right), crop=crop))
+        mirrored.append(each._replace(box=(top, left, bottom, right), crop=np.ascontiguousarray(crop)))
     return mirrored
 
 
@@ -108,32 +114,63 @@ def objects_found(objects: Sequence[JoinedObject]) -> FoundObjects:
 
 def _groups(views: Sequence[FoundObjects], size: tuple[int, int], min_iou: float) -> list[list[Part]]:
     """Parts that belong together, in order of their views."""
+    seen = [(view, _masks(view, size)) for view in views]
     pairs = []
-    for (first, a), (second, b) in combinations(enumerate(views), 2):
-        ious = _ious(a, b, size)
+    for (first, (a, masks_a)), (second, (b, masks_b)) in combinations(enumerate(seen), 2):
+        ious = _ious(masks_a, masks_b, a.labels[:, None] == b.labels, least=min_iou)
         strength = ious * a.scores[:, None] * b.scores
         pairs += [(float(strength[i, j]), (first, int(i)), (second, int(j))) for i, j in np.argwhere(ious >= min_iou)]
     return group_parts(pairs, [len(view.labels) for view in views])
 
 
-def _ious(first: FoundObjects, second: FoundObjects, size: tuple[int, int]) -> Float[np.ndarray, "N M"]:
-    """IoU of each pair of masks, 0 for those of different classes."""
-    a, b = (CroppedMasks(size, objects.boxes, tuple(objects.crops)) for objects in (first, second))
-    common = a.shared_pixels(b, first.labels[:, None] == second.labels)
-    return common / np.maximum(a.areas()[:, None] + b.areas() - common, 1)
+def _masks(objects: FoundObjects, size: tuple[int, int]) -> CroppedMasks:
+    return CroppedMasks(size, objects.boxes, tuple(objects.crops))
+
+
+def _ious(
+    first: CroppedMasks, second: CroppedMasks, wanted: Bool[np.ndarray, "N M"], *, least: float
+) -> Float[np.ndarray, "N M"]:
+    """IoU of each pair of masks; 0 for those that are not wanted, or cannot reach `least`."""
+    areas, others = first.areas()[:, None], second.areas()
+    sides = np.minimum(first.boxes[:, None, 2:], second.boxes[:, 2:])
+    sides -= np.maximum(first.boxes[:, None, :2], second.boxes[:, :2])
+    most = np.minimum(np.minimum(areas, others), sides.clip(min=0).prod(-1))  # pixels that two masks can share
+    common = first.shared_pixels(second, wanted & (most >= least * (areas + others - most)))
+    return common / np.maximum(areas + others - common, 1)
 
 
 def _merged(parts: Sequence[Part], views: Sequence[FoundObjects]) -> JoinedObject | None:
     """The object of some parts; None where no pixel holds enough of their scores."""
     boxes = np.stack([views[view].boxes[index] for view, index in parts])
     scores = [float(views[view].scores[index]) for view, index in parts]
+    weights = [max(score, _TINY) for score in scores]
     corner = boxes[:, :2].min(0)
     held = np.zeros(boxes[:, 2:].max(0) - corner)
-    for (view, index), (top, left, bottom, right), score in zip(parts, boxes - np.tile(corner, 2), scores, strict=True):
-        held[top:bottom, left:right][views[view].crops[index]] += score
-    mask = (held > 0) & (held >= sum(scores) / 2)
+    for (view, index), (top, left, bottom, right), weight in zip(
+        parts, boxes - np.tile(corner, 2), weights, strict=True
+    ):
+        held[top:bottom, left:right][views[view].crops[index]] += weight
+    mask = (held > 0) & (held >= sum(weights) / 2)
     if not mask.any():
         return None
     view, index = parts[0]
     label, place = int(views[view].labels[index]), (int(corner[0]), int(corner[1]))
     return cut_object(parts, label=label, score=sum(scores) / len(views), mask=mask, corner=place)
+
+
+def _most_frequent_stuff(maps: Sequence[Int[np.ndarray, "H W"]], num_classes: int) -> Int[np.ndarray, "H W"]:
+    """The kind of stuff that most maps have at a pixel, K where none has any."""
+    covered = np.zeros(INSTANCE_OFFSET, np.int64)
+    for each in maps:
+        covered += np.bincount(each[each < INSTANCE_OFFSET].ravel(), minlength=INSTANCE_OFFSET)
+    covered[num_classes] = 0  # void is no kind of stuff
+    merged = np.full(maps[0].shape, num_classes, np.int64)
+    most: NDArray[np.int32] = np.zeros(merged.shape, np.int32)
+    kinds = np.flatnonzero(covered)
+    for kind in kinds[np.argsort(-covered[kinds], kind="stable")]:
+        count = np.zeros(merged.shape, np.int32)
+        for each in maps:
+            count += each == kind
+        merged[count > most] = kind
+        most = np.maximum(most, count)
+    return merged

@@ -21,6 +21,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from mmseg_m2f.core.postprocess import Instances, tight_boxes
 from mmseg_m2f.core.selection import INSTANCE_OFFSET
@@ -83,15 +84,13 @@ def found_objects(instances: Instances, window: Window) -> FoundObjects:
 
 def found_segments(panoptic: Int[np.ndarray, "_ _"], window: Window) -> FoundObjects:
     """The things of a window's panoptic map; all have score 1."""
-    ids = np.unique(panoptic)
-    ids = ids[ids >= INSTANCE_OFFSET]
-    boxes = np.zeros((len(ids), 4), np.int64)
-    crops = []
-    for box, number in zip(boxes, ids, strict=True):
-        mask = panoptic == number
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        box[:] = rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
-        crops.append(mask[box[0] : box[2], box[1] : box[3]].copy())
+    ids, numbers = np.unique(panoptic, return_inverse=True)
+    first = int(np.searchsorted(ids, INSTANCE_OFFSET))
+    numbers = numbers.reshape(panoptic.shape) - (first - 1)  # 1 for the first thing
+    places = ndimage.find_objects(np.maximum(numbers, 0))
+    crops = [numbers[place] == number + 1 for number, place in enumerate(places)]
+    boxes = np.array([[rows.start, columns.start, rows.stop, columns.stop] for rows, columns in places], np.int64)
+    boxes, ids = boxes.reshape(-1, 4), ids[first:]
     boxes += np.array([window.rows.start, window.columns.start] * 2)
     return FoundObjects(ids % INSTANCE_OFFSET, np.ones(len(ids), np.float32), boxes, crops)
 

@@ -33,6 +33,7 @@ from mmseg_m2f.errors import InvalidValueError
 from mmseg_m2f.files import save_json
 from mmseg_m2f.inference.predictor import Predictor
 from mmseg_m2f.inference.rasters import BandWriter, Raster, map_writer, open_raster
+from mmseg_m2f.models.segmentors.sliding import window_scales
 from mmseg_m2f.predictions import ImageResult, Objects
 from mmseg_m2f.predictions.run_lengths import encode_crop
 
@@ -55,7 +56,7 @@ def predict_large(predictor: Predictor, image: str | os.PathLike[str], out_dir: 
 
     Raises:
         FileNotFoundError: the image is missing.
-        ValueError: the model has no windows, or the image cannot be read.
+        ValueError: the model has no windows or several scales, or the image cannot be read.
     """
     settings = ConfigDict(getattr(predictor.model, "test_cfg", None) or {})
     if settings.get("mode") != "slide":
@@ -64,12 +65,13 @@ def predict_large(predictor: Predictor, image: str | os.PathLike[str], out_dir: 
             f"(model.test_cfg.mode='slide'), got mode {settings.get('mode')!r}. Set window_size, e.g. to the crop size "
             "of training."
         )
-    scale = settings.get("scale", 1.0)
-    if isinstance(scale, (list, tuple)):
+    scales = window_scales(settings)
+    if len(scales) > 1:
         raise InvalidValueError(
-            f"Predicting {os.fspath(image)} by parts: expected one model.test_cfg.scale, got {list(scale)}: windows "
+            f"Predicting {os.fspath(image)} by parts: expected one model.test_cfg.scale, got {list(scales)}: windows "
             "are written one after another, at one scale. Set window_scale to one factor."
         )
+    scale = float(scales[0])
     crop, stride = (_in_file(settings[key], scale) for key in ("crop_size", "stride"))
     predictor.model.test_cfg = ConfigDict(settings, mode="whole", scale=1.0)  # each window is an image
     try:

@@ -116,6 +116,12 @@ def test_suppress_duplicates__equals_suppression_of_whole_masks(threshold):
     assert [each.parts for each in kept] == [each.parts for each, stays in zip(objects, survives, strict=True) if stays]
 
 
+def test_merge_objects__scores_of_zero():
+    views = [found(columns(0, 3)[None], [0], [0.0])] * 2
+    (merged,) = merge_objects(views, SIZE)
+    assert (merged.score, merged.box) == (0.0, (0, 0, 40, 3))
+
+
 def test_suppress_duplicates__nothing_found():
     assert suppress_duplicates([], SIZE, 0.5) == []
 
@@ -137,24 +143,55 @@ def things(stuff: int, *spans: tuple[int, int, int]) -> np.ndarray:
     return seen
 
 
-def test_merge_panoptic__most_views_decide():
+def test_merge_panoptic__by_hand():
     maps = [
         things(3, (1001, 0, 10), (2002, 20, 30)),
         things(3, (5001, 0, 12)),  # another number of the same thing
         things(4, (1001, 0, 14), (2001, 40, 50)),
     ]
     merged = merge_panoptic(maps, num_classes=5)
+    # Columns 10 and 11 are in two of three masks; what one view alone found, is stuff as in the others.
     assert (merged % 1000 == things(3, (1, 0, 12))).all()
     assert sorted(np.unique(merged)) == [3, 1001]
 
 
-def test_merge_panoptic__between_equally_many_views_the_first_decides():
-    first, second = things(3, (1001, 0, 10)), things(5)  # the second recognised nothing
-    assert (merge_panoptic([first, second], num_classes=5) % 1000 == first % 1000).all()
-    assert (merge_panoptic([second, first], num_classes=5) == 5).all()
-    seen_once = [first, second, things(4), things(4)]
-    assert (merge_panoptic(seen_once, num_classes=5)[:, :10] == 4).all()
-    assert (merge_panoptic([things(2001), things(1002), things(1003)], num_classes=5) == 5).all()
+def test_merge_panoptic__of_two_views_each_adds_what_it_found():
+    first = things(3, (1001, 0, 10), (2001, 15, 40))
+    first[:5] = 4
+    second = things(4, (1001, 20, 30), (5, 50, 60))  # the last ten columns are void
+    merged = merge_panoptic([first, second], num_classes=5)
+    expected = things(4, (1, 0, 10), (1, 15, 40), (3, 50, 60))  # 4 covers more than 3
+    expected[:5] = 4
+    expected[:, 20:30] = 1
+    assert np.array_equal(merged % 1000, expected)
+    assert len(np.unique(merged[10, 15:40])) == 2
+    assert len(np.unique(merged[:, 20:30])) == 1  # the smaller thing lies in front
+
+
+@pytest.mark.parametrize("num_views", [2, 3, 4])
+def test_merge_panoptic__views_in_any_order(num_views):
+    maps = []
+    for view in range(num_views):
+        draw = np.random.default_rng(view)
+        noise = np.random.default_rng(9).normal(size=SIZE) + draw.normal(size=SIZE) / 3
+        segments, _ = ndimage.label(ndimage.gaussian_filter(noise, 1.5) > 0.15)
+        stuff = np.where(ndimage.gaussian_filter(draw.normal(size=SIZE), 6) > 0, 3, 4)
+        stuff[draw.random(SIZE) < 0.3] = 5  # void
+        maps.append(np.where(segments > 0, 1 + 1000 * segments, stuff))
+    merged = merge_panoptic(maps, num_classes=5)
+    assert len(np.unique(merged)) > 10
+    for order in (np.arange(num_views)[::-1], np.roll(np.arange(num_views), 1)):
+        other = merge_panoptic([maps[view] for view in order], num_classes=5)
+        assert np.array_equal(other % 1000, merged % 1000)
+        pairs = np.unique(np.stack([merged.ravel(), other.ravel()]), axis=1)
+        assert pairs.shape[1] == len(np.unique(merged)) == len(np.unique(other))
+
+
+def test_merge_panoptic__nothing_is_void():
+    void = things(5)
+    assert (merge_panoptic([void, void], num_classes=5) == 5).all()
+    assert (merge_panoptic([void, things(3)], num_classes=5) == 3).all()
+    assert (merge_panoptic([things(2001), void, void], num_classes=5) == 5).all()
 
 
 def test_merge_panoptic__maps_that_agree_change_nothing():

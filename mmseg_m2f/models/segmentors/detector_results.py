@@ -212,7 +212,7 @@ def query_probs(outputs: QueryOutputs, image: int, resizing: Resizing) -> QueryP
         raise InvalidValueError(
             "MaskDetector: expected masks, with boxes only where classes are sigmoids, where probabilities of queries "
             "are averaged over views or calibrated; got boxes and a softmax, whose results follow DETR's rules. Leave "
-            "--tta out; for tools/calibrate.py set model.test_cfg.semantic=False."
+            "--tta out, or set window_size; for tools/calibrate.py set model.test_cfg.semantic=False."
         )
     masks = _enlarge(outputs.required_masks()[image].float(), resizing, resizing.size).sigmoid()
     logits = outputs.class_logits[image].float()
@@ -248,8 +248,8 @@ def checked_test_cfg(test_cfg: ConfigDict | dict | None) -> ConfigDict:
         )
     if not 0 < checked.min_iou <= 1:
         raise InvalidValueError(
-            f"model.test_cfg.min_iou: expected an IoU in (0, 1] from which on objects of two windows are parts of one, "
-            f"got {checked.min_iou}. 0.5 is the default."
+            f"model.test_cfg.min_iou: expected an IoU in (0, 1] from which on objects of two windows or views are "
+            f"parts of one, got {checked.min_iou}. 0.5 is the default."
         )
     return checked
 

@@ -54,9 +54,9 @@ class MaskDetector(BaseDetector):
             GPU), except with boxes or DETR's rule. A head with boxes alone needs `panoptic=False, semantic=False`.
             `mode` "slide" looks at the image through windows of `crop_size` every `stride` pixels (height, width),
             after resizing it by `scale`, and joins what they find (`core.window_objects`): objects whose masks have an
-            IoU of `min_iou` in the overlap of two windows are one. If `scale` is a list, the image is seen at each of
-            these scales, and what is found becomes one result (`core.view_merging`). `max_per_image` then counts for
-            each window, and `max_objects` for the image. Class scores are averaged, with weights that `blend` says
+            IoU of `min_iou` in the overlap of two windows are one. `max_per_image` then counts for each window, and
+            `max_objects` for the image. If `scale` is a list, the image is seen at each of these scales, and what is
+            found becomes one result (`core.view_merging`). Class scores are averaged, with weights that `blend` says
             ("mean" or "gaussian", see `core.windows.average_windows`).
             Images of a batch are predicted with the padding that each would have alone, so that results do not depend
             on the images beside them; `keep_batch_padding=True` restores the published behaviour. `return_queries=True`
@@ -195,7 +195,10 @@ class MaskDetector(BaseDetector):
     def _predict_by_windows(
         self, batch_inputs: Float[Tensor, "B C H W"], samples: Sequence[BaseDataElement], *, rescale: bool
     ) -> bool:
-        """Fill the samples through windows, image by image; False where one window shows the whole of each image."""
+        """Fill the samples through windows, image by image.
+
+        False, and nothing filled, where one window shows the whole of each image and queries are not asked for.
+        """
         cfg = self.test_cfg
         shapes = [_resizing(_size(batch_inputs), sample.metainfo, rescale=rescale) for sample in samples]
         scales = window_scales(cfg)

@@ -241,16 +241,10 @@ class MaskSegmentor(BaseSegmentor):
         if self.test_cfg.mode == "whole":
             return self.encode_decode(inputs)
         cfg, size = self.test_cfg, (inputs.shape[-2], inputs.shape[-1])
-        views = [
-            average_windows(
-                rescaled(inputs, scale),
-                self.encode_decode,
-                crop_size=cfg.crop_size,
-                stride=cfg.stride,
-                blend=cfg.blend,
-            )
-            for scale in window_scales(cfg)
-        ]
+        options = dict(crop_size=cfg.crop_size, stride=cfg.stride, blend=cfg.blend)
+        views = (
+            average_windows(rescaled(inputs, scale), self.encode_decode, **options) for scale in window_scales(cfg)
+        )
         return mean_scores([resize_maps(scores, size) for scores in views])
 
     def _forward(

@@ -53,7 +53,7 @@ class ImageView(NamedTuple):
     size: tuple[int, int]
     """Height and width of the result."""
     objects: list[JoinedObject] | None
-    """Without duplicates, the highest score first."""
+    """The highest score first; without duplicates if `mask_nms_threshold` is set."""
     panoptic: Int[np.ndarray, "H W"] | None
     scores: Float[Tensor, "K H W"] | None
     """Class scores, means over the windows."""
@@ -122,14 +122,15 @@ def result_of_views(
         objects = first.objects
         if len(views) > 1:
             found = [objects_found(view.objects or []) for view in views]
-            objects = _best(merge_objects(found, first.size, min_iou=cfg.min_iou), first.size, cfg)
+            merged = merge_objects(found, first.size, min_iou=cfg.min_iou)
+            objects = _best([each for each in merged if each.score >= cfg.score_threshold], first.size, cfg)
         instances = _dense(objects, first.size)
     if first.panoptic is not None:
-        merged = first.panoptic
+        joined = first.panoptic
         if len(views) > 1:
             maps = [view.panoptic for view in views if view.panoptic is not None]
-            merged = merge_panoptic(maps, num_classes=num_classes, min_iou=cfg.min_iou)
-        panoptic = torch.from_numpy(np.ascontiguousarray(merged)).to(device)
+            joined = merge_panoptic(maps, num_classes=num_classes, min_iou=cfg.min_iou)
+        panoptic = torch.from_numpy(np.ascontiguousarray(joined)).to(device)
     if first.scores is not None:
         scores = mean_scores([view.scores for view in views if view.scores is not None])
         labels = scores.argmax(0)

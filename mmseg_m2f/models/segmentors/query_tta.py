@@ -44,7 +44,8 @@ class QueryTTA(BaseTTAModel):
         for views in data_samples_list:
             sample = views[0]
             if "pred_views" in sample:
-                result = self.module.result_of_views([part for view in views for part in view.pred_views])
+                scales = zip(*(view.pred_views for view in views), strict=True)  # flips are neighbours
+                result = self.module.result_of_views([part for parts in scales for part in parts])
                 del sample.pred_views
             else:
                 probs = [QueryProbs(**dict(view.pred_queries.items())) for view in views]

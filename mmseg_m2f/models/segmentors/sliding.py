@@ -37,7 +37,7 @@ def check_sliding(cfg: ConfigDict) -> None:
     if cfg.blend not in _BLENDS:
         raise InvalidValueError(f"model.test_cfg.blend: expected 'mean' or 'gaussian', got {cfg.blend!r}.")
     scales = window_scales(cfg)
-    if not scales or len({*scales}) < len(scales) or not all(_is_factor(scale) for scale in scales):
+    if not scales or not all(_is_factor(scale) for scale in scales) or len({*scales}) < len(scales):
         raise InvalidValueError(
             "model.test_cfg.scale: expected a factor above 0 for the size of the image, or several different ones, got "
             f"{cfg.scale!r}. With 0.5 objects are half as large as in the file."
@@ -51,7 +51,8 @@ def check_sliding(cfg: ConfigDict) -> None:
 
 def window_scales(cfg: ConfigDict) -> tuple[float | int, ...]:
     """The factors that an image is resized by; it is seen once with each."""
-    return tuple(cfg.scale) if isinstance(cfg.scale, (list, tuple)) else (cfg.scale,)
+    scale = cfg.get("scale", 1.0)
+    return tuple(scale) if isinstance(scale, (list, tuple)) else (scale,)
 
 
 def _is_factor(scale: object) -> bool:

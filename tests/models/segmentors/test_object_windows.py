@@ -130,3 +130,25 @@ def test_result_of_views__duplicates_are_left_out_behind_merging(truth):
     kept = result_of_views(views, cfg=checked_test_cfg(dict(cfg, mask_nms_threshold=0.2)), **options).instances
     assert len(every.scores) > len(plain.objects)
     assert len(kept.scores) < len(every.scores)
+
+
+@pytest.mark.parametrize(("direction", "axes"), [("horizontal", (1,)), ("vertical", (0,)), ("diagonal", (0, 1))])
+def test_result_of_views__the_mirror_image_alone(truth, direction, axes):
+    plain, cfg = view(truth, crop_size=(32, 32), stride=(16, 16))
+    mirrored, _ = view(truth.flip(axes), crop_size=(32, 32), stride=(16, 16))
+    options = dict(num_classes=len(CLASSES), cfg=cfg, device=truth.device)
+    found = result_of_views([mirrored.unflipped(dict(flip=True, flip_direction=direction))], **options)
+    expected = result_of_views([plain], **options)
+    assert torch.equal(found.labels, truth % 1000)
+    assert torch.equal(found.panoptic % 1000, truth % 1000)
+    masks = [{mask.numpy().tobytes() for mask in each.instances.masks} for each in (found, expected)]
+    assert masks[0] == masks[1]
+
+
+def test_result_of_views__the_score_threshold_counts_for_the_result(truth):
+    plain, cfg = view(truth, crop_size=SIZE, stride=SIZE)
+    nothing = plain._replace(objects=[])
+    options = dict(num_classes=len(CLASSES), device=truth.device)
+    for threshold, count in ((0.4, len(plain.objects)), (0.6, 0)):  # an object of one view in two scores 0.5
+        cfg = checked_test_cfg(dict(cfg, score_threshold=threshold))
+        assert len(result_of_views([plain, nothing], cfg=cfg, **options).instances.scores) == count

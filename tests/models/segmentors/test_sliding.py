@@ -25,6 +25,7 @@ def test_check_sliding__lists_become_tuples():
         (dict(blend="linear"), "blend: expected 'mean' or 'gaussian', got 'linear'"),
         (dict(scale=0), "scale: expected a factor above 0 for the size of the image, or several different ones, got 0"),
         (dict(scale=[2.0, 2.0]), r"several different ones, got \[2.0, 2.0\]"),
+        (dict(scale=[[1.0, 2.0], 3.0]), r"several different ones, got \[\[1.0, 2.0\], 3.0\]"),
         (dict(scale=[]), r"several different ones, got \[\]"),
         (dict(mode="whole", scale=0.5), "but mode is 'whole'"),
     ],
