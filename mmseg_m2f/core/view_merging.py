@@ -4,9 +4,10 @@ Objects:
 
 - Objects of two views may be the same one if they have the same class and their masks have an IoU of at least
   `min_iou`. The best pairs are taken first, by IoU times both scores. Any number of views may have found it, each once.
-- Its score is the sum of its parts' scores divided by the number of all views: one that did not find it counts as 0.
-- Its mask has the pixels that hold at least half of the sum of its parts' scores. Of two parts, that is the mask with
-  the higher score.
+- Its score is the sum of its parts' scores s_v divided by the number V of all views, Σ s_v / V: a view that did not
+  find it counts as 0.
+- A pixel is in its mask if the parts whose masks m_v have it make up at least half of that sum:
+  Σ_{v: pixel ∈ m_v} s_v ≥ ½ Σ s_v. Of two parts, that is the mask with the higher score.
 
 Panoptic maps:
 
